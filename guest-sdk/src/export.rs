@@ -1,0 +1,101 @@
+//! The one macro that makes a crate a plugin.
+
+/// Exports a type as a plugin, with the stages that it serves.
+///
+/// ```ignore
+/// selvedge_guest::export!(Retail: observe, score, rank);
+/// ```
+///
+/// The plugin's name and version are the crate's. Each named stage needs the trait of that name: [`Observe`](crate::Observe),
+/// [`Score`](crate::Score), [`Rank`](crate::Rank).
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty: $($stage:ident),+ $(,)?) => {
+        impl $crate::Plugin for $plugin {
+            fn description() -> $crate::bindings::Description {
+                let mut description = $crate::description::named(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+                $($crate::description::$stage::<$plugin>(&mut description);)+
+                description
+            }
+            $($crate::__stage!($stage);)+
+        }
+
+        const _: () = {
+            struct Exported;
+
+            impl $crate::bindings::described::exports::selvedge::plugin::plugin::Guest for Exported {
+                fn describe() -> $crate::bindings::Description {
+                    <$plugin as $crate::Plugin>::description()
+                }
+            }
+
+            $crate::bindings::described::export_described!(Exported with_types_in $crate::bindings::described);
+            $($crate::__export!($stage $plugin, Exported);)+
+        };
+    };
+}
+
+/// A stage of [`Plugin`](crate::Plugin), by way of the author's trait.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __stage {
+    (observe) => {
+        fn observe(
+            event: &$crate::bindings::Columns,
+        ) -> ::core::result::Result<$crate::bindings::Contributions, $crate::bindings::Failure> {
+            $crate::stages::observe::<Self>(event)
+        }
+    };
+    (score) => {
+        fn score(
+            visitor: &$crate::bindings::Columns,
+        ) -> ::core::result::Result<::std::vec::Vec<::core::option::Option<f64>>, $crate::bindings::Failure> {
+            $crate::stages::score::<Self>(visitor)
+        }
+    };
+    (rank) => {
+        fn rank(
+            visitor: &$crate::bindings::Columns,
+            offers: &$crate::bindings::Columns,
+        ) -> ::core::result::Result<$crate::bindings::Ranking, $crate::bindings::Failure> {
+            $crate::stages::rank::<Self>(visitor, offers)
+        }
+    };
+}
+
+/// The export of a stage.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    (observe $plugin:ty, $exported:ident) => {
+        impl $crate::bindings::aggregating::exports::selvedge::plugin::aggregates::Guest for $exported {
+            fn observe(
+                event: $crate::bindings::Columns,
+            ) -> ::core::result::Result<$crate::bindings::Contributions, $crate::bindings::Failure> {
+                <$plugin as $crate::Plugin>::observe(&event)
+            }
+        }
+        $crate::bindings::aggregating::export_aggregating!($exported with_types_in $crate::bindings::aggregating);
+    };
+    (score $plugin:ty, $exported:ident) => {
+        impl $crate::bindings::scoring::exports::selvedge::plugin::scores::Guest for $exported {
+            fn score(
+                visitor: $crate::bindings::Columns,
+            ) -> ::core::result::Result<::std::vec::Vec<::core::option::Option<f64>>, $crate::bindings::Failure> {
+                <$plugin as $crate::Plugin>::score(&visitor)
+            }
+        }
+        $crate::bindings::scoring::export_scoring!($exported with_types_in $crate::bindings::scoring);
+    };
+    (rank $plugin:ty, $exported:ident) => {
+        impl $crate::bindings::offering::exports::selvedge::plugin::offers::Guest for $exported {
+            fn rank(
+                visitor: $crate::bindings::Columns,
+                offers: $crate::bindings::Columns,
+            ) -> ::core::result::Result<$crate::bindings::Ranking, $crate::bindings::Failure> {
+                <$plugin as $crate::Plugin>::rank(&visitor, &offers)
+            }
+        }
+        $crate::bindings::offering::export_offering!($exported with_types_in $crate::bindings::offering);
+    };
+}

@@ -1,0 +1,92 @@
+//! The stages of a plugin: the traits that an author implements, and how a call of the host reaches them.
+
+use crate::bindings::{Columns, Contributions, Description, Failure, Ranking};
+use crate::inputs::{self, Reads};
+use crate::log::install_panic_hook;
+use crate::outputs::{self, Aggregates, Scores, Stop};
+use crate::values::Choice;
+
+/// Turns one event into contributions to aggregates.
+pub trait Observe {
+    /// The events that it wants to see: names of track events, or `$identify`, `$page`, `$screen`.
+    const EVENTS: &'static [&'static str];
+    /// What it reads of an event.
+    type Event: Reads;
+    /// What it contributes to.
+    type Aggregates: Aggregates;
+    /// Why it may pass over an event; [`Never`](crate::Never) if it does not.
+    type Skip: Choice;
+
+    /// Observes one event. The answer depends on the event and the configuration only: the instance is fresh for each.
+    fn observe(event: &Self::Event, aggregates: &Self::Aggregates) -> Result<(), Stop<Self::Skip>>;
+}
+
+/// Turns a visitor's aggregates into scores.
+pub trait Score {
+    /// What it reads of a visitor.
+    type Visitor: Reads;
+    /// What it computes.
+    type Scores: Scores;
+
+    /// Scores one visitor.
+    fn score(visitor: &Self::Visitor) -> Result<Self::Scores, Stop>;
+}
+
+/// Judges offers for a visitor.
+pub trait Rank {
+    /// What it reads of the visitor.
+    type Visitor: Reads;
+    /// What it reads of each offer.
+    type Offer: Reads;
+    /// The reasons that it gives; [`Never`](crate::Never) for none.
+    type Reason: Choice;
+
+    /// Judges all candidates: one judgement for each, in their order.
+    fn rank(visitor: &Self::Visitor, offers: &[Self::Offer]) -> Result<Vec<outputs::Rank<Self::Reason>>, Stop>;
+}
+
+/// A whole plugin as the host sees it; [`export!`](crate::export) implements it.
+pub trait Plugin {
+    /// What it says of itself.
+    fn description() -> Description;
+
+    /// The stage `aggregates`.
+    fn observe(_event: &Columns) -> Result<Contributions, Failure> {
+        Err(Failure::Internal("this plugin does not observe".into()))
+    }
+
+    /// The stage `scores`.
+    fn score(_visitor: &Columns) -> Result<Vec<Option<f64>>, Failure> {
+        Err(Failure::Internal("this plugin does not score".into()))
+    }
+
+    /// The stage `offers`.
+    fn rank(_visitor: &Columns, _offers: &Columns) -> Result<Ranking, Failure> {
+        Err(Failure::Internal("this plugin does not rank".into()))
+    }
+}
+
+/// Decodes, observes, collects.
+pub fn observe<P: Observe>(event: &Columns) -> Result<Contributions, Failure> {
+    install_panic_hook();
+    let event: P::Event = inputs::row(event)?;
+    outputs::collect(|| P::observe(&event, &P::Aggregates::handles()))
+}
+
+/// Decodes, scores.
+pub fn score<P: Score>(visitor: &Columns) -> Result<Vec<Option<f64>>, Failure> {
+    install_panic_hook();
+    match P::score(&inputs::row(visitor)?) {
+        Ok(scores) => Ok(scores.values()),
+        Err(stop) => stop.failure(|never| match never {}),
+    }
+}
+
+/// Decodes, ranks.
+pub fn rank<P: Rank>(visitor: &Columns, offers: &Columns) -> Result<Ranking, Failure> {
+    install_panic_hook();
+    match P::rank(&inputs::row(visitor)?, &inputs::rows(offers)) {
+        Ok(ranks) => Ok(outputs::ranking(&ranks)),
+        Err(stop) => stop.failure(|never| match never {}),
+    }
+}

@@ -1,0 +1,158 @@
+//! Counting distinct keys, and distinct days.
+//!
+//! [`Distinct`] keeps the [`HASHES_MAX`] smallest 64-bit hashes: exact up to that many keys, beyond it the bottom-k estimate
+//! `(k - 1) / h_k` with h_k the k-th smallest hash as a fraction of the hash space; its relative standard error is about
+//! 1/√(k - 2) = 1.6%. Source: Bar-Yossef et al., "Counting distinct elements in a data stream", RANDOM 2002. Unlike
+//! a counter-based sketch it begins as the exact set and its merge is set union, so any order gives equal bytes.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Hashes that are kept.
+pub(crate) const HASHES_MAX: usize = 4096;
+
+/// A set of keys, by hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Distinct {
+    /// The smallest hashes, ascending.
+    hashes: Vec<u64>,
+    /// Whether a hash was left out.
+    truncated: bool,
+}
+
+impl Distinct {
+    /// Adds a key.
+    pub(crate) fn insert(&mut self, key: &str) {
+        self.insert_hash(xxhash_rust::xxh3::xxh3_64(key.as_bytes()));
+    }
+
+    fn insert_hash(&mut self, hash: u64) {
+        if let Err(gap) = self.hashes.binary_search(&hash) {
+            self.hashes.insert(gap, hash);
+            if self.hashes.len() > HASHES_MAX {
+                self.hashes.pop();
+                self.truncated = true;
+            }
+        }
+    }
+
+    /// The number of keys, and whether it is exact.
+    pub(crate) fn count(&self) -> (u64, bool) {
+        let kept = self.hashes.len() as u64;
+        match self.hashes.last() {
+            Some(largest) if self.truncated => {
+                let fraction = (*largest as f64 + 1.0) / 18_446_744_073_709_551_616.0;
+                (((kept - 1) as f64 / fraction) as u64, false)
+            }
+            _ => (kept, true),
+        }
+    }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.hashes.capacity() * size_of::<u64>()
+    }
+}
+
+/// On disk: one byte for `truncated`, then the hashes as eight bytes each (they do not compress).
+impl Serialize for Distinct {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::with_capacity(1 + self.hashes.len() * 8);
+        bytes.push(u8::from(self.truncated));
+        self.hashes.iter().for_each(|hash| bytes.extend_from_slice(&hash.to_be_bytes()));
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&'de [u8]>::deserialize(deserializer)?;
+        let (truncated, hashes) = bytes.split_first().ok_or_else(|| de::Error::custom("empty set of hashes"))?;
+        let (hashes, rest) = hashes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(de::Error::custom("cut set of hashes"));
+        }
+        Ok(Self { hashes: hashes.iter().map(|bytes| u64::from_be_bytes(*bytes)).collect(), truncated: *truncated != 0 })
+    }
+}
+
+/// A set of calendar days.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Days {
+    /// Days since 1970-01-01, ascending, each but the first as its distance from the one before.
+    steps: Vec<i64>,
+}
+
+impl Days {
+    /// Adds a day.
+    pub(crate) fn insert(&mut self, day: i64) {
+        let mut before = 0;
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            let here = before + *step;
+            if here == day {
+                return;
+            }
+            if here > day {
+                *step = here - day;
+                self.steps.insert(index, day - before);
+                return;
+            }
+            before = here;
+        }
+        self.steps.push(day - before);
+    }
+
+    /// The number of days.
+    pub(crate) fn count(&self) -> u64 {
+        self.steps.len() as u64
+    }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.steps.capacity() * size_of::<i64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn distinct_is_exact_up_to_its_bound_and_within_its_error_beyond() {
+        let mut distinct = Distinct::default();
+        for key in 0..HASHES_MAX {
+            distinct.insert(&format!("key-{key}"));
+            distinct.insert(&format!("key-{key}"));
+        }
+        assert_eq!(distinct.count(), (HASHES_MAX as u64, true));
+        for key in HASHES_MAX..50_000 {
+            distinct.insert(&format!("key-{key}"));
+        }
+        let (count, exact) = distinct.count();
+        assert!(!exact);
+        // Three standard errors.
+        assert!((count as f64 - 50_000.0).abs() < 50_000.0 * 0.048, "{count}");
+    }
+
+    #[test]
+    fn a_cut_set_of_hashes_is_refused() {
+        let bytes = postcard::to_allocvec(&Distinct { hashes: vec![1, 2], truncated: false }).expect("encode");
+        assert!(postcard::from_bytes::<Distinct>(&bytes).is_ok());
+        assert!(postcard::from_bytes::<Distinct>(&[3, 0, 1, 2]).is_err());
+        assert!(postcard::from_bytes::<Distinct>(&[0]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn days_are_a_set(days in prop::collection::vec(-1000_i64..20_000, 0..60)) {
+            let mut set = Days::default();
+            days.iter().for_each(|day| set.insert(*day));
+            let naive: BTreeSet<_> = days.iter().collect();
+            prop_assert_eq!(set.count(), naive.len() as u64);
+            let mut again = Days::default();
+            days.iter().rev().for_each(|day| again.insert(*day));
+            prop_assert_eq!(set, again);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Sums by key: quantities by product, amounts by store.
+//!
+//! Exact up to [`KEYS_MAX`] keys. Beyond it the lightest key gives way, its amount goes into a rest, and readings say `exact: false`:
+//! from there on the result depends on the order of events, which is the log's, the same on every replica.
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+/// Keys that are kept.
+pub(crate) const KEYS_MAX: usize = 4096;
+
+/// Sums by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keyed {
+    /// (key, sum), ascending by the key's bytes.
+    sums: Vec<(CompactString, i64)>,
+    /// What the keys that gave way added up to; present once one has.
+    rest: Option<i128>,
+    /// Whether a sum ran over 64 bits and was held at the limit.
+    saturated: bool,
+}
+
+impl Keyed {
+    /// Adds to a key's sum.
+    pub(crate) fn add(&mut self, key: &str, amount: i64) {
+        match self.sums.binary_search_by(|entry| entry.0.as_str().cmp(key)) {
+            Ok(found) => {
+                let sum = &mut self.sums[found].1;
+                self.saturated |= sum.checked_add(amount).is_none();
+                *sum = sum.saturating_add(amount);
+            }
+            Err(gap) => {
+                self.sums.insert(gap, (CompactString::from(key), amount));
+                if self.sums.len() > KEYS_MAX {
+                    self.drop_lightest();
+                }
+            }
+        }
+    }
+
+    /// A key's sum; 0 where there is none.
+    pub(crate) fn get(&self, key: &str) -> i64 {
+        self.sums.binary_search_by(|entry| entry.0.as_str().cmp(key)).map_or(0, |found| self.sums[found].1)
+    }
+
+    /// The heaviest keys, heaviest first, equal ones ascending by the key's bytes.
+    pub(crate) fn top(&self, count: usize) -> Vec<(CompactString, i64)> {
+        let mut order: Vec<&(CompactString, i64)> = self.sums.iter().collect();
+        let by_weight =
+            |a: &&(CompactString, i64), b: &&(CompactString, i64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0));
+        if count < order.len() && count > 0 {
+            order.select_nth_unstable_by(count - 1, by_weight);
+        }
+        order.truncate(count);
+        order.sort_unstable_by(by_weight);
+        order.into_iter().cloned().collect()
+    }
+
+    /// Whether every sum is exact.
+    pub(crate) fn exact(&self) -> bool {
+        self.rest.is_none() && !self.saturated
+    }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.sums.capacity() * size_of::<(CompactString, i64)>()
+    }
+
+    fn drop_lightest(&mut self) {
+        let lightest =
+            self.sums.iter().enumerate().min_by_key(|(index, (_, sum))| (sum.unsigned_abs(), usize::MAX - index));
+        if let Some((index, _)) = lightest {
+            let (_, sum) = self.sums.remove(index);
+            *self.rest.get_or_insert(0) += i128::from(sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heaviest_keys_come_first_and_ties_by_bytes() {
+        let mut keyed = Keyed::default();
+        for (key, amount) in [("b", 2), ("a", 2), ("c", 5), ("a", 0), ("d", -1)] {
+            keyed.add(key, amount);
+        }
+        let top = |count| keyed.top(count).into_iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
+        assert_eq!(top(3), ["c", "a", "b"]);
+        assert_eq!(top(9), ["c", "a", "b", "d"]);
+        assert_eq!(top(0), Vec::<String>::new());
+        assert_eq!((keyed.get("c"), keyed.get("z")), (5, 0));
+        assert!(keyed.exact());
+    }
+
+    #[test]
+    fn one_key_past_the_bound_the_lightest_gives_way() {
+        let mut keyed = Keyed::default();
+        for key in 0..KEYS_MAX {
+            keyed.add(&format!("{key:05}"), 10);
+        }
+        assert!(keyed.exact());
+        keyed.add("heavy", 99);
+        assert!(!keyed.exact());
+        assert_eq!((keyed.sums.len(), keyed.rest, keyed.get("heavy")), (KEYS_MAX, Some(10), 99));
+    }
+
+    #[test]
+    fn a_sum_over_64_bits_is_held_and_said() {
+        let mut keyed = Keyed::default();
+        keyed.add("a", i64::MAX);
+        keyed.add("a", 1);
+        assert_eq!((keyed.get("a"), keyed.exact()), (i64::MAX, false));
+    }
+}

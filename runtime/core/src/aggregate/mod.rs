@@ -1,0 +1,21 @@
+//! Aggregates: what events add up to.
+//!
+//! A plugin declares [`Definition`]s; [`Definitions`] compiles those of all plugins into stored states and named readings, once. An
+//! event's [`Contribution`]s are merged into [`State`]s; every merge is commutative as far as its reading says `exact`, so replicas
+//! that saw the same events in another order agree. Windows are evaluated at read, at a given [`Moment`](crate::time::Moment).
+//!
+//! Knows nothing of events, JSON or plugins' code.
+
+mod decay;
+mod distinct;
+mod keyed;
+mod operator;
+mod reading;
+mod series;
+mod state;
+mod window;
+
+pub use operator::{Definition, DefinitionError, Operator};
+pub use reading::{Definitions, Reading, Value, Weight};
+pub use state::{Contribution, State};
+pub use window::{Window, parse_duration_ms};

@@ -1,0 +1,131 @@
+//! A series: amounts by event time, for sums over windows.
+//!
+//! The newest [`TAIL_MAX`] distinct instants are kept exactly; older ones are added up in tiles of 15 minutes UTC, a grid on which every
+//! time zone in use today has its midnights, so calendar windows stay exact. A sliding window that opens inside a tile with an
+//! amount leaves that tile out and says so. What no window can reach any more is dropped.
+
+use serde::{Deserialize, Serialize};
+
+/// Distinct instants that are kept exactly.
+pub(crate) const TAIL_MAX: usize = 256;
+const TILE_MS: i64 = 15 * 60 * 1000;
+
+/// Amounts by event time. Canonical: the same set of insertions gives the same value, in whatever order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Series {
+    /// (instant, amount), ascending, instants distinct.
+    tail: Vec<(i64, i128)>,
+    /// (tile number, amount), ascending, tile numbers distinct.
+    tiles: Vec<(i64, i128)>,
+}
+
+impl Series {
+    /// Adds an amount at an instant; `reach_ms` is the longest window's.
+    pub(crate) fn insert(&mut self, at: i64, amount: i64, reach_ms: i64) {
+        let newest = self.tail.last().map_or(at, |last| last.0.max(at));
+        if at <= newest - reach_ms {
+            return;
+        }
+        let full = self.tail.len() >= TAIL_MAX;
+        if full && self.tail.first().is_some_and(|oldest| at < oldest.0) {
+            add(&mut self.tiles, at.div_euclid(TILE_MS), i128::from(amount));
+        } else {
+            add(&mut self.tail, at, i128::from(amount));
+        }
+        if self.tail.len() > TAIL_MAX {
+            let (instant, oldest) = self.tail.remove(0);
+            add(&mut self.tiles, instant.div_euclid(TILE_MS), oldest);
+        }
+        self.drop_until(newest - reach_ms);
+    }
+
+    /// The sum of all amounts after an instant, and whether it is exact.
+    pub(crate) fn sum_after(&self, opens_after: i64) -> (i128, bool) {
+        let first = self.tail.partition_point(|(at, _)| *at <= opens_after);
+        let mut sum: i128 = self.tail[first..].iter().map(|(_, amount)| amount).sum();
+        let mut exact = true;
+        for (tile, amount) in self.tiles.iter().rev() {
+            let (begins, ends) = (tile * TILE_MS, (tile + 1) * TILE_MS);
+            if begins > opens_after {
+                sum += amount;
+            } else if ends - 1 > opens_after {
+                exact = false;
+            } else {
+                break;
+            }
+        }
+        (sum, exact)
+    }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        (self.tail.capacity() + self.tiles.capacity()) * size_of::<(i64, i128)>()
+    }
+
+    fn drop_until(&mut self, at: i64) {
+        let tiles = self.tiles.partition_point(|(tile, _)| (tile + 1) * TILE_MS - 1 <= at);
+        self.tiles.drain(..tiles);
+        let tail = self.tail.partition_point(|(instant, _)| *instant <= at);
+        self.tail.drain(..tail);
+    }
+}
+
+/// Adds to the entry of a position, keeping the list ascending.
+fn add(list: &mut Vec<(i64, i128)>, position: i64, amount: i128) {
+    match list.binary_search_by_key(&position, |entry| entry.0) {
+        Ok(found) => list[found].1 += amount,
+        Err(gap) => list.insert(gap, (position, amount)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REACH: i64 = 100 * 24 * 3_600_000;
+
+    fn series(entries: &[(i64, i64)]) -> Series {
+        let mut series = Series::default();
+        entries.iter().for_each(|(at, amount)| series.insert(*at, *amount, REACH));
+        series
+    }
+
+    proptest! {
+        /// Minutes over forty days, so that the tail overflows into tiles and instants repeat.
+        #[test]
+        fn any_order_gives_the_same_series_and_naive_sums(
+            entries in prop::collection::vec((0_i64..60_000, -500_i64..500), 0..700),
+            shuffled_by in any::<u64>(),
+            opens in 0_i64..60_000,
+        ) {
+            let entries: Vec<_> = entries.into_iter().map(|(minute, amount)| (minute * 60_000, amount)).collect();
+            let mut other = entries.clone();
+            let mut state = shuffled_by | 1;
+            for index in (1..other.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                other.swap(index, (state >> 33) as usize % (index + 1));
+            }
+            let one = series(&entries);
+            prop_assert_eq!(&one, &series(&other));
+            for opens_after in [opens * 60_000, opens / 15 * 900_000 - 1] {
+                let naive: i64 = entries.iter().filter(|(at, _)| *at > opens_after).map(|(_, amount)| amount).sum();
+                let (sum, exact) = one.sum_after(opens_after);
+                prop_assert!(!exact || sum == i128::from(naive), "{sum} is not {naive}");
+                if opens_after % 900_000 == 900_000 - 1 {
+                    prop_assert!(exact, "a window that opens on the grid is exact");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_window_reaches_is_dropped() {
+        let mut series = series(&[(0, 1), (REACH - 1, 2)]);
+        assert_eq!(series.sum_after(-1), (3, true));
+        series.insert(REACH, 4, REACH);
+        assert_eq!(series.sum_after(-1), (6, true));
+        series.insert(0, 8, REACH);
+        assert_eq!(series.sum_after(-1), (6, true));
+    }
+}

@@ -1,0 +1,213 @@
+//! Changes: the entries of the log, and their bytes.
+//!
+//! An entry is a kind byte, an envelope, and for an event its compressed payload; the two are separable, so that an erasure can replace
+//! the payload and leave the envelope. A kind that this build does not know is an error of its own: it halts the shard, it is never
+//! skipped.
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use crate::activation::Activation;
+use crate::event::{Event, EventKind};
+use crate::identity::Identifier;
+use crate::payload;
+use crate::value::Timestamp;
+
+/// One entry of a data shard's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something happened to a visitor.
+    Event {
+        /// Whose event it is.
+        fragment: Identifier,
+        /// The event.
+        event: Event,
+    },
+    /// Offers were chosen for a visitor.
+    Decided {
+        /// Who was to see them.
+        fragment: Identifier,
+        /// How often each was chosen, by minute.
+        offers: Vec<DecidedOffer>,
+    },
+    /// What folds from here on.
+    Activate(Activation),
+}
+
+/// How often an offer was chosen for one visitor within one minute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecidedOffer {
+    /// The offer's id.
+    pub offer: CompactString,
+    /// The minute: its first instant.
+    pub minute: Timestamp,
+    /// How often.
+    pub count: u32,
+}
+
+/// An entry that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Written by a newer version.
+    #[error("change kind {0} is unknown to this version; upgrade selvedge before opening this data")]
+    UnknownKind(u8),
+    /// Not what was written.
+    #[error("corrupt change")]
+    Corrupt,
+}
+
+const EVENT: u8 = 1;
+const DECIDED: u8 = 2;
+const ACTIVATE: u8 = 3;
+
+#[derive(Serialize, Deserialize)]
+struct EventEnvelope<'a> {
+    fragment: &'a str,
+    kind: u8,
+    name: &'a str,
+    message_id: &'a str,
+    at: i64,
+    received_after: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DecidedEnvelope<'a> {
+    #[serde(borrow)]
+    fragment: &'a str,
+    offers: Vec<DecidedOffer>,
+}
+
+impl Change {
+    /// The fragment that the change belongs to; none for an activation, which belongs to the whole shard.
+    pub fn fragment(&self) -> Option<&Identifier> {
+        match self {
+            Self::Event { fragment, .. } | Self::Decided { fragment, .. } => Some(fragment),
+            Self::Activate(_) => None,
+        }
+    }
+
+    /// The entry's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(payload::compress_into)
+    }
+
+    /// The entry's bytes with the payload uncompressed: for what is compressed as a part of something larger.
+    pub fn encode_plain(&self) -> Vec<u8> {
+        self.encode_with(payload::copy_into)
+    }
+
+    fn encode_with(&self, append_payload: fn(&mut Vec<u8>, &[u8])) -> Vec<u8> {
+        match self {
+            Self::Event { fragment, event } => {
+                let envelope = EventEnvelope {
+                    fragment: fragment.as_str(),
+                    kind: EventKind::ALL.iter().position(|kind| *kind == event.kind).unwrap_or(0) as u8,
+                    name: &event.name,
+                    message_id: &event.message_id,
+                    at: event.at.0,
+                    received_after: event.received_at.0 - event.at.0,
+                };
+                let mut out = append(EVENT, &envelope);
+                append_payload(&mut out, event.payload.as_bytes());
+                out
+            }
+            Self::Decided { fragment, offers } => {
+                append(DECIDED, &DecidedEnvelope { fragment: fragment.as_str(), offers: offers.clone() })
+            }
+            Self::Activate(activation) => append(ACTIVATE, activation),
+        }
+    }
+
+    /// Reads an entry's bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChangeError> {
+        let (kind, rest) = bytes.split_first().ok_or(ChangeError::Corrupt)?;
+        let corrupt = |_| ChangeError::Corrupt;
+        let identifier = |text: &str| Identifier::parse(text).map_err(|_| ChangeError::Corrupt);
+        match *kind {
+            EVENT => {
+                let (envelope, block) = postcard::take_from_bytes::<EventEnvelope<'_>>(rest).map_err(corrupt)?;
+                let payload = payload::expand(block).map_err(|_| ChangeError::Corrupt)?;
+                let payload = String::from_utf8(payload).map_err(|_| ChangeError::Corrupt)?;
+                let event = Event {
+                    kind: *EventKind::ALL.get(usize::from(envelope.kind)).ok_or(ChangeError::Corrupt)?,
+                    name: envelope.name.into(),
+                    message_id: envelope.message_id.into(),
+                    at: Timestamp(envelope.at),
+                    received_at: Timestamp(
+                        envelope.at.checked_add(envelope.received_after).ok_or(ChangeError::Corrupt)?,
+                    ),
+                    payload: payload.into(),
+                };
+                Ok(Self::Event { fragment: identifier(envelope.fragment)?, event })
+            }
+            DECIDED => {
+                let envelope: DecidedEnvelope<'_> = postcard::from_bytes(rest).map_err(corrupt)?;
+                Ok(Self::Decided { fragment: identifier(envelope.fragment)?, offers: envelope.offers })
+            }
+            ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
+            unknown => Err(ChangeError::UnknownKind(unknown)),
+        }
+    }
+}
+
+fn append(kind: u8, envelope: &impl Serialize) -> Vec<u8> {
+    // Writing plain data to memory cannot fail; were it to, the entry would be refused as corrupt when it is read.
+    postcard::to_extend(envelope, vec![kind]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::BusinessTime;
+    use proptest::prelude::*;
+
+    fn event(payload: &str) -> Change {
+        Change::Event {
+            fragment: Identifier::parse("user:42").expect("an identifier"),
+            event: Event {
+                kind: EventKind::Page,
+                name: "Home".into(),
+                message_id: "m-1".into(),
+                at: Timestamp(1_291_191_960_000),
+                received_at: Timestamp(1_767_607_200_000),
+                payload: payload.into(),
+            },
+        }
+    }
+
+    #[test]
+    fn every_kind_survives_its_bytes() {
+        let time = BusinessTime::new("Europe/London").expect("a zone");
+        let decided = DecidedOffer { offer: "kettle".into(), minute: Timestamp(60_000), count: 2 };
+        let changes = [
+            event("{}"),
+            event(&format!("{{\"properties\":{{\"name\":\"{}\"}}}}", "long ".repeat(200))),
+            Change::Decided {
+                fragment: Identifier::parse("anonymous:a").expect("an identifier"),
+                offers: vec![decided],
+            },
+            Change::Activate(Activation::new(&time, Vec::new())),
+        ];
+        for change in changes {
+            assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
+            assert_eq!(Change::decode(&change.encode()), Ok(change));
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_not_taken_for_corruption() {
+        assert_eq!(Change::decode(&[99, 1, 2]), Err(ChangeError::UnknownKind(99)));
+        assert_eq!(Change::decode(&[]), Err(ChangeError::Corrupt));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(at in 0_usize..200, with in any::<u8>(), cut in 0_usize..200) {
+            let mut bytes = event(r#"{"properties":{"total":12.5,"order_id":"1","products":[]}}"#).encode();
+            let index = at % bytes.len();
+            bytes[index] = with;
+            bytes.truncate(bytes.len().saturating_sub(cut % 40));
+            let _ = Change::decode(&bytes);
+        }
+    }
+}

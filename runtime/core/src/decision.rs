@@ -1,0 +1,98 @@
+//! Decisions: the choice among ranked candidates, under the constraints that no plugin can bypass.
+//!
+//! Pure: rankings in, choices out. Knows nothing of plugins, except that somebody judged the candidates.
+
+use crate::catalog::Catalog;
+
+/// A slot that a call asks to be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// By position in the catalogue.
+    pub slot: usize,
+    /// How many offers at most.
+    pub count: usize,
+}
+
+/// What a ranking says of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// The offer, by position in the catalogue.
+    pub offer: usize,
+    /// Higher is offered first.
+    pub priority: f64,
+    /// Whether it may be offered at all.
+    pub eligible: bool,
+    /// Why, by position in the ranking plugin's reasons.
+    pub reason: Option<u32>,
+}
+
+/// One slot, filled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SlotChoice {
+    /// Best first; empty where the slot shows its fallback.
+    pub offers: Vec<Judgement>,
+}
+
+/// Fills the slots in the order of the call. An offer stands at most once in an answer.
+///
+/// `rankings` holds, for each request, a judgement on every candidate of its slot (others are passed over), or none where ranking
+/// failed and the slot shows its fallback.
+pub fn choose(catalog: &Catalog, requests: &[SlotRequest], rankings: &[Option<&[Judgement]>]) -> Vec<SlotChoice> {
+    let mut taken = vec![false; catalog.offers.len()];
+    let mut answer = Vec::with_capacity(requests.len());
+    for (request, ranking) in requests.iter().zip(rankings) {
+        let mut choice = SlotChoice::default();
+        if let (Some(slot), Some(ranking)) = (catalog.slots.get(request.slot), ranking) {
+            choice.offers = ranking
+                .iter()
+                .filter(|judged| {
+                    judged.eligible && slot.candidates.binary_search(&judged.offer).is_ok() && !taken[judged.offer]
+                })
+                .copied()
+                .collect();
+            // Stable over the catalogue's order: equal priorities always answer alike.
+            choice.offers.sort_unstable_by(|a, b| b.priority.total_cmp(&a.priority).then(a.offer.cmp(&b.offer)));
+            choice.offers.truncate(request.count);
+            choice.offers.iter().for_each(|chosen| taken[chosen.offer] = true);
+        }
+        answer.push(choice);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::tests::SAMPLE;
+
+    fn judged(offer: usize, priority: f64, eligible: bool) -> Judgement {
+        Judgement { offer, priority, eligible, reason: None }
+    }
+
+    fn chosen(requests: &[(usize, usize)], ranking: Option<&[Judgement]>) -> Vec<Vec<usize>> {
+        let catalog = Catalog::from_toml(SAMPLE).expect("a good catalogue");
+        let requests: Vec<_> =
+            requests.iter().map(|(slot, count)| SlotRequest { slot: *slot, count: *count }).collect();
+        let answer = choose(&catalog, &requests, &vec![ranking; requests.len()]);
+        answer.into_iter().map(|choice| choice.offers.into_iter().map(|judged| judged.offer).collect()).collect()
+    }
+
+    #[test]
+    fn the_best_eligible_offers_fill_a_slot_and_ties_follow_the_catalogue() {
+        let ranking = [judged(0, 1.0, true), judged(1, 1.0, true), judged(2, 9.0, false)];
+        assert_eq!(chosen(&[(0, 1)], Some(&ranking)), [[0]]);
+        assert_eq!(chosen(&[(0, 5)], Some(&ranking)), [[0, 1]]);
+    }
+
+    #[test]
+    fn an_offer_stands_once_in_an_answer_and_only_where_its_slot_allows() {
+        let ranking = [judged(0, 3.0, true), judged(1, 2.0, true), judged(2, 1.0, true)];
+        assert_eq!(chosen(&[(0, 1), (1, 4), (0, 4)], Some(&ranking)), [vec![0], vec![], vec![1, 2]]);
+        assert_eq!(chosen(&[(1, 4)], Some(&ranking)), [[0]]);
+    }
+
+    #[test]
+    fn without_a_ranking_the_slot_is_left_to_its_fallback() {
+        assert_eq!(chosen(&[(0, 1)], None), [Vec::<usize>::new()]);
+    }
+}

@@ -1,0 +1,397 @@
+//! Fragments: what is known of one identifier, and the fold that makes it from changes.
+//!
+//! The fold is deterministic and reads nothing but its parameters. It does not run plugins: what they contribute to an event arrives
+//! as plain [`Effects`].
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::aggregate::{Contribution, Definitions, State};
+use crate::change::DecidedOffer;
+use crate::event::{Event, EventKind, Refusal, text_of};
+use crate::limits;
+use crate::value::Timestamp;
+
+/// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
+pub const OFFERS_MAX: usize = 1024;
+
+/// What is known of one identifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// The time of the oldest event.
+    pub oldest_event_at: Option<Timestamp>,
+    /// The time of the newest event.
+    pub newest_event_at: Option<Timestamp>,
+    /// How many events there were.
+    pub events: u64,
+    /// How many times a plugin failed to observe one.
+    pub failures: u64,
+    /// Traits, ascending by name.
+    pub traits: Vec<Trait>,
+    /// The states of the active definitions, by position.
+    pub states: Vec<State>,
+    /// The history with each offer, ascending by id.
+    pub offers: Vec<(CompactString, OfferHistory)>,
+}
+
+/// A trait and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trait {
+    /// Its name.
+    pub name: CompactString,
+    /// Its value as JSON; `null` where it was taken back.
+    pub value: Box<str>,
+    /// The time of the event that set it.
+    pub at: Timestamp,
+    /// Who set it: `context.source` of the event, else the event's type.
+    pub source: CompactString,
+    /// Breaks ties of time.
+    id_hash: [u8; 16],
+}
+
+/// What happened between a visitor and one offer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names say it
+pub struct OfferHistory {
+    pub decided: u64,
+    pub shown: u64,
+    pub clicked: u64,
+    pub accepted: u64,
+    pub dismissed: u64,
+    pub last_decided_at: Option<Timestamp>,
+    pub last_shown_at: Option<Timestamp>,
+    pub last_clicked_at: Option<Timestamp>,
+    pub last_accepted_at: Option<Timestamp>,
+    pub last_dismissed_at: Option<Timestamp>,
+}
+
+/// What a visitor did with an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// It was visible.
+    Shown,
+    /// It was followed.
+    Clicked,
+    /// It was taken.
+    Accepted,
+    /// It was put away.
+    Dismissed,
+}
+
+/// What one event does to its fragment: a pure function of the event and the active plugins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What plugins contribute.
+    pub contributions: Vec<Contribution>,
+    /// How many plugins failed.
+    pub failures: u32,
+    /// Traits that it sets: name, JSON value.
+    pub traits: Vec<(CompactString, Box<str>)>,
+    /// Who sets them.
+    pub source: CompactString,
+    /// Feedback on an offer.
+    pub feedback: Option<(CompactString, Feedback)>,
+}
+
+/// What the fold needs of an event besides its [`Effects`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef {
+    /// When it happened.
+    pub at: Timestamp,
+    /// The hash of its id.
+    pub id_hash: [u8; 16],
+}
+
+impl From<&Event> for EventRef {
+    fn from(event: &Event) -> Self {
+        Self { at: event.at, id_hash: event.id_hash() }
+    }
+}
+
+/// The parts of a payload that the host itself reads.
+#[derive(Deserialize)]
+struct HostReads<'a> {
+    #[serde(borrow, default)]
+    traits: Option<Entries<'a>>,
+    #[serde(borrow, default)]
+    context: Option<ContextReads<'a>>,
+    #[serde(borrow, default)]
+    properties: Option<PropertyReads<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ContextReads<'a> {
+    #[serde(borrow, default)]
+    traits: Option<Entries<'a>>,
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct PropertyReads<'a> {
+    #[serde(borrow, default)]
+    offer_id: Option<&'a RawValue>,
+}
+
+type Entries<'a> = std::collections::BTreeMap<CompactString, &'a RawValue>;
+
+impl Effects {
+    /// What the host itself reads from an event: traits and feedback. Contributions are added by the caller.
+    pub fn of(event: &Event) -> Result<Self, Refusal> {
+        let mut effects = Self::default();
+        let feedback = feedback_of(event);
+        if feedback.is_none() && !event.payload.contains("\"traits\"") {
+            return Ok(effects);
+        }
+        let reads: HostReads<'_> = serde_json::from_str(&event.payload)
+            .map_err(|error| Refusal::new("wrong_type", "/context", format!("traits must be an object: {error}")))?;
+        if let Some(feedback) = feedback {
+            let offer = reads.properties.and_then(|properties| properties.offer_id).and_then(text_of);
+            let offer = offer.filter(|id| !id.is_empty() && id.len() <= limits::KEY_BYTES_MAX).ok_or_else(|| {
+                Refusal::new(
+                    "offer_id_missing",
+                    "/properties/offer_id",
+                    format!("{} needs the offer's id as a text", event.name),
+                )
+            })?;
+            effects.feedback = Some((CompactString::from(offer.as_ref()), feedback));
+        }
+        let own = reads.traits.map(|traits| ("/traits", traits));
+        let (context, source) = reads.context.map_or((None, None), |context| (context.traits, context.source));
+        let given = own.into_iter().chain(context.map(|traits| ("/context/traits", traits)));
+        for (pointer, traits) in given {
+            for (name, value) in traits {
+                check_trait(pointer, &name, value)?;
+                effects.traits.push((name, value.get().into()));
+            }
+        }
+        if effects.traits.len() > limits::TRAITS_MAX {
+            return Err(Refusal::new(
+                "too_many_traits",
+                "/traits",
+                format!("a profile holds at most {} traits", limits::TRAITS_MAX),
+            ));
+        }
+        let source = source.and_then(text_of).filter(|source| source.len() <= limits::KEY_BYTES_MAX);
+        effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
+        Ok(effects)
+    }
+}
+
+fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
+    let place = || format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+    if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
+        return Err(Refusal::new("trait_name_invalid", pointer, "a trait's name has 1 to 256 bytes"));
+    }
+    if value.get().len() > limits::TRAIT_BYTES_MAX {
+        return Err(Refusal::new(
+            "trait_too_large",
+            place(),
+            format!("a trait's value has at most {} bytes", limits::TRAIT_BYTES_MAX),
+        ));
+    }
+    Ok(())
+}
+
+fn feedback_of(event: &Event) -> Option<Feedback> {
+    if event.kind != EventKind::Track {
+        return None;
+    }
+    match event.name.strip_prefix("Offer ")? {
+        "Shown" => Some(Feedback::Shown),
+        "Clicked" => Some(Feedback::Clicked),
+        "Accepted" => Some(Feedback::Accepted),
+        "Dismissed" => Some(Feedback::Dismissed),
+        _ => None,
+    }
+}
+
+impl Fragment {
+    /// A fragment of which nothing is known yet.
+    pub fn empty(definitions: &Definitions) -> Self {
+        Self { states: definitions.empty_states(), ..Self::default() }
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.events == 0 && self.offers.is_empty()
+    }
+
+    /// A trait's JSON value; none where there is none or it was taken back.
+    pub fn trait_value(&self, name: &str) -> Option<&str> {
+        let index = self.traits.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
+        Some(self.traits[index].value.as_ref()).filter(|value| *value != "null")
+    }
+
+    /// Folds an event.
+    pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) {
+        let EventRef { at, id_hash } = *event;
+        self.events += 1;
+        self.failures += u64::from(effects.failures);
+        self.oldest_event_at = Some(self.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
+        self.newest_event_at = Some(self.newest_event_at.map_or(at, |newest| newest.max(at)));
+        definitions.apply(&mut self.states, &effects.contributions, at);
+        for (name, value) in &effects.traits {
+            let source = effects.source.clone();
+            self.set_trait(Trait { name: name.clone(), value: value.clone(), at, source, id_hash });
+        }
+        if let Some((offer, feedback)) = &effects.feedback {
+            self.offer_mut(offer).record(*feedback, at);
+        }
+    }
+
+    /// Folds decided offers.
+    pub fn apply_decided(&mut self, offers: &[DecidedOffer]) {
+        for decided in offers {
+            let history = self.offer_mut(&decided.offer);
+            history.decided += u64::from(decided.count);
+            history.last_decided_at = history.last_decided_at.max(Some(decided.minute));
+        }
+    }
+
+    /// Bytes in memory, about; for the cache's budget.
+    pub fn weight(&self) -> usize {
+        let states: usize = self.states.iter().map(|state| size_of::<State>() + state.weight()).sum();
+        let traits: usize = self.traits.iter().map(|entry| size_of::<Trait>() + entry.value.len()).sum();
+        size_of::<Self>() + states + traits + self.offers.len() * size_of::<(CompactString, OfferHistory)>()
+    }
+
+    /// The last writer wins, by event time, then by id: any order of events gives the same traits. Past the bound a new
+    /// name is left out; the door refuses such events before.
+    fn set_trait(&mut self, new: Trait) {
+        match self.traits.binary_search_by(|entry| entry.name.cmp(&new.name)) {
+            Ok(found) => {
+                let held = &mut self.traits[found];
+                if (new.at, new.id_hash) >= (held.at, held.id_hash) {
+                    *held = new;
+                }
+            }
+            Err(gap) if self.traits.len() < limits::TRAITS_MAX => self.traits.insert(gap, new),
+            Err(_) => self.failures += 1,
+        }
+    }
+
+    fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {
+        let search = |offers: &[(CompactString, OfferHistory)]| offers.binary_search_by(|entry| entry.0.cmp(offer));
+        if search(&self.offers).is_err() && self.offers.len() >= OFFERS_MAX {
+            let oldest = self.offers.iter().enumerate().min_by_key(|(_, (_, history))| history.last_at());
+            if let Some((index, _)) = oldest {
+                self.offers.remove(index);
+            }
+        }
+        let index = search(&self.offers).unwrap_or_else(|gap| {
+            self.offers.insert(gap, (offer.clone(), OfferHistory::default()));
+            gap
+        });
+        &mut self.offers[index].1
+    }
+}
+
+impl OfferHistory {
+    fn record(&mut self, feedback: Feedback, at: Timestamp) {
+        let (count, last_at) = match feedback {
+            Feedback::Shown => (&mut self.shown, &mut self.last_shown_at),
+            Feedback::Clicked => (&mut self.clicked, &mut self.last_clicked_at),
+            Feedback::Accepted => (&mut self.accepted, &mut self.last_accepted_at),
+            Feedback::Dismissed => (&mut self.dismissed, &mut self.last_dismissed_at),
+        };
+        *count += 1;
+        *last_at = (*last_at).max(Some(at));
+    }
+
+    fn last_at(&self) -> Option<Timestamp> {
+        let all = [
+            self.last_decided_at,
+            self.last_shown_at,
+            self.last_clicked_at,
+            self.last_accepted_at,
+            self.last_dismissed_at,
+        ];
+        all.into_iter().max().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::BusinessTime;
+
+    fn event(name: &str, id: &str, at: i64, payload: &str) -> Event {
+        let kind = if name.is_empty() { EventKind::Identify } else { EventKind::Track };
+        Event {
+            kind,
+            name: name.into(),
+            message_id: id.into(),
+            at: Timestamp(at),
+            received_at: Timestamp(at),
+            payload: payload.into(),
+        }
+    }
+
+    fn fold(events: &[Event]) -> Fragment {
+        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        let mut fragment = Fragment::empty(&definitions);
+        for event in events {
+            fragment.apply_event(&definitions, &event.into(), &Effects::of(event).expect("a good event"));
+        }
+        fragment
+    }
+
+    #[test]
+    fn the_latest_trait_wins_in_any_order() {
+        let events = [
+            event("", "a", 10, r#"{"traits":{"country":"France","plan":"free"}}"#),
+            event("Signed Up", "b", 20, r#"{"context":{"source":"import","traits":{"country":"Spain"}}}"#),
+            event("", "c", 20, r#"{"traits":{"country":"Italy"}}"#),
+            event("", "d", 5, r#"{"traits":{"country":"Malta","plan":null}}"#),
+        ];
+        let forwards = fold(&events);
+        let mut reversed = events.to_vec();
+        reversed.reverse();
+        assert_eq!(forwards, fold(&reversed));
+        assert_eq!(forwards.trait_value("plan"), Some("\"free\""));
+        let country = forwards.traits.iter().find(|entry| entry.name == "country").expect("a country");
+        assert!(country.at == Timestamp(20) && country.value.as_ref() != "\"France\"");
+        assert_eq!((forwards.oldest_event_at, forwards.newest_event_at), (Some(Timestamp(5)), Some(Timestamp(20))));
+        assert_eq!(fold(&[event("", "e", 1, r#"{"traits":{"plan":null}}"#)]).trait_value("plan"), None);
+    }
+
+    #[test]
+    fn feedback_is_counted_and_needs_its_offer() {
+        let shown = |id: &str, at: i64| event("Offer Shown", id, at, r#"{"properties":{"offer_id":"kettle"}}"#);
+        let fragment = fold(&[shown("a", 7), shown("b", 3), event("Offer Waved", "c", 9, "{}")]);
+        let (offer, history) = &fragment.offers[0];
+        assert_eq!((offer.as_str(), history.shown, history.last_shown_at), ("kettle", 2, Some(Timestamp(7))));
+        assert_eq!(fragment.offers.len(), 1);
+        let refusal = Effects::of(&event("Offer Shown", "a", 1, "{}")).expect_err("no offer");
+        assert_eq!((refusal.code, refusal.pointer.as_str()), ("offer_id_missing", "/properties/offer_id"));
+    }
+
+    #[test]
+    fn traits_have_bounds() {
+        let identify = |traits: &str| Effects::of(&event("", "a", 1, &format!(r#"{{"traits":{traits}}}"#)));
+        let sized = |length: usize| format!(r#"{{"a/b":"{}"}}"#, "x".repeat(length - 2));
+        assert!(identify(&sized(limits::TRAIT_BYTES_MAX)).is_ok());
+        let refusal = identify(&sized(limits::TRAIT_BYTES_MAX + 1)).expect_err("too large");
+        assert_eq!((refusal.code, refusal.pointer.as_str()), ("trait_too_large", "/traits/a~1b"));
+        let many = |count: usize| {
+            let entries: Vec<_> = (0..count).map(|index| format!("\"t{index}\":1")).collect();
+            format!("{{{}}}", entries.join(","))
+        };
+        assert!(identify(&many(limits::TRAITS_MAX)).is_ok());
+        assert_eq!(identify(&many(limits::TRAITS_MAX + 1)).expect_err("too many").code, "too_many_traits");
+    }
+
+    #[test]
+    fn the_history_of_offers_is_bounded() {
+        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        let mut fragment = Fragment::empty(&definitions);
+        for index in 0..=OFFERS_MAX {
+            let minute = Timestamp(60_000 * index as i64);
+            fragment.apply_decided(&[DecidedOffer { offer: format!("{index:05}").into(), minute, count: 1 }]);
+        }
+        assert_eq!(fragment.offers.len(), OFFERS_MAX);
+        assert_eq!(fragment.offers[0].0, "00001");
+    }
+}

@@ -1,0 +1,29 @@
+//! The domain of Selvedge, pure.
+//!
+//! `core` does no I/O, so it cannot time out; it reads no clock, no randomness and no environment: time and seed are parameters. It
+//! knows nothing of HTTP, sled, redb, moka, tokio or wasmtime. What it owns, from the outside in:
+//!
+//! - [`event`]: what arrives, validated; [`identity`]: whose it is; [`change`]: how it stands in the log.
+//! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it declared.
+//! - [`aggregate`] and [`fragment`]: what events add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
+//! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
+
+pub mod activation;
+pub mod aggregate;
+pub mod catalog;
+pub mod change;
+pub mod columns;
+pub mod config;
+pub mod decision;
+pub mod description;
+pub mod event;
+pub mod fragment;
+pub mod identity;
+mod json_paths;
+pub mod limits;
+pub mod lower;
+pub mod payload;
+pub mod read;
+pub mod time;
+pub mod value;
+pub mod view;

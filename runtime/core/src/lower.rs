@@ -1,0 +1,503 @@
+//! Lowering: events, visitors and offers as the columns that a plugin declared to read.
+//!
+//! Declarations are resolved once, when a plugin is loaded (and offers when a catalogue is); a call only moves values.
+
+use compact_str::CompactString;
+use serde_json::value::RawValue;
+
+use crate::aggregate::{Definitions, Reading, Value, Weight};
+use crate::catalog::Catalog;
+use crate::columns::{Cell, Columns, Keys, Shape, Table};
+use crate::config::Config;
+use crate::event::{Event, Refusal};
+use crate::json_paths::{JsonPaths, Sink};
+use crate::read::{Read, ReadError};
+use crate::time::BusinessTime;
+use crate::value::{Kind, Timestamp};
+use crate::view::{Schema, Subject};
+
+/// A value that is the same in every call. Keys have handles per call, so they stay texts.
+#[derive(Clone, Debug, PartialEq)]
+enum Fixed {
+    Cell(Cell),
+    Key(CompactString),
+    Absent,
+}
+
+impl Fixed {
+    /// A JSON value known before any call; the error says what was expected.
+    fn of_json(read: &Read, raw: Option<&RawValue>, time: &BusinessTime) -> Result<Self, &'static str> {
+        let mut keys = Keys::default();
+        let Some(raw) = raw else { return Ok(Self::Absent) };
+        Ok(match read.cell(raw, time, &mut keys)? {
+            None => Self::Absent,
+            Some(Cell::Code(handle)) if read.kind == Kind::Key => {
+                keys.get(handle).map_or(Self::Absent, |key| Self::Key(key.clone()))
+            }
+            Some(cell) => Self::Cell(cell),
+        })
+    }
+
+    fn of_config(read: &Read, key: &str, config: &Config, time: &BusinessTime) -> Result<Self, ReadError> {
+        Self::of_json(read, config.get(key).as_deref(), time)
+            .map_err(|expected| read.fault(format!("the configuration's value {expected}")))
+    }
+
+    fn cell(&self, keys: &mut Keys) -> Option<Cell> {
+        match self {
+            Self::Cell(cell) => Some(cell.clone()),
+            Self::Key(text) => Some(Cell::Code(keys.intern(text))),
+            Self::Absent => None,
+        }
+    }
+}
+
+fn shape_of(reads: &[Read]) -> Shape {
+    Shape::new(reads.iter().map(|read| (read.kind, read.many())))
+}
+
+fn text_cell(read: &Read, text: &str, keys: &mut Keys) -> Option<Cell> {
+    match read.kind {
+        Kind::Choice => read.choice(text),
+        Kind::Key => Some(Cell::Code(keys.intern(text))),
+        Kind::Text => Some(Cell::Text(text.to_owned())),
+        _ => None,
+    }
+}
+
+fn need_kind(read: &Read, kinds: &[Kind]) -> Result<(), ReadError> {
+    if kinds.contains(&read.kind) {
+        return Ok(());
+    }
+    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    Err(read.fault(format!("is declared as {}; it can be read as {}", read.kind.name(), names.join(" or "))))
+}
+
+const TEXTS: &[Kind] = &[Kind::Choice, Kind::Key, Kind::Text];
+const INSTANTS: &[Kind] = &[Kind::Instant, Kind::Day];
+
+fn instant_cell(read: &Read, at: Timestamp, time: &BusinessTime) -> Cell {
+    Cell::S64(if read.kind == Kind::Day { time.day(at) } else { at.0 })
+}
+
+/// What a plugin reads of an event.
+#[derive(Clone, Debug)]
+pub struct EventReads {
+    reads: Vec<Read>,
+    shape: Shape,
+    payload: JsonPaths,
+    envelope: Vec<(usize, Envelope)>,
+    fixed: Vec<(usize, Fixed)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Envelope {
+    Name,
+    Type,
+    MessageId,
+    Timestamp,
+}
+
+impl EventReads {
+    /// Resolves declarations.
+    pub fn resolve(reads: &[Read], config: &Config, time: &BusinessTime) -> Result<Self, ReadError> {
+        let mut resolved = Self {
+            reads: reads.to_vec(),
+            shape: shape_of(reads),
+            payload: JsonPaths::default(),
+            envelope: Vec::new(),
+            fixed: Vec::new(),
+        };
+        for (column, read) in reads.iter().enumerate() {
+            match read.split() {
+                ("event", "name") => {
+                    need_kind(read, TEXTS)?;
+                    resolved.envelope.push((column, Envelope::Name));
+                }
+                ("event", "type") => {
+                    need_kind(read, TEXTS)?;
+                    resolved.envelope.push((column, Envelope::Type));
+                }
+                ("event", "messageId") => {
+                    need_kind(read, TEXTS)?;
+                    resolved.envelope.push((column, Envelope::MessageId));
+                }
+                ("event", "timestamp") => {
+                    need_kind(read, INSTANTS)?;
+                    resolved.envelope.push((column, Envelope::Timestamp));
+                }
+                ("event", path)
+                    if ["properties.", "traits.", "context."].iter().any(|start| path.starts_with(start)) =>
+                {
+                    resolved.payload.add(path, column).map_err(|detail| read.fault(detail))?;
+                }
+                ("config", key) => resolved.fixed.push((column, Fixed::of_config(read, key, config, time)?)),
+                _ => {
+                    return Err(read.fault(
+                        "is not known here; an event has event:name, event:type, event:messageId, event:timestamp, \
+                         event:properties.…, event:traits.…, event:context.…, and config:…",
+                    ));
+                }
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// The columns of one event, and the number of list elements in them. A value of another type than declared refuses the event.
+    pub fn lower(&self, event: &Event, time: &BusinessTime, keys: &mut Keys) -> Result<(Columns, usize), Refusal> {
+        let mut table = Table::new(&self.shape, 1);
+        for (column, value) in &self.fixed {
+            if let Some(cell) = value.cell(keys) {
+                table.put(*column, 0, cell);
+            }
+        }
+        for (column, source) in &self.envelope {
+            let read = &self.reads[*column];
+            let cell = match source {
+                Envelope::Name => text_cell(read, &event.name, keys),
+                Envelope::Type => text_cell(read, event.kind.name(), keys),
+                Envelope::MessageId => text_cell(read, &event.message_id, keys),
+                Envelope::Timestamp => Some(instant_cell(read, event.at, time)),
+            };
+            if let Some(cell) = cell {
+                table.put(*column, 0, cell);
+            }
+        }
+        let mut filling = Filling { reads: &self.reads, time, keys, table: &mut table, strict: true };
+        self.payload.read(&event.payload, &mut filling)?;
+        table.end_row();
+        let columns = table.finish();
+        let elements = columns.elements(&self.shape);
+        Ok((columns, elements))
+    }
+}
+
+/// Puts what is found in a JSON text into a table of one row.
+struct Filling<'a, 's> {
+    reads: &'a [Read],
+    time: &'a BusinessTime,
+    keys: &'a mut Keys,
+    table: &'a mut Table<'s>,
+    /// Whether a value of another type is an error, or just absent.
+    strict: bool,
+}
+
+impl Sink for Filling<'_, '_> {
+    fn value(&mut self, column: usize, raw: &RawValue) -> Result<(), &'static str> {
+        let read = &self.reads[column];
+        let cell = match read.cell(raw, self.time, self.keys) {
+            Err(expected) if self.strict => return Err(expected),
+            cell => cell.ok().flatten(),
+        };
+        match cell {
+            Some(cell) if !read.many() => self.table.put(column, 0, cell),
+            cell => self.table.put_last(column, cell),
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, columns: &[usize]) {
+        columns.iter().for_each(|column| self.table.clear_row(*column));
+    }
+
+    fn element(&mut self, columns: &[usize]) {
+        columns.iter().for_each(|column| self.table.push(*column, None));
+    }
+}
+
+/// What a plugin reads of a visitor.
+#[derive(Clone, Debug)]
+pub struct VisitorReads {
+    reads: Vec<Read>,
+    shape: Shape,
+    sources: Vec<VisitorSource>,
+    context: JsonPaths,
+}
+
+#[derive(Clone, Debug)]
+enum VisitorSource {
+    Aggregate(usize),
+    Score(usize),
+    Trait(String),
+    Now,
+    Seed,
+    Channel,
+    Context,
+    Fixed(Fixed),
+}
+
+impl VisitorReads {
+    /// Resolves declarations against the names that plugins define.
+    pub fn resolve(reads: &[Read], schema: &Schema, config: &Config) -> Result<Self, ReadError> {
+        let mut context = JsonPaths::default();
+        let mut sources = Vec::with_capacity(reads.len());
+        for (column, read) in reads.iter().enumerate() {
+            sources.push(match read.split() {
+                ("agg", name) => VisitorSource::Aggregate(scalar_reading(read, name, &schema.definitions)?),
+                ("score", name) => {
+                    need_kind(read, &[Kind::Number])?;
+                    VisitorSource::Score(
+                        schema.score(name).ok_or_else(|| read.fault("no active plugin defines this score"))?,
+                    )
+                }
+                ("trait", name) if !name.is_empty() => VisitorSource::Trait(name.to_owned()),
+                ("now", "") => {
+                    need_kind(read, INSTANTS)?;
+                    VisitorSource::Now
+                }
+                ("seed", "") => {
+                    need_kind(read, &[Kind::Integer])?;
+                    VisitorSource::Seed
+                }
+                ("ctx", "channel") => {
+                    need_kind(read, TEXTS)?;
+                    VisitorSource::Channel
+                }
+                ("ctx", path) => {
+                    context.add(path, column).map_err(|detail| read.fault(detail))?;
+                    VisitorSource::Context
+                }
+                ("config", key) => {
+                    VisitorSource::Fixed(Fixed::of_config(read, key, config, schema.definitions.time())?)
+                }
+                _ => {
+                    return Err(read.fault(
+                        "is not known here; a visitor has agg:…, score:…, trait:…, ctx:…, now, seed, and config:…",
+                    ));
+                }
+            });
+            if read.many() && !matches!(sources.last(), Some(VisitorSource::Context)) {
+                return Err(read.fault("only ctx:… may be a list here"));
+            }
+        }
+        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources, context })
+    }
+
+    /// The scores that it reads, by position.
+    pub fn scores(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sources
+            .iter()
+            .filter_map(|source| if let VisitorSource::Score(index) = source { Some(*index) } else { None })
+    }
+
+    /// The columns of one visitor, one row.
+    pub fn lower(&self, subject: &Subject<'_>, definitions: &Definitions, keys: &mut Keys) -> Columns {
+        let mut table = Table::new(&self.shape, 1);
+        let time = definitions.time();
+        for (column, (source, read)) in self.sources.iter().zip(&self.reads).enumerate() {
+            let cell = match source {
+                VisitorSource::Aggregate(index) => {
+                    let reading = &definitions.readings()[*index];
+                    let (value, _) = definitions.evaluate(reading, &subject.fragment.states, subject.moment);
+                    value_cell(read, &value, time, keys)
+                }
+                VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
+                VisitorSource::Trait(name) => trait_cell(read, subject.fragment.trait_value(name), time, keys),
+                VisitorSource::Now if read.kind == Kind::Day => Some(Cell::S64(subject.moment.day)),
+                VisitorSource::Now => Some(Cell::S64(subject.moment.at.0)),
+                VisitorSource::Seed => Some(Cell::S64(subject.seed.cast_signed())),
+                VisitorSource::Channel => text_cell(read, subject.channel, keys),
+                VisitorSource::Context => None,
+                VisitorSource::Fixed(value) => value.cell(keys),
+            };
+            if let Some(cell) = cell {
+                table.put(column, 0, cell);
+            }
+        }
+        if let Some(context) = subject.context {
+            let mut filling = Filling { reads: &self.reads, time, keys, table: &mut table, strict: false };
+            // A context of another shape than expected reads as absent.
+            let _ = self.context.read(context.get(), &mut filling);
+        }
+        table.end_row();
+        table.finish()
+    }
+}
+
+fn trait_cell(read: &Read, json: Option<&str>, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
+    let raw: &RawValue = serde_json::from_str(json?).ok()?;
+    read.cell(raw, time, keys).ok().flatten()
+}
+
+/// The position of a reading that fits a scalar column.
+fn scalar_reading(read: &Read, name: &str, definitions: &Definitions) -> Result<usize, ReadError> {
+    let index = definitions.find(name).ok_or_else(|| read.fault("no active plugin defines this aggregate"))?;
+    let reading = &definitions.readings()[index];
+    if reading.keyed {
+        return Err(read.fault("is an aggregate by key; read one entry of it, as in agg:NAME[offer:category]"));
+    }
+    need_kind(
+        read,
+        match reading.kind {
+            Kind::Instant => INSTANTS,
+            Kind::Decimal => &[Kind::Decimal, Kind::Number],
+            Kind::Integer => &[Kind::Integer, Kind::Number],
+            Kind::Key => TEXTS,
+            _ => &[Kind::Number],
+        },
+    )?;
+    Ok(index)
+}
+
+/// A reading's value in a declared kind; one that does not fit 64 bits is absent.
+fn value_cell(read: &Read, value: &Value, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
+    match (value, read.kind) {
+        (Value::Text(text), _) => text_cell(read, text, keys),
+        (Value::Integer(value), Kind::Number) => Some(Cell::F64(*value as f64)),
+        (Value::Decimal(value), Kind::Number) => Some(Cell::F64(*value as f64 / crate::value::Decimal::SCALE as f64)),
+        (Value::Integer(value) | Value::Decimal(value), _) => i64::try_from(*value).ok().map(Cell::S64),
+        (Value::Instant(at), _) => Some(instant_cell(read, *at, time)),
+        _ => None,
+    }
+}
+
+/// What a plugin reads of offers, resolved against one catalogue.
+#[derive(Clone, Debug)]
+pub struct OfferReads {
+    reads: Vec<Read>,
+    shape: Shape,
+    sources: Vec<OfferSource>,
+}
+
+#[derive(Clone, Debug)]
+enum OfferSource {
+    /// A value for each offer of the catalogue.
+    Scalar(Vec<Fixed>),
+    /// A list for each offer of the catalogue.
+    List(Vec<Vec<Fixed>>),
+    /// The entry of a keyed aggregate that the offer names; where it names several, the largest. No key, no value.
+    Keyed { reading: usize, keys: Vec<Vec<CompactString>> },
+    /// The same for every offer.
+    Fixed(Fixed),
+}
+
+impl OfferReads {
+    /// Resolves declarations against the names that plugins define and a catalogue.
+    pub fn resolve(reads: &[Read], schema: &Schema, catalog: &Catalog, config: &Config) -> Result<Self, ReadError> {
+        let time = schema.definitions.time();
+        let mut sources = Vec::with_capacity(reads.len());
+        for read in reads {
+            sources.push(match read.split() {
+                ("offer", field) if read.many() => {
+                    let lists = catalog.offers.iter().map(|offer| {
+                        let values = offer.list(field.trim_end_matches("[]")).ok_or_else(|| unknown_field(read))?;
+                        Ok(values.into_iter().map(|text| fixed_text(read, &text)).collect())
+                    });
+                    need_kind(read, TEXTS)?;
+                    OfferSource::List(lists.collect::<Result<_, ReadError>>()?)
+                }
+                ("offer", field) => {
+                    let scalars = catalog.offers.iter().map(|offer| {
+                        let json = offer.field(field).ok_or_else(|| unknown_field(read))?;
+                        Fixed::of_json(read, json.as_deref(), time)
+                            .map_err(|expected| read.fault(format!("the {field} of offer {:?} {expected}", offer.id)))
+                    });
+                    OfferSource::Scalar(scalars.collect::<Result<_, _>>()?)
+                }
+                ("agg", path) => keyed_source(read, path, &schema.definitions, catalog)?,
+                ("config", key) => OfferSource::Fixed(Fixed::of_config(read, key, config, time)?),
+                _ => {
+                    return Err(
+                        read.fault("is not known here; an offer has offer:…, agg:NAME[offer:FIELD], and config:…")
+                    );
+                }
+            });
+        }
+        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources })
+    }
+
+    /// The columns of some of the catalogue's offers, a row each, in the given order.
+    pub fn lower(
+        &self,
+        offers: &[usize],
+        subject: &Subject<'_>,
+        definitions: &Definitions,
+        keys: &mut Keys,
+    ) -> Columns {
+        let mut table = Table::new(&self.shape, offers.len());
+        for (row, offer) in offers.iter().enumerate() {
+            for (column, source) in self.sources.iter().enumerate() {
+                let cell = match source {
+                    OfferSource::Scalar(values) => values.get(*offer).and_then(|value| value.cell(keys)),
+                    OfferSource::Fixed(value) => value.cell(keys),
+                    OfferSource::Keyed { reading, keys: of_offers } => {
+                        let reading = &definitions.readings()[*reading];
+                        let names = of_offers.get(*offer).map_or(&[] as &[_], Vec::as_slice);
+                        keyed_cell(&self.reads[column], reading, names, subject, definitions)
+                    }
+                    OfferSource::List(values) => {
+                        for value in values.get(*offer).into_iter().flatten() {
+                            table.push(column, value.cell(keys));
+                        }
+                        None
+                    }
+                };
+                if let Some(cell) = cell {
+                    table.put(column, row, cell);
+                }
+            }
+            table.end_row();
+        }
+        table.finish()
+    }
+}
+
+fn unknown_field(read: &Read) -> ReadError {
+    read.fault("an offer has id, name, category, value, and the list product_ids[]")
+}
+
+fn fixed_text(read: &Read, text: &str) -> Fixed {
+    match read.kind {
+        Kind::Key => Fixed::Key(text.into()),
+        Kind::Choice => read.choice(text).map_or(Fixed::Absent, Fixed::Cell),
+        _ => Fixed::Cell(Cell::Text(text.to_owned())),
+    }
+}
+
+/// `NAME[offer:FIELD]`.
+fn keyed_source(
+    read: &Read,
+    path: &str,
+    definitions: &Definitions,
+    catalog: &Catalog,
+) -> Result<OfferSource, ReadError> {
+    let malformed = || read.fault("an aggregate is read here by a field of the offer, as in agg:NAME[offer:category]");
+    let (name, field) = path.strip_suffix(']').and_then(|path| path.split_once("[offer:")).ok_or_else(malformed)?;
+    let reading = definitions.find(name).ok_or_else(|| read.fault("no active plugin defines this aggregate"))?;
+    let found = &definitions.readings()[reading];
+    if !found.keyed {
+        return Err(read.fault("is not an aggregate by key"));
+    }
+    need_kind(
+        read,
+        match found.kind {
+            Kind::Decimal => &[Kind::Decimal, Kind::Number],
+            Kind::Integer => &[Kind::Integer, Kind::Number],
+            _ => &[Kind::Number],
+        },
+    )?;
+    let keys = catalog.offers.iter().map(|offer| offer.keys(field).ok_or_else(|| unknown_field(read)));
+    Ok(OfferSource::Keyed { reading, keys: keys.collect::<Result<_, _>>()? })
+}
+
+fn keyed_cell(
+    read: &Read,
+    reading: &Reading,
+    names: &[CompactString],
+    subject: &Subject<'_>,
+    definitions: &Definitions,
+) -> Option<Cell> {
+    let weights =
+        names.iter().filter_map(|name| definitions.weight(reading, &subject.fragment.states, name, subject.moment));
+    let largest = weights.reduce(|a, b| match (a, b) {
+        (Weight::Fixed(a), Weight::Fixed(b)) => Weight::Fixed(a.max(b)),
+        (Weight::Number(a), Weight::Number(b)) => Weight::Number(a.max(b)),
+        (a, _) => a,
+    });
+    match (largest?, read.kind, reading.kind) {
+        (Weight::Number(weight), ..) => Some(Cell::F64(weight)),
+        (Weight::Fixed(weight), Kind::Number, Kind::Decimal) => Some(Cell::F64(crate::value::Decimal(weight).to_f64())),
+        (Weight::Fixed(weight), Kind::Number, _) => Some(Cell::F64(weight as f64)),
+        (Weight::Fixed(weight), ..) => Some(Cell::S64(weight)),
+    }
+}

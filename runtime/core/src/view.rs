@@ -1,0 +1,85 @@
+//! Views: a fragment as it is served, and everything that a stage may read of a visitor at one instant.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::aggregate::{Definitions, Value};
+use crate::fragment::Fragment;
+use crate::identity::Identifier;
+use crate::time::Moment;
+
+/// A place in a shard's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// Changes when a log was restored or failed over.
+    pub epoch: u32,
+    /// The last change, counted from 1 without gaps; 0 before the first.
+    pub seq: u64,
+}
+
+/// What is known of one identifier, with this edge's own pending changes.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Whose it is.
+    pub identifier: Identifier,
+    /// The folded state.
+    pub fragment: Arc<Fragment>,
+    /// Grows with every change of this view within this process.
+    pub revision: u64,
+}
+
+/// The names that plugins define, in their fixed order.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// Aggregates.
+    pub definitions: Definitions,
+    /// Scores.
+    pub scores: Vec<ScoreName>,
+}
+
+/// A score's name and unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScoreName {
+    /// `PLUGIN.NAME`.
+    pub name: String,
+    /// The unit shown beside it.
+    pub unit: Option<String>,
+}
+
+impl Schema {
+    /// The position of a score.
+    pub fn score(&self, name: &str) -> Option<usize> {
+        self.scores.iter().position(|score| score.name == name)
+    }
+}
+
+/// Everything that the stages of one request may read of its visitor.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The folded state.
+    pub fragment: &'a Fragment,
+    /// The scores computed so far, by position in [`Schema::scores`].
+    pub scores: &'a [Option<f64>],
+    /// The request's `context`.
+    pub context: Option<&'a RawValue>,
+    /// The request's `channel`.
+    pub channel: &'a str,
+    /// The decision's instant.
+    pub moment: &'a Moment,
+    /// The decision's seed.
+    pub seed: u64,
+}
+
+impl Subject<'_> {
+    /// Every aggregate by name, in declared order, and whether it is exact.
+    pub fn aggregates<'s>(
+        &'s self,
+        definitions: &'s Definitions,
+    ) -> impl Iterator<Item = (&'s crate::aggregate::Reading, Value, bool)> + 's {
+        definitions.readings().iter().map(move |reading| {
+            let (value, exact) = definitions.evaluate(reading, &self.fragment.states, self.moment);
+            (reading, value, exact)
+        })
+    }
+}

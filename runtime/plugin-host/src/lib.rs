@@ -1,0 +1,24 @@
+//! The plugin host: loads WebAssembly components that keep the contract in `wit/`, and calls them.
+//!
+//! It knows wasmtime and plain core values. It never knows a shard, a log or HTTP. What it guarantees:
+//!
+//! - an instance is made for one event or one request and dropped with it: no byte of one visitor is ever left for another;
+//! - a plugin imports nothing but the log: no clock, no randomness, no files, no network;
+//! - every call ends: fuel, memory, output and log lines are bounded, and the outcome of a breach is typed ([`CallError`]);
+//! - names are resolved to columns when plugins are loaded, never in a call.
+//!
+//! A newcomer reads [`component`] (bytes to a checked, described component), [`plugins`] (several of them, their names resolved against
+//! each other) and [`invocation`] (one request).
+
+mod bindings;
+pub mod component;
+pub mod engine;
+mod error;
+pub mod invocation;
+pub mod plugins;
+
+pub use component::Component;
+pub use engine::{Engine, EngineConfig};
+pub use error::{CallError, LoadError};
+pub use invocation::Invocation;
+pub use plugins::{CatalogReads, PluginSet};

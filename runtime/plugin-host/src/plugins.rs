@@ -1,0 +1,220 @@
+//! The plugins that are active together: their names resolved against each other, their order fixed.
+
+use selvedge_core::activation::ActivePlugin;
+use selvedge_core::aggregate::Definitions;
+use selvedge_core::catalog::Catalog;
+use selvedge_core::description::unit;
+use selvedge_core::event::{Event, EventKind};
+use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
+use selvedge_core::time::BusinessTime;
+use selvedge_core::view::{Schema, ScoreName};
+
+use crate::component::Component;
+use crate::engine::Engine;
+use crate::error::LoadError;
+
+/// A component whose reads are resolved.
+pub struct Plugin {
+    pub(crate) component: Component,
+    pub(crate) event_reads: EventReads,
+    /// For each declared aggregate: the position of its stored state (none: derived), and whether it takes a key.
+    pub(crate) states: Vec<(Option<u16>, KeyUse)>,
+    pub(crate) score_reads: VisitorReads,
+    /// The position of its first score in the schema.
+    pub(crate) first_score: usize,
+    pub(crate) visitor_reads: VisitorReads,
+}
+
+/// Whether an operator takes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyUse {
+    Needed,
+    Optional,
+    None,
+}
+
+impl Plugin {
+    /// Its own name.
+    pub fn name(&self) -> &str {
+        self.component.name()
+    }
+
+    /// The reasons that its ranking gives, by position.
+    pub fn reasons(&self) -> &[String] {
+        &self.component.description.reasons
+    }
+
+    /// The reasons for which it passes over events, by position.
+    pub fn skips(&self) -> &[String] {
+        &self.component.description.skips
+    }
+
+    /// `sha256:` and the hexadecimal hash of the component.
+    pub fn hash(&self) -> String {
+        self.component.sha256.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
+    /// Whether it ranks offers.
+    pub fn ranks(&self) -> bool {
+        self.component.rank.is_some()
+    }
+
+    pub(crate) fn observes(&self, event: &Event) -> bool {
+        let name = match event.kind {
+            EventKind::Track => event.name.as_str(),
+            EventKind::Identify => "$identify",
+            EventKind::Page => "$page",
+            EventKind::Screen => "$screen",
+        };
+        self.component.observe.is_some() && self.component.description.observes.iter().any(|observed| observed == name)
+    }
+}
+
+/// The active plugins, in the order of their names.
+pub struct PluginSet {
+    pub(crate) engine: Engine,
+    pub(crate) plugins: Vec<Plugin>,
+    pub(crate) schema: Schema,
+    /// Positions of the plugins that score, such that whoever reads a score stands behind whoever defines it.
+    pub(crate) score_order: Vec<usize>,
+}
+
+impl PluginSet {
+    /// Resolves components against each other. The fault names the plugin.
+    pub fn resolve(engine: Engine, mut components: Vec<Component>, time: BusinessTime) -> Result<Self, LoadError> {
+        components.sort_by(|a, b| a.name().cmp(b.name()));
+        if let Some(twice) = components.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+            return Err(fault(&twice[0], "is there twice; remove one of the two files"));
+        }
+        let mut schema = Schema { definitions: Definitions::new(time), scores: Vec::new() };
+        let mut states = Vec::with_capacity(components.len());
+        let mut first_scores = Vec::with_capacity(components.len());
+        for component in &components {
+            let definitions =
+                component.description.definitions(&component.config).map_err(|error| fault(component, error))?;
+            let stored =
+                schema.definitions.add(component.name(), &definitions).map_err(|error| fault(component, error))?;
+            let keys = definitions.iter().map(|definition| {
+                match (definition.operator.keyed(), definition.operator.placed()) {
+                    (true, _) => KeyUse::Needed,
+                    (false, true) => KeyUse::Optional,
+                    (false, false) => KeyUse::None,
+                }
+            });
+            states.push(stored.into_iter().zip(keys).collect::<Vec<_>>());
+            first_scores.push(schema.scores.len());
+            for score in &component.description.scores {
+                let name = format!("{}.{}", component.name(), score.name);
+                schema.scores.push(ScoreName { name, unit: unit(score.unit.as_deref(), &component.config) });
+            }
+        }
+        let mut plugins = Vec::with_capacity(components.len());
+        for ((component, states), first_score) in components.into_iter().zip(states).zip(first_scores) {
+            let Component { description, config, .. } = &component;
+            let visitor =
+                |reads| VisitorReads::resolve(reads, &schema, config).map_err(|error| fault(&component, error));
+            let event_reads = EventReads::resolve(&description.event_reads, config, schema.definitions.time())
+                .map_err(|error| fault(&component, error))?;
+            let (score_reads, visitor_reads) =
+                (visitor(&description.score_reads)?, visitor(&description.visitor_reads)?);
+            plugins.push(Plugin { event_reads, states, score_reads, first_score, visitor_reads, component });
+        }
+        let score_order = score_order(&plugins)?;
+        Ok(Self { engine, plugins, schema, score_order })
+    }
+
+    /// The active plugins.
+    pub fn plugins(&self) -> &[Plugin] {
+        &self.plugins
+    }
+
+    /// The names that they define.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// What the log says of them.
+    pub fn active(&self) -> Vec<ActivePlugin> {
+        let active = |plugin: &Plugin| ActivePlugin {
+            name: plugin.name().to_owned(),
+            sha256: plugin.component.sha256,
+            config_sha256: plugin.component.config_sha256,
+        };
+        self.plugins.iter().map(active).collect()
+    }
+
+    /// The position of a plugin.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.plugins.iter().position(|plugin| plugin.name() == name)
+    }
+}
+
+fn fault(component: &Component, detail: impl ToString) -> LoadError {
+    LoadError { name: component.name().to_owned(), detail: detail.to_string() }
+}
+
+/// Whoever reads a score comes after whoever defines it; among equals the order of names.
+fn score_order(plugins: &[Plugin]) -> Result<Vec<usize>, LoadError> {
+    let definer = |score: usize| {
+        plugins.iter().position(|plugin| {
+            let defined = plugin.component.description.scores.len();
+            (plugin.first_score..plugin.first_score + defined).contains(&score)
+        })
+    };
+    let mut left: Vec<usize> = (0..plugins.len()).filter(|index| plugins[*index].component.score.is_some()).collect();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let ready = left.iter().position(|index| {
+            let mut needs = plugins[*index].score_reads.scores().filter_map(definer);
+            needs.all(|need| order.contains(&need))
+        });
+        let Some(ready) = ready else {
+            return Err(fault(&plugins[left[0]].component, "reads scores that depend on its own; break the circle"));
+        };
+        order.push(left.remove(ready));
+    }
+    Ok(order)
+}
+
+/// What ranking plugins read of one catalogue's offers, and which of them ranks for which slot.
+pub struct CatalogReads {
+    /// By position of the plugin; none for those that do not rank.
+    pub(crate) offer_reads: Vec<Option<OfferReads>>,
+    /// By position of the slot: the plugin that ranks for it; none where there is no ranking plugin at all.
+    rankers: Vec<Option<usize>>,
+}
+
+impl CatalogReads {
+    /// Resolves a catalogue. The fault names the plugin or the slot.
+    pub fn resolve(plugins: &PluginSet, catalog: &Catalog) -> Result<Self, LoadError> {
+        let resolve = |plugin: &Plugin| {
+            let Component { description, config, .. } = &plugin.component;
+            let reads = || OfferReads::resolve(&description.offer_reads, &plugins.schema, catalog, config);
+            plugin.ranks().then(reads).transpose().map_err(|error| fault(&plugin.component, error))
+        };
+        let offer_reads = plugins.plugins.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+        let ranking: Vec<usize> = (0..offer_reads.len()).filter(|index| offer_reads[*index].is_some()).collect();
+        let ranker = |slot: &selvedge_core::catalog::Slot| {
+            let named = |detail: String| LoadError { name: slot.ranker.clone().unwrap_or_default(), detail };
+            match (&slot.ranker, ranking.as_slice()) {
+                (None, []) => Ok(None),
+                (None, [only]) => Ok(Some(*only)),
+                (None, _) => Err(named(format!("slot {:?} must name its ranker: several plugins rank", slot.name))),
+                (Some(name), _) => match plugins.find(name).filter(|index| ranking.contains(index)) {
+                    Some(index) => Ok(Some(index)),
+                    None => Err(named(format!(
+                        "is the ranker of slot {:?}, but no active plugin of that name ranks",
+                        slot.name
+                    ))),
+                },
+            }
+        };
+        let rankers = catalog.slots.iter().map(ranker).collect::<Result<_, _>>()?;
+        Ok(Self { offer_reads, rankers })
+    }
+
+    /// The plugin that ranks for a slot.
+    pub fn ranker(&self, slot: usize) -> Option<usize> {
+        self.rankers.get(slot).copied().flatten()
+    }
+}

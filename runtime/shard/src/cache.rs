@@ -1,0 +1,84 @@
+//! Views in memory: the only file that names moka.
+//!
+//! A view is published only over an older one, so a slow load never overwrites a newer view. moka has no threads of its own:
+//! [`Cache::maintain`] wants to be called about once a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::ops::compute::Op;
+use selvedge_core::identity::Identifier;
+use selvedge_core::view::View;
+
+/// What moka keeps beside each value, about.
+const ENTRY_BYTES: usize = 200;
+/// A view that nobody asked for in this time goes.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// Views by identifier, within a budget of bytes.
+pub(crate) struct Cache(moka::sync::Cache<Identifier, Arc<View>>);
+
+impl Cache {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let weigh = |identifier: &Identifier, view: &Arc<View>| {
+            let bytes = ENTRY_BYTES + identifier.as_str().len() + view.fragment.weight();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self(moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_idle(IDLE).build())
+    }
+
+    pub(crate) fn get(&self, identifier: &Identifier) -> Option<Arc<View>> {
+        self.0.get(identifier)
+    }
+
+    /// Puts a view in place of an older one.
+    pub(crate) fn publish(&self, view: Arc<View>) {
+        self.0.entry_by_ref(&view.identifier).and_compute_with(|held| match held {
+            Some(held) if held.value().revision >= view.revision => Op::Nop,
+            _ => Op::Put(Arc::clone(&view)),
+        });
+    }
+
+    /// Does the housekeeping that is due.
+    pub(crate) fn maintain(&self) {
+        self.0.run_pending_tasks();
+    }
+
+    /// Views held, and their bytes, about.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        (self.0.entry_count(), self.0.weighted_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use selvedge_core::fragment::Fragment;
+
+    fn view(revision: u64) -> Arc<View> {
+        let identifier = Identifier::parse("user:1").expect("an identifier");
+        Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision })
+    }
+
+    #[test]
+    fn an_older_view_never_takes_the_place_of_a_newer() {
+        let cache = Cache::new(1 << 20);
+        cache.publish(view(2));
+        cache.publish(view(1));
+        let held = |cache: &Cache| cache.get(&view(0).identifier).map(|view| view.revision);
+        assert_eq!(held(&cache), Some(2));
+        cache.publish(view(3));
+        assert_eq!(held(&cache), Some(3));
+    }
+
+    #[test]
+    fn the_budget_holds() {
+        let cache = Cache::new(10_000);
+        for user in 0..1000 {
+            let identifier = Identifier::parse(&format!("user:{user}")).expect("an identifier");
+            cache.publish(Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision: 1 }));
+        }
+        cache.maintain();
+        assert!(cache.usage().1 <= 10_000, "{:?}", cache.usage());
+    }
+}

@@ -1,0 +1,400 @@
+//! The shards on disk: the only file that names sled.
+//!
+//! Stored keys, in one tree a shard, so that one batch carries data and cursor:
+//!
+//! | key | value |
+//! |---|---|
+//! | `c` | the cursor: up to where the log is folded in |
+//! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
+//! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, as they stand in the log |
+//! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen |
+//!
+//! Update rule: the cursor moves in the very batch that carries the data up to it, and only forwards. What a write is cut off from by a
+//! crash is written again from the log: blocks may then overlap, and a reader takes each sequence once. The parts of one value
+//! never stand in two batches. sled is a cache that the log can
+//! rebuild, never the only copy of anything: its flush issues no fsync. A directory that does not open is put aside and
+//! rebuilt.
+//!
+//! Known limits: values of about 4 KiB at most (larger ones become files that sled writes without care), batches of 256 operations
+//! (a batch holds a process-wide lock).
+
+use std::path::{Path, PathBuf};
+
+use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::identity::{Identifier, SHARDS, ShardId};
+use selvedge_core::payload::{compress_into, expand as expand_payload};
+use selvedge_core::view::Cursor;
+use serde::{Deserialize, Serialize};
+
+use crate::ShardError;
+use crate::record::Record;
+
+const VALUE_BYTES_MAX: usize = 4000;
+const BATCH_OPERATIONS_MAX: usize = 256;
+/// Events of a fragment after which its loose blocks of history are packed.
+const PACK_EVERY: u64 = 16;
+const CACHE_BYTES: u64 = 24 * 1024 * 1024;
+const LOG_ID: &[u8] = b"log-id";
+
+const CURSOR: &[u8] = b"c";
+const FRAGMENT: u8 = b'f';
+const HISTORY: u8 = b'h';
+const SEEN: u8 = b'i';
+
+/// A loose block holds changes as the log does, each compressed for itself; a packed one holds them plain and is compressed whole.
+const LOOSE: u8 = 0;
+const PACKED: u8 = 1;
+
+/// All shards' trees in one sled directory.
+pub(crate) struct Disk {
+    database: sled::Db,
+    trees: Vec<sled::Tree>,
+    path: PathBuf,
+}
+
+/// One fragment's part of a write.
+pub(crate) struct FragmentWrite<'a> {
+    pub(crate) identifier: &'a Identifier,
+    pub(crate) record: Record<'a>,
+    /// The changes to add to its history.
+    pub(crate) entries: Vec<HistoryEntry>,
+}
+
+/// One change of a fragment's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryEntry {
+    pub(crate) seq: u64,
+    /// As it stands in the log.
+    pub(crate) bytes: std::sync::Arc<[u8]>,
+    /// Of an event: the hash of its id.
+    pub(crate) id_hash: Option<[u8; 16]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Block<'a> {
+    #[serde(borrow)]
+    entries: Vec<(u64, &'a [u8])>,
+}
+
+impl Disk {
+    /// Opens the shards of a log. A directory that sled cannot open is put aside; one of another log is emptied.
+    pub(crate) fn open(path: &Path, log_id: &str) -> Result<Self, ShardError> {
+        let disk = match Self::open_as_it_is(path) {
+            Ok(disk) => disk,
+            Err(error) => {
+                let aside = set_aside(path)?;
+                tracing::error!(%error, aside = %aside.display(), "the shards on disk do not open; they are put aside and rebuilt from the log");
+                Self::open_as_it_is(path)?
+            }
+        };
+        let known = disk.database.get(LOG_ID)?;
+        if known.as_deref() != Some(log_id.as_bytes()) {
+            if known.is_some() {
+                tracing::warn!("the shards on disk belong to another log; they are rebuilt");
+            }
+            for shard in ShardId::all() {
+                disk.clear(shard)?;
+            }
+            disk.database.insert(LOG_ID, log_id.as_bytes())?;
+        }
+        Ok(disk)
+    }
+
+    fn open_as_it_is(path: &Path) -> Result<Self, ShardError> {
+        // sled panics on some kinds of damage.
+        let opened = std::panic::catch_unwind(|| -> Result<Self, ShardError> {
+            let database =
+                sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace).open()?;
+            let trees = (0..SHARDS).map(|shard| database.open_tree(format!("shard-{shard:02}")));
+            let trees = trees.collect::<Result<_, _>>()?;
+            Ok(Self { database, trees, path: path.to_owned() })
+        });
+        opened.unwrap_or_else(|_| Err(ShardError::Disk("sled panicked while opening".into())))
+    }
+
+    fn tree(&self, shard: ShardId) -> &sled::Tree {
+        &self.trees[usize::from(shard.0)]
+    }
+
+    /// Forgets everything of a shard.
+    pub(crate) fn clear(&self, shard: ShardId) -> Result<(), ShardError> {
+        Ok(self.tree(shard).clear()?)
+    }
+
+    /// Up to where a shard's log is folded in.
+    pub(crate) fn cursor(&self, shard: ShardId) -> Result<Cursor, ShardError> {
+        let Some(bytes) = self.tree(shard).get(CURSOR)? else { return Ok(Cursor { epoch: 1, seq: 0 }) };
+        let (epoch, seq) = postcard::from_bytes(&bytes).map_err(|_| ShardError::Corrupt("cursor".into()))?;
+        Ok(Cursor { epoch, seq })
+    }
+
+    /// A fragment's record as its bytes; none where nothing is known.
+    pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Vec<u8>>, ShardError> {
+        let tree = self.tree(identifier.shard());
+        let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
+        let (parts, head) = first.split_first_chunk().ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+        let mut bytes = head.to_vec();
+        for part in 1..u16::from_be_bytes(*parts) {
+            let next = tree.get(part_key(FRAGMENT, identifier, None, part))?;
+            bytes.extend_from_slice(&next.ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// The sequence at which an event's id was seen.
+    pub(crate) fn seen(&self, identifier: &Identifier, id_hash: &[u8; 16]) -> Result<Option<u64>, ShardError> {
+        let seq = self.tree(identifier.shard()).get(seen_key(identifier, id_hash))?;
+        Ok(seq.and_then(|seq| seq.as_ref().try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// A fragment's history, in log order.
+    pub(crate) fn history(&self, identifier: &Identifier) -> Result<Vec<(u64, Change)>, ShardError> {
+        let mut history = Vec::new();
+        for (seq, bytes) in entries(&self.blocks(identifier)?).map_err(|error| error.of(identifier))? {
+            history.push((seq, Change::decode(&bytes)?));
+        }
+        Ok(history)
+    }
+
+    /// Whole blocks by their first sequence.
+    fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
+        let prefix = key(HISTORY, identifier);
+        let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
+        for row in self.tree(identifier.shard()).scan_prefix(&prefix) {
+            let (row_key, value) = row?;
+            let (seq, part) = row_key[prefix.len()..]
+                .split_first_chunk::<8>()
+                .and_then(|(seq, part)| Some((u64::from_be_bytes(*seq), u16::from_be_bytes(part.try_into().ok()?))))
+                .ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+            match (part, blocks.last_mut()) {
+                (0, _) => blocks.push((seq, value.to_vec())),
+                (_, Some((open, bytes))) if *open == seq => bytes.extend_from_slice(&value),
+                _ => return Err(ShardError::Corrupt(identifier.to_string())),
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
+    /// repeated from the log as a whole and gives the same rows.
+    pub(crate) fn write(&self, shard: ShardId, cursor: Cursor, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
+        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+        for write in writes {
+            self.write_fragment(&mut batch, write)?;
+        }
+        let bytes =
+            postcard::to_allocvec(&(cursor.epoch, cursor.seq)).map_err(|_| ShardError::Corrupt("cursor".into()))?;
+        batch.insert(CURSOR.to_vec(), bytes)?;
+        batch.flush()
+    }
+
+    fn write_fragment(&self, batch: &mut Batch<'_>, write: &FragmentWrite<'_>) -> Result<(), ShardError> {
+        let identifier = write.identifier;
+        if let Some(first) = write.entries.first() {
+            let entries = write.entries.iter().map(|entry| (entry.seq, entry.bytes.as_ref())).collect();
+            let block = (first.seq, encode_block(LOOSE, entries)?);
+            let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
+            // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
+            if now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
+                self.write_packed(batch, identifier, block)?;
+            } else {
+                batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
+            }
+        }
+        for entry in &write.entries {
+            if let Some(id_hash) = entry.id_hash {
+                batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
+            }
+        }
+        let record = write.record.encode()?;
+        let count = (record.len() + 2).div_ceil(VALUE_BYTES_MAX) as u16;
+        batch.insert_parts(FRAGMENT, identifier, None, &[count.to_be_bytes().as_slice(), &record].concat())
+    }
+
+    /// Joins the loose blocks of a history and a new one; the joined block is there before the ones that it replaces go.
+    fn write_packed(
+        &self,
+        batch: &mut Batch<'_>,
+        identifier: &Identifier,
+        newest: (u64, Vec<u8>),
+    ) -> Result<(), ShardError> {
+        let mut loose = self.blocks(identifier)?;
+        loose.retain(|(seq, bytes)| bytes.first() == Some(&LOOSE) && *seq < newest.0);
+        let replaced: Vec<_> = loose.iter().map(|(seq, bytes)| (*seq, bytes.len().div_ceil(VALUE_BYTES_MAX))).collect();
+        loose.push(newest);
+        let packed = pack(&loose).map_err(|error| error.of(identifier))?;
+        let first_seq = loose[0].0;
+        batch.insert_parts(HISTORY, identifier, Some(first_seq), &packed)?;
+        let kept = packed.len().div_ceil(VALUE_BYTES_MAX);
+        for (seq, parts) in replaced {
+            let from = if seq == first_seq { kept } else { 0 };
+            for part in from..parts {
+                batch.remove(part_key(HISTORY, identifier, Some(seq), part as u16))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the operating system. It makes recovery short; durability is the log's.
+    pub(crate) fn flush(&self) -> Result<(), ShardError> {
+        self.database.flush()?;
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn size_on_disk(&self) -> u64 {
+        let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+}
+
+/// Collects operations and applies them in batches of bounded size.
+struct Batch<'t> {
+    tree: &'t sled::Tree,
+    batch: sled::Batch,
+    operations: usize,
+}
+
+impl Batch<'_> {
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), ShardError> {
+        self.make_room(1)?;
+        self.batch.insert(key, value);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: Vec<u8>) -> Result<(), ShardError> {
+        self.make_room(1)?;
+        self.batch.remove(key);
+        Ok(())
+    }
+
+    /// Inserts a value in parts, all of them in one batch.
+    fn insert_parts(
+        &mut self,
+        kind: u8,
+        identifier: &Identifier,
+        seq: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<(), ShardError> {
+        let parts = bytes.chunks(VALUE_BYTES_MAX);
+        if parts.len() > usize::from(u16::MAX) {
+            return Err(ShardError::TooLarge(identifier.to_string()));
+        }
+        self.make_room(parts.len())?;
+        for (part, chunk) in parts.enumerate() {
+            self.batch.insert(part_key(kind, identifier, seq, part as u16), chunk.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Applies what there is where so many more operations would be too many.
+    fn make_room(&mut self, operations: usize) -> Result<(), ShardError> {
+        if self.operations > 0 && self.operations + operations > BATCH_OPERATIONS_MAX {
+            self.flush()?;
+        }
+        self.operations += operations;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ShardError> {
+        self.operations = 0;
+        Ok(self.tree.apply_batch(std::mem::take(&mut self.batch))?)
+    }
+}
+
+struct CorruptBlock;
+
+impl CorruptBlock {
+    fn of(self, identifier: &Identifier) -> ShardError {
+        ShardError::Corrupt(identifier.to_string())
+    }
+}
+
+fn encode_block(form: u8, entries: Vec<(u64, &[u8])>) -> Result<Vec<u8>, ShardError> {
+    postcard::to_extend(&Block { entries }, vec![form]).map_err(|_| ShardError::Corrupt("block".into()))
+}
+
+/// The entries of a block, each as it stands in the log (packed ones with their payload plain).
+fn expand(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
+    let (form, rest) = block.split_first().ok_or(CorruptBlock)?;
+    let expanded;
+    let bytes = match *form {
+        LOOSE => rest,
+        PACKED => {
+            expanded = expand_payload(rest).map_err(|_| CorruptBlock)?;
+            &expanded
+        }
+        _ => return Err(CorruptBlock),
+    };
+    let block: Block<'_> = postcard::from_bytes(bytes).map_err(|_| CorruptBlock)?;
+    Ok(block.entries.into_iter().map(|(seq, bytes)| (seq, bytes.to_vec())).collect())
+}
+
+/// The entries of blocks in the order of their sequences, each sequence once.
+fn entries(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
+    let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (_, block) in blocks {
+        let last = entries.last().map_or(0, |(seq, _)| *seq);
+        entries.extend(expand(block)?.into_iter().filter(|(seq, _)| *seq > last));
+    }
+    Ok(entries)
+}
+
+/// Joins blocks to one that is compressed whole.
+fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<u8>, CorruptBlock> {
+    let mut plain = Vec::new();
+    for (seq, bytes) in entries(blocks)? {
+        plain.push((seq, Change::decode(&bytes).map_err(|_| CorruptBlock)?.encode_plain()));
+    }
+    let entries = plain.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
+    let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
+    let mut packed = vec![PACKED];
+    compress_into(&mut packed, &joined);
+    Ok(packed)
+}
+
+fn key(kind: u8, identifier: &Identifier) -> Vec<u8> {
+    let text = identifier.as_str().as_bytes();
+    let mut key = Vec::with_capacity(text.len() + 20);
+    key.push(kind);
+    key.extend_from_slice(text);
+    // No identifier holds a zero byte, so none is another's prefix.
+    key.push(0);
+    key
+}
+
+fn part_key(kind: u8, identifier: &Identifier, seq: Option<u64>, part: u16) -> Vec<u8> {
+    let mut key = key(kind, identifier);
+    if let Some(seq) = seq {
+        key.extend_from_slice(&seq.to_be_bytes());
+    }
+    key.extend_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn seen_key(identifier: &Identifier, id_hash: &[u8; 16]) -> Vec<u8> {
+    let mut key = key(SEEN, identifier);
+    key.extend_from_slice(id_hash);
+    key
+}
+
+/// Renames a directory that does not open, so that nothing is lost and the next start is clean.
+fn set_aside(path: &Path) -> Result<PathBuf, ShardError> {
+    let aside = (1..).map(|number| path.with_extension(format!("damaged-{number}"))).find(|aside| !aside.exists());
+    let aside = aside.unwrap_or_else(|| path.with_extension("damaged"));
+    std::fs::rename(path, &aside)
+        .map_err(|error| ShardError::Disk(format!("put {} aside: {error}", path.display())))?;
+    Ok(aside)
+}
+
+impl From<sled::Error> for ShardError {
+    fn from(error: sled::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+impl From<ChangeError> for ShardError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error)
+    }
+}

@@ -1,0 +1,542 @@
+//! The local profile shards: what this edge knows of each identifier.
+//!
+//! [`Shards`] holds, for each of the 64 virtual shards, the *base* (a deterministic fold of the log up to a cursor, on disk), the
+//! *pending* changes (this edge's own, not yet in the base, in memory) and the *views* (base + pending, cached). It promises:
+//!
+//! - a change admitted is in the view that the very next reader gets;
+//! - an event's id counts once per identifier, whether it is pending or in the base;
+//! - the cursor never moves backwards and never commits apart from its data;
+//! - a slow load never overwrites a newer view.
+//!
+//! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the log's order is
+//! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
+//! contribute comes through [`Observer`].
+
+mod cache;
+mod disk;
+mod pending;
+mod record;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use rustc_hash::FxBuildHasher;
+use selvedge_core::activation::RETENTION_MS;
+use selvedge_core::aggregate::Definitions;
+use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::event::{Event, Refusal};
+use selvedge_core::fragment::{Effects, EventRef, Fragment};
+use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::limits;
+use selvedge_core::value::Timestamp;
+use selvedge_core::view::{Cursor, View};
+
+use crate::cache::Cache;
+use crate::disk::{Disk, FragmentWrite, HistoryEntry};
+use crate::pending::{Body, Pending, PendingChange};
+use crate::record::{Record, StoredRecord};
+
+/// Bytes of changes that may be pending, over all shards, about.
+pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
+
+/// What can go wrong in a shard.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ShardError {
+    /// sled failed.
+    #[error("the shards on disk failed: {0}")]
+    Disk(String),
+    /// Something on disk is not what was written.
+    #[error("corrupt on disk: {0}")]
+    Corrupt(String),
+    /// A change of the log cannot be read.
+    #[error(transparent)]
+    Change(ChangeError),
+    /// A value has outgrown what a shard can hold.
+    #[error("{0} is too large to be stored")]
+    TooLarge(String),
+    /// The outbox did not take the changes.
+    #[error("the outbox failed: {0}")]
+    Outbox(String),
+    /// More is pending than may be; try again later.
+    #[error("too much is pending")]
+    Overloaded,
+}
+
+/// Tells what plugins make of events. Its answers depend on the event and the activation only.
+pub trait Observer: Send + Sync {
+    /// The active definitions.
+    fn definitions(&self) -> &Definitions;
+    /// The tag of the active activation.
+    fn activation(&self) -> u64;
+    /// What an event does to its fragment. An event that could not be observed has the effects that it has all the same, and failures.
+    fn observe(&self, event: &Event) -> Effects;
+}
+
+/// Takes changes in the order in which they were admitted.
+pub trait Outbox {
+    /// Appends to a shard's log; the error is for people.
+    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String>;
+}
+
+/// A change that is ready to be admitted: observed and encoded.
+#[derive(Debug)]
+pub struct Prepared {
+    identifier: Identifier,
+    change: PendingChange,
+}
+
+impl Prepared {
+    /// An event with its effects.
+    pub fn event(identifier: Identifier, event: Event, effects: Effects) -> Self {
+        let reference = EventRef::from(&event);
+        let bytes = Change::Event { fragment: identifier.clone(), event }.encode().into();
+        Self { identifier, change: PendingChange { bytes, body: Body::Event { event: reference, effects } } }
+    }
+
+    /// Offers that were decided.
+    pub fn decided(identifier: Identifier, offers: Vec<selvedge_core::change::DecidedOffer>) -> Self {
+        let bytes = Change::Decided { fragment: identifier.clone(), offers: offers.clone() }.encode().into();
+        Self { identifier, change: PendingChange { bytes, body: Body::Decided(offers) } }
+    }
+
+    /// Whose change it is.
+    pub fn identifier(&self) -> &Identifier {
+        &self.identifier
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Accepted,
+    /// Its id was seen before; it counts once.
+    Duplicate,
+    /// It cannot be taken.
+    Refused(Refusal),
+}
+
+/// The shards of this edge.
+pub struct Shards {
+    disk: Disk,
+    cache: Cache,
+    observer: Arc<dyn Observer>,
+    cells: Vec<Cell>,
+    pending_bytes: AtomicUsize,
+}
+
+/// One shard.
+struct Cell {
+    state: Mutex<State>,
+    /// Held while the shard's rows on disk change, shared while they are read: nobody reads half a write.
+    rows: RwLock<()>,
+    loaded: Condvar,
+    epoch: AtomicU32,
+    seq: AtomicU64,
+}
+
+impl Cell {
+    fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch.load(Ordering::Acquire), seq: self.seq.load(Ordering::Acquire) }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    pending: Pending,
+    revision: u64,
+    /// Fragments that are being loaded, and whether they changed meanwhile.
+    loading: HashMap<Identifier, bool, FxBuildHasher>,
+}
+
+impl State {
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+}
+
+impl Shards {
+    /// Opens the shards in a directory, for a log of this name. `cache_bytes` bounds the views in memory.
+    pub fn open(path: &Path, log_id: &str, cache_bytes: u64, observer: Arc<dyn Observer>) -> Result<Self, ShardError> {
+        let disk = Disk::open(path, log_id)?;
+        let cells = ShardId::all().map(|shard| {
+            let cursor = disk.cursor(shard)?;
+            Ok(Cell {
+                state: Mutex::default(),
+                rows: RwLock::new(()),
+                loaded: Condvar::new(),
+                epoch: AtomicU32::new(cursor.epoch),
+                seq: AtomicU64::new(cursor.seq),
+            })
+        });
+        let cells = cells.collect::<Result<_, ShardError>>()?;
+        Ok(Self { disk, cache: Cache::new(cache_bytes), observer, cells, pending_bytes: AtomicUsize::new(0) })
+    }
+
+    /// Up to where a shard's log is in the base.
+    pub fn cursor(&self, shard: ShardId) -> Cursor {
+        self.cell(shard).cursor()
+    }
+
+    /// Bytes of changes that are pending, about.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The cached view of an identifier. Never touches the disk.
+    pub fn cached(&self, identifier: &Identifier) -> Option<Arc<View>> {
+        self.cache.get(identifier)
+    }
+
+    /// The view of an identifier; an empty one where nothing is known. May block on the disk: concurrent loads of one identifier are
+    /// one load.
+    pub fn load(&self, identifier: &Identifier) -> Result<Arc<View>, ShardError> {
+        let cell = self.cell(identifier.shard());
+        loop {
+            let mut state = cell.state.lock();
+            if let Some(view) = self.cache.get(identifier) {
+                return Ok(view);
+            }
+            if let Some(pending) = state.pending.get(identifier) {
+                let fragment = Arc::clone(&pending.view);
+                return Ok(self.publish(&mut state, identifier, fragment));
+            }
+            if state.loading.contains_key(identifier) {
+                cell.loaded.wait(&mut state);
+                continue;
+            }
+            state.loading.insert(identifier.clone(), false);
+            drop(state);
+            let fragment = {
+                let _rows = cell.rows.read();
+                self.read_base(identifier).map(|(fragment, _)| fragment)
+            };
+            let mut state = cell.state.lock();
+            let changed = state.loading.remove(identifier).unwrap_or(true);
+            cell.loaded.notify_all();
+            let fragment = fragment?;
+            if !changed {
+                return Ok(self.publish(&mut state, identifier, fragment));
+            }
+        }
+    }
+
+    /// The state of an identifier as of an instant: a fold of the events up to it, whatever came later.
+    ///
+    /// Offers decided after the instant's minute do not count.
+    pub fn as_of(&self, identifier: &Identifier, at: Timestamp) -> Result<Fragment, ShardError> {
+        let mut fragment = Fragment::empty(self.observer.definitions());
+        for mut change in self.history(identifier)? {
+            match &mut change {
+                Change::Event { event, .. } if event.at > at => continue,
+                Change::Decided { offers, .. } => offers.retain(|decided| decided.minute <= at),
+                Change::Event { .. } | Change::Activate(_) => {}
+            }
+            self.fold(&mut fragment, &change);
+        }
+        Ok(fragment)
+    }
+
+    /// All changes of an identifier that are kept, those in the base in log order, then the pending ones.
+    pub fn history(&self, identifier: &Identifier) -> Result<Vec<Change>, ShardError> {
+        let cell = self.cell(identifier.shard());
+        // The rows cannot change between the two looks, so no change is seen twice or not at all.
+        let _rows = cell.rows.read();
+        let pending: Vec<_> = {
+            let state = cell.state.lock();
+            let changes = state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect());
+            changes.unwrap_or_default()
+        };
+        let mut history = self.disk.history(identifier)?;
+        // A write that has been made and not yet been taken out of pending.
+        let seen: HashSet<_, FxBuildHasher> = history.iter().filter_map(|(_, change)| id_hash(change)).collect();
+        for change in pending.iter().filter(|change| change.body.id_hash().is_none_or(|hash| !seen.contains(&hash))) {
+            history.push((u64::MAX, Change::decode(&change.bytes)?));
+        }
+        Ok(history.into_iter().map(|(_, change)| change).collect())
+    }
+
+    /// Admits changes of one shard, in order: those that count are in the views and in the outbox when this returns, the rest says why
+    /// not. May block on the disk for fragments that are not in memory; [`Self::load`] them before.
+    pub fn admit(
+        &self,
+        shard: ShardId,
+        changes: Vec<Prepared>,
+        outbox: &dyn Outbox,
+    ) -> Result<Vec<Verdict>, ShardError> {
+        if self.pending_bytes() > PENDING_BYTES_MAX {
+            return Err(ShardError::Overloaded);
+        }
+        let cell = self.cell(shard);
+        let mut state = cell.state.lock();
+        let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();
+        for prepared in &changes {
+            if !bases.contains_key(&prepared.identifier) {
+                bases.insert(prepared.identifier.clone(), self.current(&state, &prepared.identifier)?);
+            }
+        }
+        let verdicts = self.judge(&state, &changes, &bases)?;
+        let accepted = || changes.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
+        let bytes: Vec<_> = accepted().map(|(prepared, _)| Arc::clone(&prepared.change.bytes)).collect();
+        if bytes.is_empty() {
+            return Ok(verdicts);
+        }
+        outbox.append(shard, bytes).map_err(ShardError::Outbox)?;
+        let (definitions, mut touched, mut weight) =
+            (self.observer.definitions(), HashSet::<_, FxBuildHasher>::default(), 0);
+        for (prepared, verdict) in changes.into_iter().zip(&verdicts) {
+            if *verdict == Verdict::Accepted {
+                let Prepared { identifier, change } = prepared;
+                weight += change.weight();
+                // Every identifier has its base above.
+                let base = || bases.get(&identifier).cloned().unwrap_or_default();
+                state.pending.push(&identifier, change, base, definitions);
+                touched.insert(identifier);
+            }
+        }
+        self.pending_bytes.fetch_add(weight, Ordering::Relaxed);
+        for identifier in touched {
+            if let Some(changed) = state.loading.get_mut(&identifier) {
+                *changed = true;
+            }
+            if let Some(fragment) = state.pending.get(&identifier).map(|pending| Arc::clone(&pending.view)) {
+                self.publish(&mut state, &identifier, fragment);
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// Which changes count: each id once, nothing older than the retention, no more traits than a profile holds.
+    fn judge(
+        &self,
+        state: &State,
+        changes: &[Prepared],
+        bases: &HashMap<Identifier, Arc<Fragment>, FxBuildHasher>,
+    ) -> Result<Vec<Verdict>, ShardError> {
+        let mut fresh: HashSet<(&Identifier, [u8; 16]), FxBuildHasher> = HashSet::default();
+        let mut verdicts = Vec::with_capacity(changes.len());
+        for Prepared { identifier, change } in changes {
+            let Body::Event { event, effects } = &change.body else {
+                verdicts.push(Verdict::Accepted);
+                continue;
+            };
+            let newest = bases.get(identifier).and_then(|fragment| fragment.newest_event_at);
+            let known = state.pending.holds(identifier, event.id_hash)
+                || fresh.contains(&(identifier, event.id_hash))
+                || self.disk.seen(identifier, &event.id_hash)?.is_some();
+            verdicts.push(if known {
+                Verdict::Duplicate
+            } else if newest.is_some_and(|newest| newest.0 - event.at.0 > RETENTION_MS) {
+                let detail = format!("{} is older than the 800 days of history that are kept", event.at);
+                Verdict::Refused(Refusal::new("too_old", "/timestamp", detail))
+            } else if bases.get(identifier).is_some_and(|fragment| too_many_traits(fragment, effects)) {
+                let detail =
+                    format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
+                Verdict::Refused(Refusal::new("too_many_traits", "/traits", detail))
+            } else {
+                fresh.insert((identifier, event.id_hash));
+                Verdict::Accepted
+            });
+        }
+        Ok(verdicts)
+    }
+
+    /// Moves the first pending changes of a shard into the base: the log has ordered them, with consecutive sequences from `first_seq`.
+    /// Calls for one shard must not overlap.
+    pub fn advance(&self, shard: ShardId, first_seq: u64, count: usize) -> Result<(), ShardError> {
+        let cell = self.cell(shard);
+        let definitions = self.observer.definitions();
+        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
+        let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();
+        {
+            let state = cell.state.lock();
+            if state.pending.first(count).count() != count {
+                return Err(ShardError::Corrupt(format!(
+                    "shard {}: the log ordered changes that are not pending",
+                    shard.0
+                )));
+            }
+            for ((identifier, change), seq) in state.pending.first(count).zip(first_seq..) {
+                let entry = HistoryEntry { seq, bytes: Arc::clone(&change.bytes), id_hash: change.body.id_hash() };
+                histories.entry(identifier.clone()).or_default().push(entry);
+            }
+            for (identifier, entries) in &histories {
+                if let Some(base) = state.pending.base_after(identifier, entries.len(), definitions) {
+                    bases.insert(identifier.clone(), base);
+                }
+            }
+        }
+        let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
+        {
+            let _rows = cell.rows.write();
+            self.write(shard, cursor, histories, &bases)?;
+            let mut state = cell.state.lock();
+            let weight = state.pending.advance(count, bases);
+            self.pending_bytes.fetch_sub(weight, Ordering::Relaxed);
+        }
+        cell.seq.store(cursor.seq, Ordering::Release);
+        Ok(())
+    }
+
+    /// Folds entries of the log that no pending change stands for: after a start, what the base does not hold yet. Entries must
+    /// follow the cursor without a gap.
+    pub fn recover(&self, shard: ShardId, entries: &[(u64, Vec<u8>)]) -> Result<(), ShardError> {
+        let cell = self.cell(shard);
+        let cursor = cell.cursor();
+        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return Ok(()) };
+        if *first != cursor.seq + 1 {
+            let detail = format!("shard {}: the log continues at {first}, the base ends at {}", shard.0, cursor.seq);
+            return Err(ShardError::Corrupt(detail));
+        }
+        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
+        let mut bases: HashMap<Identifier, (Arc<Fragment>, u64), FxBuildHasher> = HashMap::default();
+        for (seq, bytes) in entries {
+            let change = Change::decode(bytes)?;
+            let Some(identifier) = change.fragment().cloned() else { continue };
+            if !bases.contains_key(&identifier) {
+                bases.insert(identifier.clone(), self.read_base(&identifier)?);
+            }
+            let Some((base, folded)) = bases.get_mut(&identifier) else { continue };
+            let hash = id_hash(&change);
+            let entry = HistoryEntry { seq: *seq, bytes: bytes.as_slice().into(), id_hash: hash };
+            histories.entry(identifier.clone()).or_default().push(entry);
+            // A write that a crash cut off may have got as far as this fragment, but not to the cursor.
+            if *seq > *folded {
+                self.fold(Arc::make_mut(base), &change);
+            }
+        }
+        let bases = bases.into_iter().map(|(identifier, (base, _))| (identifier, base)).collect();
+        let _rows = cell.rows.write();
+        self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, histories, &bases)?;
+        cell.seq.store(*last, Ordering::Release);
+        Ok(())
+    }
+
+    /// Forgets a shard's base, which the log will rebuild.
+    pub fn reset(&self, shard: ShardId) -> Result<(), ShardError> {
+        let cell = self.cell(shard);
+        let _rows = cell.rows.write();
+        self.disk.clear(shard)?;
+        cell.seq.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Does the housekeeping that is due; call it about once a second.
+    pub fn maintain(&self) {
+        self.cache.maintain();
+    }
+
+    /// Hands everything on disk to the operating system; a start after this has little to recover. Blocks.
+    pub fn flush(&self) -> Result<(), ShardError> {
+        self.disk.flush()
+    }
+
+    /// Views in memory, their bytes (about), and bytes on disk.
+    pub fn usage(&self) -> Usage {
+        let (views, view_bytes) = self.cache.usage();
+        Usage { views, view_bytes, pending_bytes: self.pending_bytes() as u64, disk_bytes: self.disk.size_on_disk() }
+    }
+
+    fn cell(&self, shard: ShardId) -> &Cell {
+        &self.cells[usize::from(shard.0)]
+    }
+
+    fn publish(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        identifier: &Identifier,
+        fragment: Arc<Fragment>,
+    ) -> Arc<View> {
+        let revision = state.next_revision();
+        let view = Arc::new(View { identifier: identifier.clone(), fragment, revision });
+        self.cache.publish(Arc::clone(&view));
+        view
+    }
+
+    /// The newest state of a fragment, under its shard's lock.
+    fn current(&self, state: &State, identifier: &Identifier) -> Result<Arc<Fragment>, ShardError> {
+        if let Some(pending) = state.pending.get(identifier) {
+            return Ok(Arc::clone(&pending.view));
+        }
+        if let Some(view) = self.cache.get(identifier) {
+            return Ok(Arc::clone(&view.fragment));
+        }
+        // Seldom: it was evicted since it was loaded. A fragment that is being written is pending, so these rows are whole.
+        self.read_base(identifier).map(|(fragment, _)| fragment)
+    }
+
+    /// The base of a fragment on disk and the last change in it; folded again from its history where it was folded under another
+    /// activation.
+    fn read_base(&self, identifier: &Identifier) -> Result<(Arc<Fragment>, u64), ShardError> {
+        let empty = || Fragment::empty(self.observer.definitions());
+        let Some(bytes) = self.disk.record(identifier)? else { return Ok((Arc::new(empty()), 0)) };
+        // The form of the states may differ under another activation, so the tag is looked at first.
+        let (activation, seq) = StoredRecord::tags(&bytes)?;
+        if activation == self.observer.activation() {
+            return Ok((Arc::new(StoredRecord::decode(&bytes)?.fragment), seq));
+        }
+        let mut fragment = empty();
+        for (_, change) in self.disk.history(identifier)?.iter().filter(|(entry, _)| *entry <= seq) {
+            self.fold(&mut fragment, change);
+        }
+        Ok((Arc::new(fragment), seq))
+    }
+
+    fn fold(&self, fragment: &mut Fragment, change: &Change) {
+        match change {
+            Change::Event { event, .. } => {
+                let effects = self.observer.observe(event);
+                fragment.apply_event(self.observer.definitions(), &EventRef::from(event), &effects);
+            }
+            Change::Decided { offers, .. } => fragment.apply_decided(offers),
+            Change::Activate(_) => {}
+        }
+    }
+
+    fn write(
+        &self,
+        shard: ShardId,
+        cursor: Cursor,
+        histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher>,
+        bases: &HashMap<Identifier, Arc<Fragment>, FxBuildHasher>,
+    ) -> Result<(), ShardError> {
+        let activation = self.observer.activation();
+        let mut writes: Vec<FragmentWrite<'_>> = Vec::with_capacity(bases.len());
+        for (identifier, fragment) in bases {
+            let entries = histories.get(identifier).cloned().unwrap_or_default();
+            let seq = entries.last().map_or(cursor.seq, |entry| entry.seq);
+            writes.push(FragmentWrite { identifier, record: Record { activation, seq, fragment }, entries });
+        }
+        self.disk.write(shard, cursor, &writes)
+    }
+}
+
+/// Figures for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub struct Usage {
+    pub views: u64,
+    pub view_bytes: u64,
+    pub pending_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+fn id_hash(change: &Change) -> Option<[u8; 16]> {
+    match change {
+        Change::Event { event, .. } => Some(event.id_hash()),
+        Change::Decided { .. } | Change::Activate(_) => None,
+    }
+}
+
+fn too_many_traits(fragment: &Fragment, effects: &Effects) -> bool {
+    let known = |name: &str| fragment.traits.binary_search_by(|entry| entry.name.as_str().cmp(name)).is_ok();
+    let new = effects.traits.iter().filter(|(name, _)| !known(name)).count();
+    new > 0 && fragment.traits.len() + new > limits::TRAITS_MAX
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Pending changes: what this edge accepted and the base does not hold yet.
+//!
+//! The view that is served is base + pending. While a fragment has pending changes its base is pinned here, so a change never needs the
+//! disk twice. Changes leave in the order in which they came, which is the log's.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
+use selvedge_core::aggregate::Definitions;
+use selvedge_core::change::DecidedOffer;
+use selvedge_core::fragment::{Effects, EventRef, Fragment};
+use selvedge_core::identity::Identifier;
+
+/// A change on its way into the base.
+#[derive(Debug)]
+pub(crate) struct PendingChange {
+    /// As it stands in the log.
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) body: Body,
+}
+
+/// What the fold needs of a change.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Event { event: EventRef, effects: Effects },
+    Decided(Vec<DecidedOffer>),
+}
+
+impl Body {
+    pub(crate) fn apply(&self, fragment: &mut Fragment, definitions: &Definitions) {
+        match self {
+            Self::Event { event, effects } => fragment.apply_event(definitions, event, effects),
+            Self::Decided(offers) => fragment.apply_decided(offers),
+        }
+    }
+
+    pub(crate) fn id_hash(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Event { event, .. } => Some(event.id_hash),
+            Self::Decided(_) => None,
+        }
+    }
+}
+
+impl PendingChange {
+    /// Bytes in memory, about; for the bound on what may be pending.
+    pub(crate) fn weight(&self) -> usize {
+        let effects = match &self.body {
+            Body::Event { effects, .. } => effects.contributions.len() * 40 + effects.traits.len() * 64,
+            Body::Decided(offers) => offers.len() * 40,
+        };
+        size_of::<Self>() + 128 + self.bytes.len() + effects
+    }
+}
+
+/// A fragment with pending changes.
+pub(crate) struct PendingFragment {
+    pub(crate) base: Arc<Fragment>,
+    pub(crate) view: Arc<Fragment>,
+    pub(crate) changes: VecDeque<Arc<PendingChange>>,
+}
+
+/// The pending changes of one shard.
+#[derive(Default)]
+pub(crate) struct Pending {
+    fragments: HashMap<Identifier, PendingFragment, FxBuildHasher>,
+    /// All changes in the order of the log.
+    order: VecDeque<(Identifier, Arc<PendingChange>)>,
+    ids: HashSet<(Identifier, [u8; 16]), FxBuildHasher>,
+}
+
+impl Pending {
+    pub(crate) fn get(&self, identifier: &Identifier) -> Option<&PendingFragment> {
+        self.fragments.get(identifier)
+    }
+
+    pub(crate) fn holds(&self, identifier: &Identifier, id_hash: [u8; 16]) -> bool {
+        self.ids.contains(&(identifier.clone(), id_hash))
+    }
+
+    /// Adds a change on top of a fragment's view; `base` is the fragment as it stands where it has no pending changes yet.
+    pub(crate) fn push(
+        &mut self,
+        identifier: &Identifier,
+        change: PendingChange,
+        base: impl FnOnce() -> Arc<Fragment>,
+        definitions: &Definitions,
+    ) {
+        let change = Arc::new(change);
+        let fragment = self.fragments.entry(identifier.clone()).or_insert_with(|| {
+            let base = base();
+            PendingFragment { view: Arc::clone(&base), base, changes: VecDeque::new() }
+        });
+        change.body.apply(Arc::make_mut(&mut fragment.view), definitions);
+        if let Some(id_hash) = change.body.id_hash() {
+            self.ids.insert((identifier.clone(), id_hash));
+        }
+        self.order.push_back((identifier.clone(), Arc::clone(&change)));
+        fragment.changes.push_back(change);
+    }
+
+    /// The first changes in log order, which are about to enter the base.
+    pub(crate) fn first(&self, count: usize) -> impl Iterator<Item = &(Identifier, Arc<PendingChange>)> {
+        self.order.iter().take(count)
+    }
+
+    /// A fragment's state after its first changes: what its base becomes.
+    pub(crate) fn base_after(
+        &self,
+        identifier: &Identifier,
+        count: usize,
+        definitions: &Definitions,
+    ) -> Option<Arc<Fragment>> {
+        let fragment = self.fragments.get(identifier)?;
+        if count == fragment.changes.len() {
+            return Some(Arc::clone(&fragment.view));
+        }
+        let mut base = Fragment::clone(&fragment.base);
+        fragment.changes.iter().take(count).for_each(|change| change.body.apply(&mut base, definitions));
+        Some(Arc::new(base))
+    }
+
+    /// Takes the first changes out: they are in the base now. Returns the weight that went, and the fragments that have none left.
+    pub(crate) fn advance(&mut self, count: usize, bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher>) -> usize {
+        let mut weight = 0;
+        for _ in 0..count {
+            let Some((identifier, change)) = self.order.pop_front() else { break };
+            weight += change.weight();
+            if let Some(id_hash) = change.body.id_hash() {
+                self.ids.remove(&(identifier.clone(), id_hash));
+            }
+            if let Some(fragment) = self.fragments.get_mut(&identifier) {
+                fragment.changes.pop_front();
+            }
+        }
+        for (identifier, base) in bases {
+            if let Some(fragment) = self.fragments.get_mut(&identifier) {
+                if fragment.changes.is_empty() {
+                    self.fragments.remove(&identifier);
+                } else {
+                    fragment.base = base;
+                }
+            }
+        }
+        weight
+    }
+}

@@ -1,0 +1,296 @@
+//! Shards against a naive model, on a real disk.
+
+use std::sync::atomic::AtomicU64 as Counter;
+
+use proptest::prelude::*;
+use selvedge_core::aggregate::{Contribution, Definition, Value};
+use selvedge_core::change::DecidedOffer;
+use selvedge_core::event::EventKind;
+use selvedge_core::time::BusinessTime;
+use selvedge_core::value::Kind;
+
+use super::*;
+
+/// Counts events, and sums their seconds.
+struct Counting {
+    definitions: Definitions,
+    activation: u64,
+    observed: Counter,
+}
+
+impl Counting {
+    fn new(activation: u64) -> Arc<Self> {
+        let mut definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        let define =
+            |name, operator| Definition::parse(name, operator, &[], &[], Kind::Integer, None).expect("a definition");
+        definitions.add("test", &[define("events", "count"), define("seconds", "sum")]).expect("good definitions");
+        Arc::new(Self { definitions, activation, observed: Counter::new(0) })
+    }
+}
+
+impl Observer for Counting {
+    fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    fn activation(&self) -> u64 {
+        self.activation
+    }
+
+    fn observe(&self, event: &Event) -> Effects {
+        self.observed.fetch_add(1, Ordering::Relaxed);
+        let contribution = |state, value| Contribution { state, key: "".into(), value };
+        Effects { contributions: vec![contribution(0, 1), contribution(1, event.at.0 / 1000)], ..Effects::default() }
+    }
+}
+
+/// Keeps what was appended, as a log would.
+#[derive(Default)]
+struct Log(Mutex<Vec<(ShardId, Vec<u8>)>>);
+
+impl Outbox for Log {
+    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String> {
+        self.0.lock().extend(changes.iter().map(|bytes| (shard, bytes.to_vec())));
+        Ok(())
+    }
+}
+
+impl Log {
+    fn entries(&self, shard: ShardId) -> Vec<(u64, Vec<u8>)> {
+        let log = self.0.lock();
+        let of_shard = log.iter().filter(|(of, _)| *of == shard);
+        (1..).zip(of_shard.map(|(_, bytes)| bytes.clone())).collect()
+    }
+}
+
+fn identifier(user: u8) -> Identifier {
+    Identifier::parse(&format!("user:{user}")).expect("an identifier")
+}
+
+fn event(id: &str, second: i64) -> Event {
+    let at = Timestamp(second * 1000);
+    Event { kind: EventKind::Track, name: "A".into(), message_id: id.into(), at, received_at: at, payload: "{}".into() }
+}
+
+fn prepared(shards: &Shards, user: u8, id: &str, second: i64) -> Prepared {
+    let event = event(id, second);
+    let effects = shards.observer.observe(&event);
+    Prepared::event(identifier(user), event, effects)
+}
+
+fn open(path: &Path, activation: u64) -> Shards {
+    Shards::open(path, "log", 1 << 20, Counting::new(activation)).expect("open the shards")
+}
+
+fn read(shards: &Shards, fragment: &Fragment) -> (i128, i128) {
+    let definitions = shards.observer.definitions();
+    let moment = definitions.time().moment(Timestamp(1 << 40));
+    let mut values =
+        definitions.readings().iter().map(|reading| match definitions.evaluate(reading, &fragment.states, &moment).0 {
+            Value::Integer(value) => value,
+            other => panic!("{other:?}"),
+        });
+    (values.next().expect("events"), values.next().expect("seconds"))
+}
+
+fn admit(shards: &Shards, log: &Log, user: u8, events: &[(&str, i64)]) -> Vec<Verdict> {
+    let changes = events.iter().map(|(id, second)| prepared(shards, user, id, *second)).collect();
+    shards.admit(identifier(user).shard(), changes, log).expect("admit")
+}
+
+#[test]
+fn an_event_is_seen_at_once_and_counts_once_wherever_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let shard = identifier(1).shard();
+    let view = || read(&shards, &shards.load(&identifier(1)).expect("load").fragment);
+    assert_eq!(view(), (0, 0));
+    assert_eq!(
+        admit(&shards, &log, 1, &[("a", 5), ("a", 5), ("b", 7)]),
+        [Verdict::Accepted, Verdict::Duplicate, Verdict::Accepted]
+    );
+    assert_eq!(view(), (2, 12));
+    assert_eq!(admit(&shards, &log, 1, &[("b", 7)]), [Verdict::Duplicate], "pending");
+    shards.advance(shard, 1, 2).expect("advance");
+    assert_eq!(shards.cursor(shard), Cursor { epoch: 1, seq: 2 });
+    assert_eq!(admit(&shards, &log, 1, &[("a", 5)]), [Verdict::Duplicate], "in the base");
+    assert_eq!(view(), (2, 12));
+    assert_eq!(shards.pending_bytes(), 0);
+    assert_eq!(log.entries(shard).len(), 2);
+}
+
+#[test]
+fn what_is_older_than_the_retention_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let limit = RETENTION_MS / 1000;
+    admit(&shards, &log, 1, &[("new", limit + 10)]);
+    assert_eq!(admit(&shards, &log, 1, &[("at the limit", 10)]), [Verdict::Accepted]);
+    let verdicts = admit(&shards, &log, 1, &[("past it", 9)]);
+    assert!(matches!(&verdicts[0], Verdict::Refused(refusal) if refusal.code == "too_old"), "{verdicts:?}");
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment).0, 2);
+}
+
+#[test]
+fn another_activation_folds_the_history_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    {
+        let shards = open(folder.path(), 1);
+        let events: Vec<_> = (0..40).map(|index| (format!("e{index}"), index)).collect();
+        for (id, second) in &events {
+            admit(&shards, &log, 1, &[(id, *second)]);
+            let done = shards.cursor(identifier(1).shard()).seq;
+            shards.advance(identifier(1).shard(), done + 1, 1).expect("advance");
+        }
+        shards.flush().expect("flush");
+    }
+    let counting = Counting::new(2);
+    let shards = Shards::open(folder.path(), "log", 1 << 20, Arc::clone(&counting) as Arc<dyn Observer>).expect("open");
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (40, 780));
+    assert_eq!(counting.observed.load(Ordering::Relaxed), 40);
+}
+
+#[test]
+fn a_damaged_directory_is_put_aside_and_rebuilt_from_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("shards");
+    let log = Log::default();
+    let shard = identifier(1).shard();
+    {
+        let shards = open(&path, 1);
+        admit(&shards, &log, 1, &[("a", 5), ("b", 7)]);
+        shards.advance(shard, 1, 2).expect("advance");
+    }
+    std::fs::write(path.join("conf"), b"not what sled wrote").expect("damage");
+    let shards = open(&path, 1);
+    assert!(folder.path().join("shards.damaged-1").exists());
+    assert_eq!(shards.cursor(shard).seq, 0);
+    shards.recover(shard, &log.entries(shard)).expect("recover");
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (2, 12));
+}
+
+#[test]
+fn shards_of_another_log_are_emptied() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    {
+        let shards = open(folder.path(), 1);
+        admit(&shards, &log, 1, &[("a", 5)]);
+        shards.advance(identifier(1).shard(), 1, 1).expect("advance");
+    }
+    let shards = Shards::open(folder.path(), "another", 1 << 20, Counting::new(1)).expect("open");
+    assert_eq!(shards.cursor(identifier(1).shard()).seq, 0);
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (0, 0));
+}
+
+#[test]
+fn a_write_cut_off_before_its_cursor_is_not_counted_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    let shard = identifier(1).shard();
+    {
+        let shards = open(folder.path(), 1);
+        admit(&shards, &log, 1, &[("a", 5), ("b", 7)]);
+        shards.advance(shard, 1, 2).expect("advance");
+        // As if the last batch, which carries the cursor, had not been written.
+        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+    }
+    let shards = open(folder.path(), 1);
+    shards.recover(shard, &log.entries(shard)).expect("recover");
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (2, 12));
+    assert_eq!(shards.history(&identifier(1)).expect("history").len(), 2);
+}
+
+#[test]
+fn decided_offers_are_pending_and_then_in_the_base() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let decided = |minute: i64| DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute * 60_000), count: 2 };
+    let shard = identifier(1).shard();
+    shards.admit(shard, vec![Prepared::decided(identifier(1), vec![decided(1)])], &log).expect("admit");
+    let count = || shards.load(&identifier(1)).expect("load").fragment.offers[0].1.decided;
+    assert_eq!(count(), 2);
+    shards.advance(shard, 1, 1).expect("advance");
+    shards.admit(shard, vec![Prepared::decided(identifier(1), vec![decided(9)])], &log).expect("admit");
+    assert_eq!(count(), 4);
+    let as_of = shards.as_of(&identifier(1), Timestamp(2 * 60_000)).expect("as of");
+    assert_eq!(as_of.offers[0].1.decided, 2);
+}
+
+/// What a random run does.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Events of a user: ids and seconds.
+    Admit(u8, Vec<(u8, i64)>),
+    /// The log has ordered so many more changes of a user's shard.
+    Advance(u8, usize),
+    /// The process dies and starts again; the log has everything that was appended.
+    Restart,
+    /// Somebody reads.
+    Load(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (0_u8..4, prop::collection::vec((any::<u8>(), 0_i64..1000), 1..6)).prop_map(|(user, events)| Step::Admit(user, events)),
+        4 => (0_u8..4, 1_usize..6).prop_map(|(user, count)| Step::Advance(user, count)),
+        1 => Just(Step::Restart),
+        2 => (0_u8..4).prop_map(Step::Load),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_run_agrees_with_the_naive_model(steps in prop::collection::vec(step(), 1..60)) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = Log::default();
+        let mut shards = open(folder.path(), 1);
+        let mut model: HashMap<(u8, String), i64> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Admit(user, events) => {
+                    let named: Vec<_> = events.iter().map(|(id, second)| (id.to_string(), *second)).collect();
+                    let given: Vec<_> = named.iter().map(|(id, second)| (id.as_str(), *second)).collect();
+                    for (verdict, (id, second)) in admit(&shards, &log, user, &given).into_iter().zip(&named) {
+                        let fresh = !model.contains_key(&(user, id.clone()));
+                        prop_assert_eq!(verdict == Verdict::Accepted, fresh);
+                        model.entry((user, id.clone())).or_insert(*second);
+                    }
+                }
+                Step::Advance(user, count) => {
+                    let shard = identifier(user).shard();
+                    let (done, head) = (shards.cursor(shard).seq, log.entries(shard).len() as u64);
+                    let count = count.min((head - done) as usize);
+                    if count > 0 {
+                        shards.advance(shard, done + 1, count).expect("advance");
+                    }
+                }
+                Step::Restart => {
+                    drop(shards);
+                    shards = open(folder.path(), 1);
+                    for user in 0_u8..4 {
+                        let shard = identifier(user).shard();
+                        let done = shards.cursor(shard).seq as usize;
+                        shards.recover(shard, &log.entries(shard)[done..]).expect("recover");
+                    }
+                }
+                Step::Load(user) => {
+                    shards.load(&identifier(user)).expect("load");
+                }
+            }
+            for user in 0_u8..4 {
+                let expected = model.iter().filter(|((of, _), _)| *of == user);
+                let expected = expected.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)));
+                let view = shards.load(&identifier(user)).expect("load");
+                prop_assert_eq!(read(&shards, &view.fragment), expected);
+                let early = model.iter().filter(|((of, _), second)| *of == user && **second <= 500);
+                let early = early.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)));
+                let as_of = shards.as_of(&identifier(user), Timestamp(500_000)).expect("as of");
+                prop_assert_eq!(read(&shards, &as_of), early);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Does on demand whatever a plugin must not do, and what it may do but seldom does.
+
+use selvedge_guest::prelude::*;
+
+/// The plugin.
+pub struct Faulty;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub enum Fault {
+    /// Nothing wrong.
+    #[choice("none")]
+    None,
+    /// Returns the failure that says: the input.
+    #[choice("reject")]
+    Reject,
+    /// Returns the failure that says: the plugin.
+    #[choice("fail")]
+    Fail,
+    /// Panics, with a message.
+    #[choice("panic")]
+    Panic,
+    /// Never ends.
+    #[choice("loop")]
+    Loop,
+    /// Allocates without end.
+    #[choice("allocate")]
+    Allocate,
+    /// Recurses without end.
+    #[choice("recurse")]
+    Recurse,
+    /// Answers ten million judgements.
+    #[choice("flood")]
+    Flood,
+    /// Answers a number that is none.
+    #[choice("nan")]
+    Nan,
+    /// Answers one judgement too few.
+    #[choice("short")]
+    Short,
+    /// Logs without end, within its fuel.
+    #[choice("chatter")]
+    Chatter,
+}
+
+/// What is read of an event.
+#[derive(Reads)]
+pub struct Asked {
+    #[read("event:properties.fault")]
+    fault: Option<Fault>,
+}
+
+/// What is read of a visitor.
+#[derive(Reads)]
+pub struct Visitor {
+    #[read("ctx:fault")]
+    fault: Option<Fault>,
+    #[read("ctx:fault_score")]
+    score_fault: Option<Fault>,
+}
+
+/// What is read of an offer.
+#[derive(Reads)]
+pub struct Offer {
+    #[read("offer:value")]
+    value: Option<f64>,
+}
+
+/// What events add up to.
+#[derive(Aggregates)]
+pub struct Counted {
+    events: Count,
+}
+
+/// What is scored.
+#[derive(Scores)]
+pub struct Scored {
+    one: Option<f64>,
+}
+
+impl Observe for Faulty {
+    const EVENTS: &'static [&'static str] = &["Fault"];
+    type Event = Asked;
+    type Aggregates = Counted;
+    type Skip = Never;
+
+    fn observe(event: &Asked, counted: &Counted) -> Result<(), Stop> {
+        commit(event.fault)?;
+        if event.fault == Some(Fault::Flood) {
+            (0..10_000_000).for_each(|_| counted.events.increment());
+        }
+        counted.events.increment();
+        Ok(())
+    }
+}
+
+impl Score for Faulty {
+    type Visitor = Visitor;
+    type Scores = Scored;
+
+    fn score(visitor: &Visitor) -> Result<Scored, Stop> {
+        commit(visitor.score_fault)?;
+        Ok(Scored { one: Some(if visitor.score_fault == Some(Fault::Nan) { f64::NAN } else { 1.0 }) })
+    }
+}
+
+impl Rank for Faulty {
+    type Visitor = Visitor;
+    type Offer = Offer;
+    type Reason = Never;
+
+    fn rank(visitor: &Visitor, offers: &[Offer]) -> Result<Vec<Judgement>, Stop> {
+        commit(visitor.fault)?;
+        let count = match visitor.fault {
+            Some(Fault::Flood) => 10_000_000,
+            Some(Fault::Short) => offers.len().saturating_sub(1),
+            _ => offers.len(),
+        };
+        let value = |index: usize| offers.get(index).and_then(|offer| offer.value).unwrap_or(0.0);
+        let priority = |index| if visitor.fault == Some(Fault::Nan) { f64::NAN } else { value(index) };
+        Ok((0..count).map(|index| Judgement::offer(priority(index))).collect())
+    }
+}
+
+fn commit(fault: Option<Fault>) -> Result<(), Stop> {
+    match fault {
+        Some(Fault::Reject) => Err(Stop::Rejected("as asked".into())),
+        Some(Fault::Fail) => Err(Stop::Internal("as asked".into())),
+        Some(Fault::Panic) => panic!("as asked"),
+        Some(Fault::Loop) => {
+            let mut turns = 0_u64;
+            loop {
+                turns = std::hint::black_box(turns.wrapping_add(1));
+            }
+        }
+        Some(Fault::Allocate) => {
+            let mut held = Vec::new();
+            loop {
+                held.push(std::hint::black_box(vec![1_u8; 64 * 1024]));
+            }
+        }
+        Some(Fault::Recurse) => {
+            let depth = recurse(std::hint::black_box(1));
+            Err(Stop::Internal(depth.to_string()))
+        }
+        Some(Fault::Chatter) => {
+            (0..1000).for_each(|_| log(Level::Info, "chatter"));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[inline(never)]
+#[allow(unconditional_recursion)] // as asked
+fn recurse(depth: u64) -> u64 {
+    let held = std::hint::black_box([depth; 64]);
+    held[0] + recurse(depth + 1) + held[63]
+}
+
+selvedge_guest::export!(Faulty: observe, score, rank);
