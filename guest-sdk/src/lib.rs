@@ -70,8 +70,8 @@ pub use values::{Amount, Choice, Day, Decimal, Instant, Key, Never};
 /// Everything that a plugin usually needs.
 pub mod prelude {
     pub use crate::outputs::{
-        CalendarDaysSince, Count, DaysSince, DecayedSumByKey, Distinct, DistinctDays, First, Last, Max, Min,
-        Rank as Judgement, Ratio, Stop, Sum, SumByKey, Top,
+        CalendarDaysSince, Count, DaysSince, DecayedSumByKey, Difference, Distinct, DistinctDays, First, KeyCount,
+        Last, Max, Min, Rank as Judgement, Ratio, Stop, Sum, SumByKey, Top,
     };
     pub use crate::{
         Aggregates, Choice, Day, Decimal, Instant, Key, Level, Never, Observe, Rank, Reads, Score, Scores, log,

@@ -47,7 +47,7 @@ pub trait Aggregates: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate",
     note = "use Count, Sum<Decimal>, Min<T>, Max<T>, First<T>, Last<T>, Distinct, DistinctDays, SumByKey<T>, DecayedSumByKey, \
-            Ratio, DaysSince, CalendarDaysSince or Top<T>"
+            Ratio, DaysSince, CalendarDaysSince, KeyCount, Difference<T> or Top<T>"
 )]
 pub trait AggregateField {
     /// How the host names its operator.
@@ -158,6 +158,18 @@ handle!(
 handle!(
     /// Derived: calendar days, business time, since the instant `of`.
     CalendarDaysSince, "calendar-days-since", Kind::Integer
+);
+handle!(
+    /// Derived: the number of keys of the sum by key `of`.
+    KeyCount,
+    "key-count",
+    Kind::Integer
+);
+handle!(
+    /// Derived: the sum by key `of` less the sum by key `less`, key by key.
+    Difference<T: Amount>,
+    "difference",
+    T::KIND
 );
 handle!(
     /// Derived: the `count` heaviest keys of the sum by key `of`.

@@ -23,16 +23,20 @@ fn noop(criterion: &mut Criterion) {
     let subject = Subject { fragment: &fragment, scores: &[], context: None, channel: "web", moment: &moment, seed: 1 };
     let mut failed = |_, error| panic!("the call must succeed: {error}");
     criterion.bench_function("noop/fresh instance, call, drop", |bencher| {
-        bencher.iter(|| Invocation::new(&set).score(&subject, &mut failed));
+        bencher.iter(|| Invocation::new(&set).score(set.score_order(), &subject, &mut failed));
     });
     criterion.bench_function("noop/reused instance", |bencher| {
         // The second call of an instance: a guest never frees, so one instance cannot serve a whole bench.
         let used = || {
             let mut invocation = Invocation::new(&set);
-            invocation.score(&subject, &mut |_, error| panic!("the call must succeed: {error}"));
+            invocation.score(set.score_order(), &subject, &mut |_, error| panic!("the call must succeed: {error}"));
             invocation
         };
-        bencher.iter_batched_ref(used, |again| again.score(&subject, &mut failed), BatchSize::NumIterations(64));
+        bencher.iter_batched_ref(
+            used,
+            |again| again.score(set.score_order(), &subject, &mut failed),
+            BatchSize::NumIterations(64),
+        );
     });
 }
 

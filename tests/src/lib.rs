@@ -1,17 +1,61 @@
-//! What integration tests and benches share.
+//! What integration tests and benches share: the real binary as a [`TestEdge`], compiled guests, the shared data sets.
+//!
+//! A test panics where something is not as it must be: that is its answer, so helpers here panic too.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+pub mod edge;
+pub mod online_retail;
 
 use std::path::{Path, PathBuf};
+
+pub use edge::{Answer, TestEdge, TestEdgeBuilder};
 
 /// The project's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The bytes of a compiled guest of tests/guests.
-///
-/// # Panics
-/// Where it has not been built.
+/// The folder of the compiled plugins.
+pub fn plugins() -> PathBuf {
+    built("target/plugins")
+}
+
+/// The folder of the compiled guests that only tests use.
+pub fn test_guests() -> PathBuf {
+    built("target/test-guests")
+}
+
+/// The bytes of a compiled guest that only tests use.
 pub fn test_guest(name: &str) -> Vec<u8> {
-    let path = root().join("target/test-guests").join(format!("{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", path.display()))
+    std::fs::read(test_guests().join(format!("{name}.wasm"))).unwrap()
+}
+
+fn built(folder: &str) -> PathBuf {
+    let path = root().join(folder);
+    assert!(path.is_dir(), "{} is missing; run `cargo xtask plugins` first", path.display());
+    path
+}
+
+/// A file of the shared data sets; none where they are not on this machine, and then the test that wants it says so and ends.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let path = root().join("../shared/data").join(name);
+    if !path.exists() {
+        eprintln!("{} is not on this machine; this test needs it and has nothing to check", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+/// A reproducible shuffle; prints its seed.
+pub fn shuffle<T>(items: &mut [T], seed: u64) {
+    eprintln!("shuffled with seed {seed}");
+    let mut state = seed;
+    for index in (1..items.len()).rev() {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        items.swap(index, ((mixed ^ (mixed >> 31)) % (index as u64 + 1)) as usize);
+    }
 }

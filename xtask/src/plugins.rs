@@ -65,7 +65,7 @@ fn encode(crates: &Path, built: &Path, into: &Path) -> Result<Vec<String>> {
         let component = wit_component::ComponentEncoder::default()
             .validate(true)
             .module(&module)
-            .and_then(|mut encoder| encoder.encode())
+            .and_then(|encoder| encoder.encode())
             .with_context(|| format!("wrap {name} as a component"))?;
         fs::write(into.join(format!("{name}.wasm")), component).with_context(|| format!("write {name}.wasm"))?;
         let config = folder.join(format!("{name}.toml"));

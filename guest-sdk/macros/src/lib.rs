@@ -164,14 +164,14 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
                         let text = parameter(&meta)?;
                         unit = quote!(::core::option::Option::Some(#text.into()));
                     }
-                    "of" | "per" | "decimals" | "count" | "half_life" | "by" => {
+                    "of" | "per" | "less" | "decimals" | "count" | "half_life" | "by" => {
                         let (key, value) = (key.replace('_', "-"), parameter(&meta)?);
                         parameters.push(quote!((#key.into(), #value.into())));
                     }
                     _ => {
-                        return Err(
-                            meta.error("unknown here; use windows, unit, of, per, decimals, count, half_life or by")
-                        );
+                        return Err(meta.error(
+                            "unknown here; use windows, unit, of, per, less, decimals, count, half_life or by",
+                        ));
                     }
                 }
                 Ok(())

@@ -77,12 +77,17 @@ pub struct Totals {
     last_purchase_at: Max<Instant>,
     #[aggregate(unit = "config:currency")]
     last_purchase_amount: Last<Decimal>,
-    distinct_products: Distinct,
     units_bought: SumByKey<Decimal>,
+    units_returned: SumByKey<Decimal>,
+    #[allow(dead_code)] // derived by the host
+    #[aggregate(of = "units_bought", less = "units_returned")]
+    units_kept: Difference<Decimal>,
+    #[allow(dead_code)] // derived by the host
+    #[aggregate(of = "units_bought")]
+    distinct_products: KeyCount,
     #[allow(dead_code)] // derived by the host
     #[aggregate(of = "units_bought", count = 3)]
     top_products: Top<Decimal>,
-    units_kept: SumByKey<Decimal>,
     #[aggregate(unit = "config:currency")]
     max_line_amount: Max<Decimal>,
     #[allow(dead_code)] // derived by the host
@@ -170,9 +175,7 @@ fn purchase(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
             totals.max_line_amount.add(amount);
         }
         if let Some(product) = line.product_id {
-            totals.distinct_products.insert(product);
             totals.units_bought.add(product, line.quantity());
-            totals.units_kept.add(product, line.quantity());
         }
         interest(totals, line.category, PURCHASE);
     }
@@ -185,7 +188,7 @@ fn reversal(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
     totals.lines.add(event.products.len() as i64);
     for line in &event.products {
         if let Some(product) = line.product_id {
-            totals.units_kept.add(product, -line.quantity());
+            totals.units_returned.add(product, line.quantity());
         }
     }
     Ok(())

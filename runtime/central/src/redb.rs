@@ -1,6 +1,6 @@
 //! The embedded log, on redb.
 //!
-//! Stored keys: `meta` holds the log's id and format; `heads` holds (epoch, head) by shard; each table `log-N` holds entries by (shard,
+//! Stored keys: `meta` holds the log's id and format, and notes; `heads` holds (epoch, head) by shard; each table `log-N` holds entries by (shard,
 //! sequence), and `segments` says by (shard, N) with which sequence a shard begins in it. A segment is closed once it has
 //! grown to [`SEGMENT_BYTES`], so that old entries can one day go by dropping whole tables: removing rows from redb is slow and leaves
 //! holes.
@@ -27,7 +27,7 @@ const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of entries after which a segment is closed.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// redb's page cache. Appends touch few pages, and reads go from old to new once.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const HEADS: TableDefinition<u16, (u32, u64)> = TableDefinition::new("heads");
@@ -81,6 +81,20 @@ impl RedbLog {
             .spawn(move || writer.run(&requests))
             .map_err(|error| LogError::Store(error.to_string()))?;
         Ok(Self { database, id, queue: Some(queue), writer: Some(writer), failed })
+    }
+}
+
+impl RedbLog {
+    /// A note that is kept beside the log.
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        read_meta(&self.database, &format!("note:{name}"))
+    }
+
+    /// Keeps a note, durably. Blocks while a commit is under way.
+    pub fn keep_note(&self, name: &str, bytes: &[u8]) -> Result<(), LogError> {
+        let write = self.database.begin_write().map_err(store)?;
+        write.open_table(META).map_err(store)?.insert(format!("note:{name}").as_str(), bytes).map_err(store)?;
+        write.commit().map_err(store)
     }
 }
 

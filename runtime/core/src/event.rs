@@ -110,6 +110,9 @@ pub struct Receipt<'a> {
     pub context: Option<&'a RawValue>,
 }
 
+/// An identifier that is named beside the one that an event belongs to: its JSON field and its value.
+pub type Beside<'t> = (&'static str, &'t str);
+
 /// An event's fields as they arrive; each is checked on its own, so that a fault names its field.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -199,12 +202,12 @@ impl Receipt<'_> {
         Ok(corrected.min(self.received_at))
     }
 
-    /// The fragment that an event belongs to, and the identifier that it names beside, as its JSON field.
-    fn whose<'t>(
+    /// The fragment that an event belongs to, and the identifier that it names beside.
+    pub fn whose<'t>(
         &'t self,
         user_id: Option<&'t str>,
         anonymous_id: Option<&'t str>,
-    ) -> Result<(Identifier, Option<(&'static str, &'t str)>), Refusal> {
+    ) -> Result<(Identifier, Option<Beside<'t>>), Refusal> {
         let names_none = user_id.is_none() && anonymous_id.is_none();
         let (user_id, anonymous_id) =
             if names_none { (self.user_id, self.anonymous_id) } else { (user_id, anonymous_id) };
@@ -286,7 +289,7 @@ impl<'a> Wire<'a> {
     }
 
     /// The parts that are kept as they came, joined to one object.
-    fn payload(&self, receipt: &Receipt<'_>, other: Option<(&'static str, &str)>) -> Result<Box<str>, Refusal> {
+    fn payload(&self, receipt: &Receipt<'_>, other: Option<Beside<'_>>) -> Result<Box<str>, Refusal> {
         let parts =
             [("properties", self.properties), ("traits", self.traits), ("context", self.context.or(receipt.context))];
         let length: usize = parts.iter().filter_map(|(_, raw)| raw.map(|raw| raw.get().len() + 16)).sum();

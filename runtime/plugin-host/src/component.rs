@@ -59,7 +59,7 @@ impl Component {
             fault(format!("does not fit the contract selvedge:plugin@{VERSION}: {}", first_line(&error)))
         })?;
         let described = plugin::GuestIndices::new(&pre).map_err(|error| misfit(file, &error))?;
-        let exports = |stage: &str| component.get_export_index(None, &interface(stage)).is_some();
+        let exports = |stage: &str| component.get_export_index(None, interface(stage)).is_some();
         let stage_fault = |error: wasmtime::Error| misfit(file, &error);
         let observe =
             exports("aggregates").then(|| aggregates::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
@@ -158,7 +158,7 @@ fn check_imports(engine: &Engine, component: &wasmtime::component::Component) ->
 }
 
 fn check_exports(engine: &Engine, component: &wasmtime::component::Component) -> Result<(), String> {
-    if component.get_export_index(None, &interface("plugin")).is_some() {
+    if component.get_export_index(None, interface("plugin")).is_some() {
         return Ok(());
     }
     let other = component

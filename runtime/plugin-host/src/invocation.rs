@@ -186,11 +186,17 @@ impl<'p> Invocation<'p> {
         Self { set, guests: set.plugins.iter().map(|_| Slot::Unused).collect() }
     }
 
-    /// Scores a visitor with every plugin that scores, in order; each reads the scores of those before it. Values are by position in the
-    /// schema; those of a failed plugin are absent.
-    pub fn score(&mut self, subject: &Subject<'_>, failed: &mut dyn FnMut(usize, CallError)) -> Vec<Option<f64>> {
+    /// Scores a visitor with plugins by position, in the given order, which must be one of [`PluginSet::score_order`] or
+    /// [`PluginSet::scores_to_rank`]; each reads the scores of those before it. Values are by position in the schema; those of a
+    /// failed plugin are absent.
+    pub fn score(
+        &mut self,
+        order: &[usize],
+        subject: &Subject<'_>,
+        failed: &mut dyn FnMut(usize, CallError),
+    ) -> Vec<Option<f64>> {
         let mut scores = vec![None; self.set.schema.scores.len()];
-        for index in &self.set.score_order {
+        for index in order {
             match self.score_one(*index, &Subject { scores: &scores, ..*subject }) {
                 Ok(values) => {
                     let first = self.set.plugins[*index].first_score;

@@ -76,7 +76,9 @@ pub struct PluginSet {
     pub(crate) plugins: Vec<Plugin>,
     pub(crate) schema: Schema,
     /// Positions of the plugins that score, such that whoever reads a score stands behind whoever defines it.
-    pub(crate) score_order: Vec<usize>,
+    score_order: Vec<usize>,
+    /// For each plugin those of them whose scores its ranking needs, directly or not, in the same order.
+    scores_to_rank: Vec<Vec<usize>>,
 }
 
 impl PluginSet {
@@ -120,7 +122,19 @@ impl PluginSet {
             plugins.push(Plugin { event_reads, states, score_reads, first_score, visitor_reads, component });
         }
         let score_order = score_order(&plugins)?;
-        Ok(Self { engine, plugins, schema, score_order })
+        let scores_to_rank = plugins.iter().map(|plugin| scores_to_rank(&plugins, &score_order, plugin)).collect();
+        Ok(Self { engine, plugins, schema, score_order, scores_to_rank })
+    }
+
+    /// All plugins that score, in the order in which they must.
+    pub fn score_order(&self) -> &[usize] {
+        &self.score_order
+    }
+
+    /// The plugins whose scores the ranking of a plugin needs, in the order in which they must score. A score that nobody reads in a
+    /// request is not computed in it.
+    pub fn scores_to_rank(&self, ranker: usize) -> &[usize] {
+        self.scores_to_rank.get(ranker).map_or(&[], Vec::as_slice)
     }
 
     /// The active plugins.
@@ -153,19 +167,21 @@ fn fault(component: &Component, detail: impl ToString) -> LoadError {
     LoadError { name: component.name().to_owned(), detail: detail.to_string() }
 }
 
+/// The plugin that defines a score.
+fn definer(plugins: &[Plugin], score: usize) -> Option<usize> {
+    plugins.iter().position(|plugin| {
+        let defined = plugin.component.description.scores.len();
+        (plugin.first_score..plugin.first_score + defined).contains(&score)
+    })
+}
+
 /// Whoever reads a score comes after whoever defines it; among equals the order of names.
 fn score_order(plugins: &[Plugin]) -> Result<Vec<usize>, LoadError> {
-    let definer = |score: usize| {
-        plugins.iter().position(|plugin| {
-            let defined = plugin.component.description.scores.len();
-            (plugin.first_score..plugin.first_score + defined).contains(&score)
-        })
-    };
     let mut left: Vec<usize> = (0..plugins.len()).filter(|index| plugins[*index].component.score.is_some()).collect();
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {
         let ready = left.iter().position(|index| {
-            let mut needs = plugins[*index].score_reads.scores().filter_map(definer);
+            let mut needs = plugins[*index].score_reads.scores().filter_map(|score| definer(plugins, score));
             needs.all(|need| order.contains(&need))
         });
         let Some(ready) = ready else {
@@ -174,6 +190,21 @@ fn score_order(plugins: &[Plugin]) -> Result<Vec<usize>, LoadError> {
         order.push(left.remove(ready));
     }
     Ok(order)
+}
+
+fn scores_to_rank(plugins: &[Plugin], order: &[usize], ranker: &Plugin) -> Vec<usize> {
+    let mut needed: Vec<usize> = ranker.visitor_reads.scores().filter_map(|score| definer(plugins, score)).collect();
+    // Backwards through the order: whoever is needed brings those before it.
+    for index in order
+        .iter()
+        .rev()
+        .filter(|index| ranker.component.rank.is_some() && needed.contains(*index))
+        .copied()
+        .collect::<Vec<_>>()
+    {
+        needed.extend(plugins[index].score_reads.scores().filter_map(|score| definer(plugins, score)));
+    }
+    order.iter().copied().filter(|index| needed.contains(index)).collect()
 }
 
 /// What ranking plugins read of one catalogue's offers, and which of them ranks for which slot.

@@ -60,9 +60,6 @@ pub enum ShardError {
     /// The outbox did not take the changes.
     #[error("the outbox failed: {0}")]
     Outbox(String),
-    /// More is pending than may be; try again later.
-    #[error("too much is pending")]
-    Overloaded,
 }
 
 /// Tells what plugins make of events. Its answers depend on the event and the activation only.
@@ -105,6 +102,14 @@ impl Prepared {
     /// Whose change it is.
     pub fn identifier(&self) -> &Identifier {
         &self.identifier
+    }
+
+    /// When it happened, of an event.
+    pub fn at(&self) -> Option<Timestamp> {
+        match &self.change.body {
+            Body::Event { event, .. } => Some(event.at),
+            Body::Decided(_) => None,
+        }
     }
 }
 
@@ -185,6 +190,17 @@ impl Shards {
     /// Bytes of changes that are pending, about.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether more is pending than may be: nothing new should be admitted until some of it is in the base.
+    pub fn overloaded(&self) -> bool {
+        self.pending_bytes() > PENDING_BYTES_MAX
+    }
+
+    /// Whether an event's id counts already for an identifier.
+    pub fn knows(&self, identifier: &Identifier, id_hash: [u8; 16]) -> Result<bool, ShardError> {
+        let pending = self.cell(identifier.shard()).state.lock().pending.holds(identifier, id_hash);
+        Ok(pending || self.disk.seen(identifier, &id_hash)?.is_some())
     }
 
     /// The cached view of an identifier. Never touches the disk.
@@ -268,9 +284,6 @@ impl Shards {
         changes: Vec<Prepared>,
         outbox: &dyn Outbox,
     ) -> Result<Vec<Verdict>, ShardError> {
-        if self.pending_bytes() > PENDING_BYTES_MAX {
-            return Err(ShardError::Overloaded);
-        }
         let cell = self.cell(shard);
         let mut state = cell.state.lock();
         let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();

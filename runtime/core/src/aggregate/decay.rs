@@ -7,6 +7,7 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use super::insert_tight;
 use crate::value::Decimal;
 
 /// Keys that are kept; beyond it the key that weighs least gives way.
@@ -51,11 +52,11 @@ impl Decayed {
                 let periods = &mut self.keys[found].1;
                 match periods.binary_search_by_key(&period, |entry| entry.0) {
                     Ok(same) => periods[same].1 += scaled,
-                    Err(gap) => periods.insert(gap, (period, scaled)),
+                    Err(gap) => insert_tight(periods, gap, (period, scaled)),
                 }
             }
             Err(gap) => {
-                self.keys.insert(gap, (CompactString::from(key), vec![(period, scaled)]));
+                insert_tight(&mut self.keys, gap, (CompactString::from(key), vec![(period, scaled)]));
                 if self.keys.len() > KEYS_MAX {
                     self.drop_lightest(half_life_ms);
                 }

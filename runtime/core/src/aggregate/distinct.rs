@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::insert_tight;
+
 /// Hashes that are kept.
 pub(crate) const HASHES_MAX: usize = 4096;
 
@@ -27,7 +29,7 @@ impl Distinct {
 
     fn insert_hash(&mut self, hash: u64) {
         if let Err(gap) = self.hashes.binary_search(&hash) {
-            self.hashes.insert(gap, hash);
+            insert_tight(&mut self.hashes, gap, hash);
             if self.hashes.len() > HASHES_MAX {
                 self.hashes.pop();
                 self.truncated = true;

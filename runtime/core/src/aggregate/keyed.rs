@@ -6,6 +6,8 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use super::insert_tight;
+
 /// Keys that are kept.
 pub(crate) const KEYS_MAX: usize = 4096;
 
@@ -23,14 +25,14 @@ pub(crate) struct Keyed {
 impl Keyed {
     /// Adds to a key's sum.
     pub(crate) fn add(&mut self, key: &str, amount: i64) {
-        match self.sums.binary_search_by(|entry| entry.0.as_str().cmp(key)) {
+        match self.position(key) {
             Ok(found) => {
                 let sum = &mut self.sums[found].1;
                 self.saturated |= sum.checked_add(amount).is_none();
                 *sum = sum.saturating_add(amount);
             }
             Err(gap) => {
-                self.sums.insert(gap, (CompactString::from(key), amount));
+                insert_tight(&mut self.sums, gap, (CompactString::from(key), amount));
                 if self.sums.len() > KEYS_MAX {
                     self.drop_lightest();
                 }
@@ -40,19 +42,31 @@ impl Keyed {
 
     /// A key's sum; 0 where there is none.
     pub(crate) fn get(&self, key: &str) -> i64 {
-        self.sums.binary_search_by(|entry| entry.0.as_str().cmp(key)).map_or(0, |found| self.sums[found].1)
+        self.position(key).map_or(0, |found| self.sums[found].1)
+    }
+
+    /// The number of keys that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// These sums less others, key by key, heaviest first, equal ones ascending by the key's bytes.
+    pub(crate) fn less(&self, other: &Self) -> Vec<(CompactString, i64)> {
+        let only_there = other.sums.iter().filter(|(key, _)| self.position(key).is_err());
+        let keys = self.sums.iter().chain(only_there).map(|(key, _)| key);
+        let mut less: Vec<_> = keys.map(|key| (key.clone(), self.get(key).saturating_sub(other.get(key)))).collect();
+        less.sort_unstable_by(by_weight);
+        less
     }
 
     /// The heaviest keys, heaviest first, equal ones ascending by the key's bytes.
     pub(crate) fn top(&self, count: usize) -> Vec<(CompactString, i64)> {
         let mut order: Vec<&(CompactString, i64)> = self.sums.iter().collect();
-        let by_weight =
-            |a: &&(CompactString, i64), b: &&(CompactString, i64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0));
         if count < order.len() && count > 0 {
-            order.select_nth_unstable_by(count - 1, by_weight);
+            order.select_nth_unstable_by(count - 1, |a, b| by_weight(a, b));
         }
         order.truncate(count);
-        order.sort_unstable_by(by_weight);
+        order.sort_unstable_by(|a, b| by_weight(a, b));
         order.into_iter().cloned().collect()
     }
 
@@ -66,6 +80,10 @@ impl Keyed {
         self.sums.capacity() * size_of::<(CompactString, i64)>()
     }
 
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.sums.binary_search_by(|entry| entry.0.as_str().cmp(key))
+    }
+
     fn drop_lightest(&mut self) {
         let lightest =
             self.sums.iter().enumerate().min_by_key(|(index, (_, sum))| (sum.unsigned_abs(), usize::MAX - index));
@@ -74,6 +92,10 @@ impl Keyed {
             *self.rest.get_or_insert(0) += i128::from(sum);
         }
     }
+}
+
+fn by_weight(a: &(CompactString, i64), b: &(CompactString, i64)) -> std::cmp::Ordering {
+    b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0))
 }
 
 #[cfg(test)]
@@ -92,6 +114,17 @@ mod tests {
         assert_eq!(top(0), Vec::<String>::new());
         assert_eq!((keyed.get("c"), keyed.get("z")), (5, 0));
         assert!(keyed.exact());
+    }
+
+    #[test]
+    fn a_difference_has_the_keys_of_both() {
+        let (mut bought, mut returned) = (Keyed::default(), Keyed::default());
+        bought.add("a", 5);
+        bought.add("b", 2);
+        returned.add("a", 1);
+        returned.add("c", 3);
+        let less: Vec<_> = bought.less(&returned).into_iter().map(|(key, sum)| (key.to_string(), sum)).collect();
+        assert_eq!(less, [("a".into(), 4), ("b".into(), 2), ("c".into(), -3)]);
     }
 
     #[test]

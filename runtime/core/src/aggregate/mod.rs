@@ -19,3 +19,11 @@ pub use operator::{Definition, DefinitionError, Operator};
 pub use reading::{Definitions, Reading, Value, Weight};
 pub use state::{Contribution, State};
 pub use window::{Window, parse_duration_ms};
+
+/// Inserts into a sorted list that lives long and grows seldom: an eighth of room at a time, where a vector would take double.
+fn insert_tight<T>(list: &mut Vec<T>, index: usize, value: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 1);
+    }
+    list.insert(index, value);
+}

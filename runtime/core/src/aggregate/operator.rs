@@ -57,6 +57,18 @@ pub enum Operator {
         /// An aggregate of kind instant.
         of: String,
     },
+    /// Derived: the number of keys of a sum by key.
+    KeyCount {
+        /// A `sum-by-key`.
+        of: String,
+    },
+    /// Derived: one sum by key less another, key by key.
+    Difference {
+        /// A `sum-by-key`.
+        of: String,
+        /// A `sum-by-key` of the same kind.
+        less: String,
+    },
     /// Derived: the heaviest keys of a sum by key.
     Top {
         /// A `sum-by-key`.
@@ -113,8 +125,8 @@ impl<'a> Parameters<'a> {
     }
 }
 
-const OPERATORS: &str = "count, sum, min, max, first, last, distinct, distinct-days, sum-by-key, decayed-sum-by-key, ratio, days-since, \
-                         calendar-days-since, top";
+const OPERATORS: &str = "count, sum, min, max, first, last, distinct, distinct-days, sum-by-key, decayed-sum-by-key, \
+                         ratio, days-since, calendar-days-since, key-count, difference, top";
 
 impl Operator {
     fn parse(name: &str, parameters: &mut Parameters<'_>) -> Result<Self, String> {
@@ -146,6 +158,10 @@ impl Operator {
             }
             "days-since" => Self::DaysSince { of: parameters.need("of")?.into() },
             "calendar-days-since" => Self::CalendarDaysSince { of: parameters.need("of")?.into() },
+            "key-count" => Self::KeyCount { of: parameters.need("of")?.into() },
+            "difference" => {
+                Self::Difference { of: parameters.need("of")?.into(), less: parameters.need("less")?.into() }
+            }
             "top" => {
                 let count = parameters.need("count")?;
                 let count = count
@@ -171,7 +187,15 @@ impl Operator {
 
     /// Whether the value is computed from other aggregates, so that nothing may be contributed.
     pub fn derived(&self) -> bool {
-        matches!(self, Self::Ratio { .. } | Self::DaysSince { .. } | Self::CalendarDaysSince { .. } | Self::Top { .. })
+        matches!(
+            self,
+            Self::Ratio { .. }
+                | Self::DaysSince { .. }
+                | Self::CalendarDaysSince { .. }
+                | Self::KeyCount { .. }
+                | Self::Difference { .. }
+                | Self::Top { .. }
+        )
     }
 
     fn kinds(&self) -> &'static [Kind] {
@@ -180,8 +204,9 @@ impl Operator {
             | Self::Distinct
             | Self::DistinctDays
             | Self::DaysSince { .. }
-            | Self::CalendarDaysSince { .. } => &[Kind::Integer],
-            Self::Sum | Self::SumByKey | Self::Top { .. } => &[Kind::Integer, Kind::Decimal],
+            | Self::CalendarDaysSince { .. }
+            | Self::KeyCount { .. } => &[Kind::Integer],
+            Self::Sum | Self::SumByKey | Self::Difference { .. } | Self::Top { .. } => &[Kind::Integer, Kind::Decimal],
             Self::Min | Self::Max | Self::First(Order::Day) | Self::Last(Order::Day) => {
                 &[Kind::Integer, Kind::Decimal, Kind::Instant]
             }

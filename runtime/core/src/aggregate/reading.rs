@@ -48,6 +48,8 @@ enum Source {
     Ratio { of: u16, per: u16, decimals: u32 },
     DaysSince { of: u16 },
     CalendarDaysSince { of: u16 },
+    KeyCount { of: u16 },
+    Difference { of: u16, less: u16 },
     Top { of: u16, count: usize },
 }
 
@@ -101,7 +103,7 @@ impl Definitions {
                 if self.by_name.insert(name.clone(), self.readings.len() as u16).is_some() {
                     return Err(fault(format!("{name:?} is defined twice; rename one or drop a window")));
                 }
-                let keyed = matches!(source, Source::Top { .. } | Source::Decayed { .. })
+                let keyed = matches!(source, Source::Top { .. } | Source::Difference { .. } | Source::Decayed { .. })
                     || definition.operator == Operator::SumByKey;
                 self.readings.push(Reading {
                     name,
@@ -201,6 +203,16 @@ impl Definitions {
                 let days = instant_of(state_of(of)).map(|since| moment.day - self.time.day(Timestamp(since)));
                 (days.map_or(Value::Absent, |days| Value::Integer(i128::from(days))), true)
             }
+            Source::KeyCount { of } => match state_of(of) {
+                Some(State::Keyed(keyed)) => (scaled(keyed.len() as i128), keyed.exact()),
+                _ => (Value::Absent, true),
+            },
+            Source::Difference { of, less } => match (state_of(of), state_of(less)) {
+                (Some(State::Keyed(of)), Some(State::Keyed(less))) => {
+                    (weights(of.less(less)), of.exact() && less.exact())
+                }
+                _ => (Value::Absent, true),
+            },
             Source::Top { of, count } => match state_of(of) {
                 Some(State::Keyed(keyed)) => (weights(keyed.top(count)), keyed.exact()),
                 _ => (Value::Absent, true),
@@ -213,6 +225,12 @@ impl Definitions {
         match reading.source {
             Source::Held { state } | Source::Top { of: state, .. } => match states.get(usize::from(state))? {
                 State::Keyed(keyed) => Some(Weight::Fixed(keyed.get(key))),
+                _ => None,
+            },
+            Source::Difference { of, less } => match (states.get(usize::from(of))?, states.get(usize::from(less))?) {
+                (State::Keyed(of), State::Keyed(less)) => {
+                    Some(Weight::Fixed(of.get(key).saturating_sub(less.get(key))))
+                }
                 _ => None,
             },
             Source::Decayed { state, half_life_ms } => match states.get(usize::from(state))? {
@@ -240,6 +258,14 @@ fn source(
             .ok_or_else(|| format!("{name:?} is not {wanted} among this plugin's stored aggregates"))
     };
     let instant = |other: &Definition| other.kind == Kind::Instant;
+    let sums_by_key = |other: &Definition| other.operator == Operator::SumByKey;
+    let same_kind = |of: &str| {
+        let (state, other) = find(of, sums_by_key, "a sum-by-key")?;
+        if other.kind == definition.kind {
+            return Ok(state);
+        }
+        Err(format!("its kind is {}, that of {of:?} is {}", definition.kind.name(), other.kind.name()))
+    };
     Ok(match (&definition.operator, state) {
         (Operator::Count | Operator::Sum, Some(state)) => Source::Sum { state, window },
         (Operator::DecayedSumByKey { half_life_ms }, Some(state)) => {
@@ -259,13 +285,9 @@ fn source(
         (Operator::CalendarDaysSince { of }, None) => {
             Source::CalendarDaysSince { of: find(of, instant, "an instant")?.0 }
         }
-        (Operator::Top { of, count }, None) => {
-            let (state, other) = find(of, |other| other.operator == Operator::SumByKey, "a sum-by-key")?;
-            if other.kind != definition.kind {
-                return Err(format!("its kind is {}, that of {of:?} is {}", definition.kind.name(), other.kind.name()));
-            }
-            Source::Top { of: state, count: *count }
-        }
+        (Operator::KeyCount { of }, None) => Source::KeyCount { of: find(of, sums_by_key, "a sum-by-key")?.0 },
+        (Operator::Difference { of, less }, None) => Source::Difference { of: same_kind(of)?, less: same_kind(less)? },
+        (Operator::Top { of, count }, None) => Source::Top { of: same_kind(of)?, count: *count },
         (stored, None) => return Err(format!("{stored:?} has no state")),
     })
 }

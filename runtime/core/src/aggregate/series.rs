@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::insert_tight;
+
 /// Distinct instants that are kept exactly.
 pub(crate) const TAIL_MAX: usize = 256;
 const TILE_MS: i64 = 15 * 60 * 1000;
@@ -74,7 +76,7 @@ impl Series {
 fn add(list: &mut Vec<(i64, i128)>, position: i64, amount: i128) {
     match list.binary_search_by_key(&position, |entry| entry.0) {
         Ok(found) => list[found].1 += amount,
-        Err(gap) => list.insert(gap, (position, amount)),
+        Err(gap) => insert_tight(list, gap, (position, amount)),
     }
 }
 

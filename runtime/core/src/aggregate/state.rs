@@ -78,12 +78,7 @@ impl Merge {
             Operator::DistinctDays => State::Days(Days::default()),
             Operator::SumByKey => State::Keyed(Keyed::default()),
             Operator::DecayedSumByKey { .. } => State::Decayed(Decayed::default()),
-            Operator::Ratio { .. }
-            | Operator::DaysSince { .. }
-            | Operator::CalendarDaysSince { .. }
-            | Operator::Top { .. } => {
-                return None;
-            }
+            _ => return None,
         })
     }
 

@@ -1,0 +1,223 @@
+//! The three keys: who may do what.
+//!
+//! Keys are compared in constant time. They are looked for in the headers, and in the body only where Segment's API has them; never in a
+//! query string, which ends up in logs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use axum::http::{HeaderMap, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use selvedge_core::config::from_toml;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use crate::error::Problem;
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A browser: ingest and decide for the visitor who calls.
+    Publishable,
+    /// A server: ingest and decide for anyone.
+    Write,
+    /// A trusted system: profiles, the past, dry runs too.
+    Secret,
+}
+
+/// The keys of this edge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    publishable: String,
+    write: String,
+    secret: String,
+}
+
+/// Keys given by flag, environment or configuration; each is generated where it is not given.
+#[derive(Clone, Debug, Default)]
+pub struct GivenKeys {
+    pub publishable: Option<String>,
+    pub write: Option<String>,
+    pub secret: Option<String>,
+}
+
+impl Keys {
+    /// The keys that are given, else those in the data directory, else new ones, which are stored there and printed once.
+    pub fn open(data: &Path, given: GivenKeys) -> Result<Self> {
+        let path = data.join("keys.toml");
+        let stored: Option<Self> = match fs::read_to_string(&path) {
+            Ok(text) => Some(from_toml(&text).with_context(|| format!("read {}", path.display()))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let complete = given.publishable.is_some() && given.write.is_some() && given.secret.is_some();
+        let generate = stored.is_none() && !complete;
+        let kept = match stored {
+            Some(kept) => kept,
+            None => Self { publishable: fresh("pk")?, write: fresh("wk")?, secret: fresh("sk")? },
+        };
+        let keys = Self {
+            publishable: given.publishable.unwrap_or(kept.publishable),
+            write: given.write.unwrap_or(kept.write),
+            secret: given.secret.unwrap_or(kept.secret),
+        };
+        keys.check()?;
+        if generate {
+            write_private(&path, &toml::to_string(&keys)?)?;
+            let Self { publishable, write, secret } = &keys;
+            eprintln!("Generated development keys (stored in {}):", path.display());
+            eprintln!("  publishable {publishable}\n  write       {write}\n  secret      {secret}");
+        }
+        Ok(keys)
+    }
+
+    /// Two roles that share a key, or a key that anybody guesses, would be a hole.
+    fn check(&self) -> Result<()> {
+        let keys = [("publishable", &self.publishable), ("write", &self.write), ("secret", &self.secret)];
+        for (name, key) in keys {
+            anyhow::ensure!(key.len() >= 8, "the {name} key is shorter than 8 characters; use a longer one");
+            anyhow::ensure!(
+                key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'),
+                "the {name} key may hold printable ASCII without blanks and colons"
+            );
+            let shared = keys.iter().find(|(other, value)| *other != name && *value == key);
+            anyhow::ensure!(
+                shared.is_none(),
+                "the {name} key is also the {} key; give each role its own",
+                shared.map_or("", |(other, _)| *other)
+            );
+        }
+        Ok(())
+    }
+
+    /// The role of a key.
+    fn role(&self, key: &str) -> Option<Role> {
+        let same = |own: &str| bool::from(own.as_bytes().ct_eq(key.as_bytes()));
+        // All three are compared whatever the outcome, so that the time tells nothing.
+        let found = [
+            (same(&self.secret), Role::Secret),
+            (same(&self.write), Role::Write),
+            (same(&self.publishable), Role::Publishable),
+        ];
+        found.into_iter().find(|(same, _)| *same).map(|(_, role)| role)
+    }
+
+    /// Who calls, by headers or, where the API has it, by the body's `writeKey`.
+    pub fn authenticate(&self, headers: &HeaderMap, write_key: Option<&str>) -> Result<Role, Problem> {
+        let presented = presented_key(headers).or_else(|| write_key.map(str::to_owned)).ok_or_else(|| {
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "key_missing",
+                "send a key as Authorization: Bearer KEY, or as X-API-Key",
+            )
+        })?;
+        self.role(&presented).ok_or_else(|| {
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "key_unknown",
+                "this key is not one of this edge's; check which environment it is from",
+            )
+        })
+    }
+}
+
+impl Role {
+    /// Refuses a role below the one that is needed.
+    pub fn at_least(self, needed: Self) -> Result<(), Problem> {
+        if self >= needed {
+            return Ok(());
+        }
+        let name = match needed {
+            Self::Secret => "secret",
+            Self::Write => "write",
+            Self::Publishable => "publishable",
+        };
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "key_not_allowed",
+            format!("this call needs the {name} key; make it from your server"),
+        ))
+    }
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(value) = text(header::AUTHORIZATION) {
+        let (scheme, rest) = value.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(rest.trim().to_owned());
+        }
+        if scheme.eq_ignore_ascii_case("basic") {
+            let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+            return Some(pair.split_once(':').map_or(pair.as_str(), |(user, _)| user).to_owned());
+        }
+        return None;
+    }
+    headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn fresh(prefix: &str) -> Result<String> {
+    let mut bytes = [0_u8; 20];
+    getrandom::fill(&mut bytes).context("read randomness for a key")?;
+    Ok(bytes.iter().fold(format!("{prefix}_dev_"), |text, byte| format!("{text}{byte:02x}")))
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).with_context(|| format!("write {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys { publishable: "pk_12345".into(), write: "wk_12345".into(), secret: "sk_12345".into() }
+    }
+
+    fn role(name: &'static str, value: &str) -> Result<Role, &'static str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().expect("a header"));
+        keys().authenticate(&headers, None).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_client_may_put_it() {
+        assert_eq!(role("authorization", "Bearer pk_12345"), Ok(Role::Publishable));
+        assert_eq!(role("authorization", "bearer sk_12345"), Ok(Role::Secret));
+        assert_eq!(role("authorization", &format!("Basic {}", STANDARD.encode("wk_12345:"))), Ok(Role::Write));
+        assert_eq!(role("x-api-key", "wk_12345"), Ok(Role::Write));
+        assert_eq!(keys().authenticate(&HeaderMap::new(), Some("wk_12345")).ok(), Some(Role::Write));
+        assert_eq!(role("authorization", "Bearer pk_12346"), Err("key_unknown"));
+        assert_eq!(role("authorization", "Bearer pk_1234"), Err("key_unknown"));
+        assert_eq!(role("authorization", "Digest pk_12345"), Err("key_missing"));
+        assert_eq!(role("x-other", "pk_12345"), Err("key_missing"));
+    }
+
+    #[test]
+    fn roles_are_ordered() {
+        assert!(Role::Secret.at_least(Role::Write).is_ok());
+        assert_eq!(Role::Publishable.at_least(Role::Write).map_err(|problem| problem.code), Err("key_not_allowed"));
+    }
+
+    #[test]
+    fn generated_keys_are_kept_and_given_ones_win() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = Keys::open(folder.path(), GivenKeys::default()).expect("keys");
+        let given = GivenKeys { secret: Some("sk_given_1".into()), ..GivenKeys::default() };
+        let second = Keys::open(folder.path(), given).expect("keys");
+        assert_eq!((first.publishable.as_str(), second.secret.as_str()), (second.publishable.as_str(), "sk_given_1"));
+        let shared = GivenKeys { secret: Some(first.write.clone()), ..GivenKeys::default() };
+        assert!(Keys::open(folder.path(), shared).expect_err("shared").to_string().contains("also the write key"));
+        let short = GivenKeys { secret: Some("sk".into()), ..GivenKeys::default() };
+        assert!(Keys::open(folder.path(), short).is_err());
+    }
+}

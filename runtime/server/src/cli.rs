@@ -1,0 +1,37 @@
+//! The command line.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::app;
+use crate::config::RunArguments;
+use crate::import::{self, ImportArguments};
+
+/// Real-time personalization at the edge: live profiles, scores and offers, decided by sandboxed plugins.
+#[derive(Parser)]
+#[command(name = "selvedge", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an edge with an embedded centre, in one process with nothing to install.
+    Run(Box<RunArguments>),
+    /// Read a CSV or NDJSON file (also .gz) into a running Selvedge as events.
+    Import(Box<ImportArguments>),
+}
+
+/// Does what the command line asks.
+pub fn run() -> Result<()> {
+    let command = Arguments::parse().command;
+    // Standard output is for answers; the log goes to standard error.
+    let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match command {
+        Command::Run(arguments) => app::run(arguments.settle()?),
+        Command::Import(arguments) => import::run(*arguments),
+    }
+}

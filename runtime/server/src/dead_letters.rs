@@ -1,0 +1,51 @@
+//! What was refused lately, for the operator. The answer to the caller says it too; this is for the one who does not read answers.
+//!
+//! In memory, bounded, and without the events themselves, which may hold personal data.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use selvedge_core::event::Refusal;
+use selvedge_core::value::Timestamp;
+use serde::Serialize;
+
+/// Refusals that are kept.
+const LETTERS_MAX: usize = 1000;
+
+/// One refused event.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    code: &'static str,
+    pointer: String,
+    detail: String,
+}
+
+/// The latest refusals.
+#[derive(Default)]
+pub struct DeadLetters(Mutex<VecDeque<DeadLetter>>);
+
+impl DeadLetters {
+    /// Keeps a refusal.
+    pub fn keep(&self, at: Timestamp, message_id: Option<&str>, refusal: &Refusal) {
+        let mut letters = self.0.lock();
+        if letters.len() == LETTERS_MAX {
+            letters.pop_front();
+        }
+        letters.push_back(DeadLetter {
+            at: at.to_string(),
+            message_id: message_id.map(str::to_owned),
+            code: refusal.code,
+            pointer: refusal.pointer.clone(),
+            detail: refusal.detail.clone(),
+        });
+    }
+
+    /// The latest ones, newest first.
+    pub fn latest(&self) -> Vec<DeadLetter> {
+        self.0.lock().iter().rev().cloned().collect()
+    }
+}

@@ -1,0 +1,189 @@
+//! `POST /v1/decide`: the call is read and checked here; [`pipeline::decide`] decides.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use selvedge_core::decision::SlotRequest;
+use selvedge_core::event::Receipt;
+use selvedge_core::limits;
+use selvedge_core::value::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ingest::{Ack, check_count, receipt, utf8};
+use super::{Edge, read_body};
+use crate::auth::Role;
+use crate::clock;
+use crate::error::Problem;
+use crate::pipeline::{self, Ask};
+
+/// The deadline where the caller gives none.
+const DEADLINE_MS: u64 = 50;
+/// The longest deadline that a caller may give.
+const DEADLINE_MS_MAX: u64 = 10_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DecideBody<'a> {
+    #[serde(borrow)]
+    visitor: Option<Visitor<'a>>,
+    #[serde(borrow, default)]
+    slots: Vec<SlotBody<'a>>,
+    #[serde(borrow)]
+    context: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    events: Vec<&'a RawValue>,
+    #[serde(default)]
+    explain: bool,
+    max_staleness_ms: Option<u64>,
+    on_stale: Option<OnStale>,
+    deadline_ms: Option<u64>,
+    ack: Option<Ack>,
+    #[serde(borrow)]
+    at: Option<Cow<'a, str>>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Visitor<'a> {
+    #[serde(borrow)]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    anonymous_id: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotBody<'a> {
+    #[serde(borrow)]
+    slot: Cow<'a, str>,
+    count: Option<usize>,
+}
+
+/// What to do with data that is older than the caller accepts. With an embedded centre nothing is ever stale; the wish is checked and
+/// granted.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnStale {
+    Serve,
+    Fallback,
+    Fail,
+}
+
+/// `POST /v1/decide`.
+pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let answer = async {
+        let bytes = read_body(body).await?;
+        let text = utf8(&bytes)?;
+        let body: DecideBody<'_> = serde_json::from_str(text).map_err(|_| fault(text))?;
+        let role = edge.keys.authenticate(&headers, None)?;
+        let (user_id, anonymous_id) = match &body.visitor {
+            Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref()),
+            None => (None, None),
+        };
+        let receipt = Receipt { user_id, anonymous_id, ..receipt(role, clock::now()) };
+        let ask = check(&edge, role, &body, receipt, started)?;
+        let decision = pipeline::decide(&edge, ask).await?;
+        let json = serde_json::to_vec(&decision).map_err(|error| Problem::storage(&error))?;
+        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+/// Reads a faulty body once more, slowly, to say where the fault is.
+fn fault(text: &str) -> Problem {
+    let again: Result<DecideBody<'_>, _> =
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text));
+    let Err(error) = again else {
+        return Problem::bad_request("malformed_json", "the body is followed by more than a JSON object");
+    };
+    let pointer: String =
+        error.path().iter().map(|segment| format!("/{segment}").replace("/[", "/").replace(']', "")).collect();
+    Problem::bad_request("malformed_json", format!("the body does not fit: {}", error.inner())).at(pointer)
+}
+
+fn check<'a>(
+    edge: &Edge,
+    role: Role,
+    body: &'a DecideBody<'_>,
+    receipt: Receipt<'a>,
+    started: Instant,
+) -> Result<Ask<'a>, Problem> {
+    let whose = receipt.whose(None, None).map_err(|refusal| {
+        let missing = refusal.code == "identifier_missing";
+        let pointer = if missing { "/visitor".to_owned() } else { format!("/visitor{}", refusal.pointer) };
+        Problem::bad_request(if missing { "visitor_missing" } else { refusal.code }, refusal.detail).at(pointer)
+    });
+    let (visitor, _) = whose?;
+    if body.at.is_some() || body.dry_run {
+        role.at_least(Role::Secret)?;
+    }
+    let at = body.at.as_deref().map(|text| check_at(text, body.dry_run)).transpose()?;
+    check_count(body.events.len(), limits::DECIDE_EVENTS_MAX, "/events")?;
+    if body.context.is_some_and(|context| !context.get().starts_with('{')) {
+        return Err(Problem::bad_request("wrong_type", "the context is not an object").at("/context"));
+    }
+    if body.deadline_ms.is_some_and(|ms| ms == 0 || ms > DEADLINE_MS_MAX) {
+        return Err(Problem::bad_request("deadline_invalid", "deadlineMs is from 1 to 10000").at("/deadlineMs"));
+    }
+    // Nothing is stale here, so any wish about staleness is granted.
+    let (_, _) = (body.max_staleness_ms, body.on_stale);
+    // A question about the past may take longer than a page can wait, unless the caller says how long.
+    let deadline_ms = body.deadline_ms.or_else(|| at.is_none().then_some(DEADLINE_MS));
+    Ok(Ask {
+        visitor,
+        slots: check_slots(edge, &body.slots)?,
+        context: body.context,
+        channel: body.channel.as_deref().unwrap_or("web"),
+        events: body.events.clone(),
+        receipt,
+        explain: body.explain,
+        ack: body.ack.unwrap_or(Ack::Applied),
+        at,
+        dry_run: body.dry_run,
+        deadline: deadline_ms.map(|ms| started + Duration::from_millis(ms)),
+        started,
+    })
+}
+
+fn check_at(text: &str, dry_run: bool) -> Result<Timestamp, Problem> {
+    let at = Timestamp::parse(text)
+        .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{text:?} is {error}")).at("/at"))?;
+    if !dry_run && at > clock::now() {
+        let detail = "a decision cannot be recorded in the future; add \"dryRun\": true to try one";
+        return Err(Problem::bad_request("timestamp_in_future", detail).at("/at"));
+    }
+    Ok(at)
+}
+
+fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, Problem> {
+    if slots.is_empty() {
+        return Err(Problem::bad_request("slots_missing", "name at least one slot, such as {\"slot\": \"home-hero\"}")
+            .at("/slots"));
+    }
+    check_count(slots.len(), limits::SLOTS_MAX, "/slots")?;
+    let check = |(index, wanted): (usize, &SlotBody<'_>)| {
+        let Some(slot) = edge.catalog.slot(&wanted.slot) else {
+            let known: Vec<&str> = edge.catalog.slots.iter().map(|slot| slot.name.as_str()).take(20).collect();
+            let detail = format!("the catalogue has no slot {:?}; it has {}", wanted.slot, known.join(", "));
+            return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_slot", detail).at(format!("/slots/{index}/slot")));
+        };
+        let count = wanted.count.unwrap_or(1);
+        if count == 0 || count > limits::SLOT_COUNT_MAX {
+            let detail = format!("count is from 1 to {}", limits::SLOT_COUNT_MAX);
+            return Err(Problem::bad_request("count_invalid", detail).at(format!("/slots/{index}/count")));
+        }
+        Ok(SlotRequest { slot, count })
+    };
+    slots.iter().enumerate().map(check).collect()
+}

@@ -1,0 +1,319 @@
+//! Ingestion: Segment's tracking API. Events are checked one by one, observed, admitted, and acknowledged when they are durable.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use selvedge_central::CentralLog;
+use selvedge_core::event::{Event, EventKind, Receipt, Refusal, Speaker};
+use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::limits;
+use selvedge_core::value::Timestamp;
+use selvedge_shard::{Prepared, Verdict};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Edge, LogOutbox, read_body};
+use crate::auth::Role;
+use crate::clock;
+use crate::error::Problem;
+
+/// Bodies up to this size are worked on where they arrive; larger ones on a thread that may take its time.
+const INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// When events are acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    /// When a power cut cannot lose them.
+    #[default]
+    Durable,
+    /// When the next decision counts them.
+    Applied,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestQuery {
+    #[serde(default)]
+    ack: Ack,
+}
+
+/// What became of a call's events.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    pub accepted: usize,
+    pub duplicates: usize,
+    pub rejected: Vec<Rejected>,
+}
+
+impl Outcome {
+    /// Adds an event that was refused.
+    pub fn reject(&mut self, index: usize, message_id: Option<String>, refusal: Refusal) {
+        let Refusal { code, pointer, detail } = refusal;
+        self.rejected.push(Rejected { index, message_id, code, pointer, detail });
+    }
+}
+
+/// An event that was refused.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    code: &'static str,
+    pointer: String,
+    detail: String,
+}
+
+#[derive(Serialize)]
+pub struct IngestAnswer {
+    success: bool,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchBody<'a> {
+    #[serde(borrow)]
+    batch: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    context: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sent_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    write_key: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyInBody<'a> {
+    #[serde(borrow)]
+    write_key: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdOnly<'a> {
+    #[serde(borrow)]
+    message_id: Option<Cow<'a, str>>,
+}
+
+/// `POST /v1/{identify,track,page,screen}`.
+pub async fn single(
+    kind: EventKind,
+    State(edge): State<Arc<Edge>>,
+    query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<IngestAnswer>, Problem> {
+    let answer = async {
+        let ack = ack(query)?;
+        let bytes = read_body(body).await?;
+        let prepare = move |edge: &Edge| {
+            let text = utf8(&bytes)?;
+            let in_body: KeyInBody<'_> = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+            let role = edge.keys.authenticate(&headers, in_body.write_key.as_deref())?;
+            let receipt = Receipt { kind: Some(kind), ..receipt(role, clock::now()) };
+            let mut batch = Batch::default();
+            batch.prepare(edge, 0, text, &receipt);
+            match batch.refusals.pop() {
+                Some((_, _, refusal)) => Err(Problem::refused(&refusal)),
+                None => Ok(batch),
+            }
+        };
+        let batch = prepare(&edge)?;
+        let outcome = if batch.in_memory(&edge) {
+            batch.admit(&edge)
+        } else {
+            blocking(&edge, move |edge| batch.admit(edge)).await
+        }?;
+        if let Some(rejected) = outcome.rejected.first() {
+            return Err(Problem::refused(&Refusal::new(
+                rejected.code,
+                rejected.pointer.clone(),
+                rejected.detail.clone(),
+            )));
+        }
+        acknowledge(&edge, ack).await?;
+        Ok(Json(IngestAnswer { success: true, outcome }))
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+/// `POST /v1/batch`.
+pub async fn batch(
+    State(edge): State<Arc<Edge>>,
+    query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<IngestAnswer>, Problem> {
+    let answer = async {
+        let ack = ack(query)?;
+        let bytes = read_body(body).await?;
+        let large = bytes.len() > INLINE_BYTES_MAX;
+        let work = move |edge: &Edge| prepare_batch(edge, &headers, &bytes);
+        let outcome = if large {
+            let _place = edge.large_bodies.acquire().await.map_err(|error| Problem::storage(&error))?;
+            blocking(&edge, move |edge| work(edge)?.admit(edge)).await?
+        } else {
+            let batch = work(&edge)?;
+            if batch.in_memory(&edge) {
+                batch.admit(&edge)?
+            } else {
+                blocking(&edge, move |edge| batch.admit(edge)).await?
+            }
+        };
+        acknowledge(&edge, ack).await?;
+        Ok(Json(IngestAnswer { success: true, outcome }))
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batch, Problem> {
+    let body: BatchBody<'_> = serde_json::from_str(utf8(bytes)?).map_err(|error| malformed(&error))?;
+    let role = edge.keys.authenticate(headers, body.write_key.as_deref())?;
+    check_count(body.batch.len(), limits::BATCH_EVENTS_MAX, "/batch")?;
+    let sent_at = body.sent_at.map(|text| {
+        Timestamp::parse(&text)
+            .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{text:?} is {error}")).at("/sentAt"))
+    });
+    let receipt = Receipt { sent_at: sent_at.transpose()?, context: body.context, ..receipt(role, clock::now()) };
+    let mut batch = Batch::default();
+    for (index, raw) in body.batch.iter().enumerate() {
+        batch.prepare(edge, index, raw.get(), &receipt);
+    }
+    Ok(batch)
+}
+
+/// Events of one call on their way in.
+#[derive(Default)]
+pub struct Batch {
+    /// By shard: the position in the call, the id, the change.
+    shards: BTreeMap<ShardId, Vec<(usize, Prepared)>>,
+    refusals: Vec<(usize, Option<String>, Refusal)>,
+}
+
+impl Batch {
+    /// Checks and observes one event.
+    pub fn prepare(&mut self, edge: &Edge, index: usize, text: &str, receipt: &Receipt<'_>) {
+        let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|(identifier, event)| {
+            let effects = edge.observer.observe_fresh(&event)?;
+            Ok(Prepared::event(identifier, event, effects))
+        });
+        match prepared {
+            Ok(prepared) => self.shards.entry(prepared.identifier().shard()).or_default().push((index, prepared)),
+            Err(refusal) => {
+                let id = serde_json::from_str::<IdOnly<'_>>(text).ok().and_then(|event| event.message_id);
+                self.refusals.push((index, id.map(Cow::into_owned), refusal));
+            }
+        }
+    }
+
+    /// The time of the newest event of a visitor.
+    pub fn newest_of(&self, visitor: &Identifier) -> Option<Timestamp> {
+        let of_visitor = self.shards.values().flatten().filter(|(_, prepared)| prepared.identifier() == visitor);
+        of_visitor.filter_map(|(_, prepared)| prepared.at()).max()
+    }
+
+    /// Whether admission will find everything in memory, so that it may be done where the request arrived.
+    pub fn in_memory(&self, edge: &Edge) -> bool {
+        self.shards.values().flatten().all(|(_, prepared)| edge.shards.cached(prepared.identifier()).is_some())
+    }
+
+    /// Puts what counts into views and log. May block on the disk.
+    pub fn admit(self, edge: &Edge) -> Result<Outcome, Problem> {
+        if edge.shards.overloaded() {
+            return Err(Problem::unavailable(
+                "overloaded",
+                "more is waiting to be stored than may; send it again in a second",
+            ));
+        }
+        let mut outcome = Outcome::default();
+        let mut refusals = self.refusals;
+        for (shard, changes) in self.shards {
+            let (positions, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+            for change in &prepared {
+                edge.shards.load(change.identifier())?;
+            }
+            for (index, verdict) in
+                positions.into_iter().zip(edge.shards.admit(shard, prepared, &LogOutbox(&edge.log))?)
+            {
+                match verdict {
+                    Verdict::Accepted => outcome.accepted += 1,
+                    Verdict::Duplicate => outcome.duplicates += 1,
+                    Verdict::Refused(refusal) => refusals.push((index, None, refusal)),
+                }
+            }
+        }
+        edge.metrics.events(outcome.accepted, outcome.duplicates);
+        refusals.sort_by_key(|(index, ..)| *index);
+        for (index, message_id, refusal) in refusals {
+            edge.metrics.event_rejected(refusal.code);
+            edge.dead_letters.keep(clock::now(), message_id.as_deref(), &refusal);
+            outcome.reject(index, message_id, refusal);
+        }
+        Ok(outcome)
+    }
+}
+
+/// Waits until everything admitted so far is durable, where that was asked for.
+pub async fn acknowledge(edge: &Edge, ack: Ack) -> Result<(), Problem> {
+    if ack == Ack::Durable {
+        let started = Instant::now();
+        edge.log.barrier().wait().await.map_err(|error| Problem::storage(&error))?;
+        edge.metrics.durable(started.elapsed());
+    }
+    Ok(())
+}
+
+/// Runs what may block on a thread that may.
+pub async fn blocking<T: Send + 'static>(
+    edge: &Arc<Edge>,
+    work: impl FnOnce(&Edge) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let edge = Arc::clone(edge);
+    tokio::task::spawn_blocking(move || work(&edge)).await.map_err(|error| Problem::storage(&error))?
+}
+
+/// What is known of a call by its key.
+pub fn receipt<'a>(role: Role, received_at: Timestamp) -> Receipt<'a> {
+    let speaker = if role == Role::Publishable { Speaker::Browser } else { Speaker::Server };
+    Receipt { received_at, sent_at: None, speaker, kind: None, user_id: None, anonymous_id: None, context: None }
+}
+
+/// Refuses more of something than a call may hold.
+pub fn check_count(count: usize, most: usize, pointer: &str) -> Result<(), Problem> {
+    if count <= most {
+        return Ok(());
+    }
+    let detail = format!("{count} entries; a call holds at most {most}. Send the rest in another call");
+    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many", detail).at(pointer))
+}
+
+/// The body as text.
+pub fn utf8(bytes: &Bytes) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| Problem::bad_request("malformed_json", format!("the body is not UTF-8: {error}")))
+}
+
+/// A body that is not the JSON that is expected.
+pub fn malformed(error: &serde_json::Error) -> Problem {
+    Problem::bad_request("malformed_json", format!("the body does not fit: {error}"))
+}
+
+fn ack(query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>) -> Result<Ack, Problem> {
+    query.map(|Query(query)| query.ack).map_err(|error| {
+        Problem::bad_request(
+            "query_invalid",
+            format!("the query takes ack=durable or ack=applied: {}", error.body_text()),
+        )
+    })
+}

@@ -1,0 +1,141 @@
+//! The public listener: what websites and servers call.
+
+pub mod decide;
+pub mod ingest;
+pub mod profile;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use selvedge_central::{CentralLog, RedbLog};
+use selvedge_core::catalog::Catalog;
+use selvedge_core::event::EventKind;
+use selvedge_core::identity::ShardId;
+use selvedge_core::limits;
+use selvedge_plugin_host::{CatalogReads, PluginSet};
+use selvedge_shard::{Outbox, Shards};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::decompression::RequestDecompressionLayer;
+
+use crate::auth::Keys;
+use crate::dead_letters::DeadLetters;
+use crate::decided::Decided;
+use crate::error::Problem;
+use crate::ids::Ids;
+use crate::metrics::Metrics;
+use crate::observer::PluginObserver;
+
+/// Everything that a request of this edge needs.
+pub struct Edge {
+    pub keys: Keys,
+    pub plugins: Arc<PluginSet>,
+    /// The plugins' hashes as answers carry them.
+    pub plugin_hashes: Box<RawValue>,
+    pub observer: Arc<PluginObserver>,
+    pub catalog: Catalog,
+    pub catalog_reads: CatalogReads,
+    pub shards: Arc<Shards>,
+    pub log: Arc<RedbLog>,
+    pub decided: Decided,
+    pub dead_letters: DeadLetters,
+    pub metrics: Arc<Metrics>,
+    pub ids: Ids,
+    /// Cleared when the process is about to end, or the log has failed.
+    pub serving: AtomicBool,
+    /// How many large bodies are worked on at once; the rest wait, as bytes.
+    pub large_bodies: Semaphore,
+}
+
+/// The log as the shards' outbox.
+pub struct LogOutbox<'a>(pub &'a RedbLog);
+
+impl Outbox for LogOutbox<'_> {
+    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String> {
+        self.0.append(shard, changes).map_err(|error| error.to_string())
+    }
+}
+
+/// The routes.
+pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
+    let track =
+        |kind: EventKind| post(move |state, query, headers, body| ingest::single(kind, state, query, headers, body));
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(cors_origins))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("x-api-key"),
+            header::IF_NONE_MATCH,
+        ])
+        .expose_headers([header::ETAG, header::RETRY_AFTER]);
+    Router::new()
+        .route("/v1/decide", post(decide::decide))
+        .route("/v1/identify", track(EventKind::Identify))
+        .route("/v1/track", track(EventKind::Track))
+        .route("/v1/page", track(EventKind::Page))
+        .route("/v1/screen", track(EventKind::Screen))
+        .route("/v1/batch", post(ingest::batch))
+        .route("/v1/profiles/{identifier}", get(profile::profile))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(RequestDecompressionLayer::new())
+        .layer(cors)
+        .with_state(edge)
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    /// The name of the log, so that a client can tell one data directory from another at the same address.
+    log: String,
+}
+
+async fn health(State(edge): State<Arc<Edge>>) -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: edge.log.id() })
+}
+
+async fn ready(State(edge): State<Arc<Edge>>) -> Response {
+    if edge.serving.load(Ordering::Relaxed) {
+        return health(State(edge)).await.into_response();
+    }
+    Problem::unavailable("not_ready", "this edge is about to end; ask another").into_response()
+}
+
+/// The answer where no route fits.
+pub async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing at this path; the paths begin with /v1/")
+}
+
+/// The answer where the path is right and the method is not.
+pub async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
+}
+
+/// Reads a whole body, decompressed and within its limit.
+pub async fn read_body(body: Body) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(body, limits::BODY_BYTES_MAX).await.map_err(|error| {
+        let error = error.into_inner();
+        if error.is::<http_body_util::LengthLimitError>() {
+            let detail = format!(
+                "a body has at most {} bytes, after decompression; send smaller batches",
+                limits::BODY_BYTES_MAX
+            );
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        } else {
+            Problem::bad_request("body_unreadable", format!("the body could not be read: {error}"))
+        }
+    })
+}

@@ -1,0 +1,228 @@
+//! The profile endpoint: everything known of one identifier, now or as of an instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use selvedge_core::aggregate::Value;
+use selvedge_core::change::DecidedOffer;
+use selvedge_core::fragment::{Fragment, OfferHistory, Trait};
+use selvedge_core::identity::Identifier;
+use selvedge_core::value::{DecimalText, Timestamp};
+use selvedge_core::view::{Cursor, Subject};
+use selvedge_plugin_host::Invocation;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::Edge;
+use super::ingest::blocking;
+use crate::auth::Role;
+use crate::clock;
+use crate::error::Problem;
+use crate::pipeline::{self, Meta};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileQuery {
+    at: Option<String>,
+}
+
+/// The answer.
+#[derive(Serialize)]
+pub struct ProfileAnswer {
+    id: Identifier,
+    identifiers: Vec<Identifier>,
+    traits: BTreeMap<String, TraitAnswer>,
+    aggregates: Ordered<AggregateAnswer>,
+    scores: Ordered<ScoreAnswer>,
+    audiences: [(); 0],
+    consent: BTreeMap<(), ()>,
+    offers: BTreeMap<String, OfferAnswer>,
+    meta: Meta<'static>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TraitAnswer {
+    value: Box<RawValue>,
+    source: String,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct AggregateAnswer {
+    value: JsonValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    exact: bool,
+}
+
+#[derive(Serialize)]
+struct ScoreAnswer {
+    value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfferAnswer {
+    decided: u64,
+    shown: u64,
+    clicked: u64,
+    accepted: u64,
+    dismissed: u64,
+    last_decided_at: Option<String>,
+    last_shown_at: Option<String>,
+    last_clicked_at: Option<String>,
+    last_accepted_at: Option<String>,
+    last_dismissed_at: Option<String>,
+}
+
+/// A JSON object whose keys stand in a given order.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<T: Serialize> Serialize for Ordered<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// An aggregate's value as JSON: decimals as exact numbers, instants as RFC 3339, keys with weights as a list.
+struct JsonValue(Value);
+
+#[derive(Serialize)]
+struct Weighted<'a, W> {
+    key: &'a str,
+    weight: W,
+}
+
+impl Serialize for JsonValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Value::Absent => serializer.serialize_none(),
+            Value::Integer(value) => number(value.to_string()).serialize(serializer),
+            Value::Decimal(value) => number(DecimalText(*value).to_string()).serialize(serializer),
+            Value::Instant(at) => serializer.collect_str(at),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Integers(weights) => {
+                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight }))
+            }
+            Value::Decimals(weights) => {
+                let text = |weight: &i64| number(DecimalText(i128::from(*weight)).to_string());
+                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight: text(weight) }))
+            }
+            Value::Numbers(weights) => {
+                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight }))
+            }
+        }
+    }
+}
+
+/// A JSON number with exactly these digits.
+fn number(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// `GET /v1/profiles/{namespace}:{id}`.
+pub async fn profile(
+    State(edge): State<Arc<Edge>>,
+    Path(identifier): Path<String>,
+    query: Result<Query<ProfileQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Json<ProfileAnswer>, Problem> {
+    let answer = async {
+        edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+        let identifier = Identifier::parse(&identifier)
+            .map_err(|error| Problem::bad_request("identifier_invalid", format!("{identifier:?} {error}")))?;
+        let Query(query) = query.map_err(|error| {
+            Problem::bad_request("query_invalid", format!("the query takes at=RFC3339: {}", error.body_text()))
+        })?;
+        let at = query.at.map(|text| {
+            Timestamp::parse(&text)
+                .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={text:?} is {error}")))
+        });
+        let at = at.transpose()?;
+        blocking(&edge, move |edge| read(edge, &identifier, at)).await.map(Json)
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<ProfileAnswer, Problem> {
+    let started = std::time::Instant::now();
+    let (fragment, decided) = edge.decided.beside(identifier, || pipeline::fragment_at(edge, identifier, at));
+    let mut fragment = Fragment::clone(&*fragment?);
+    let instant = pipeline::instant(at, clock::now(), &fragment);
+    let decided: Vec<DecidedOffer> = decided.into_iter().filter(|offer| offer.minute <= instant).collect();
+    fragment.apply_decided(&decided);
+    if fragment.is_empty() {
+        let detail =
+            format!("nothing is known of {identifier}{}", at.map_or_else(String::new, |at| format!(" as of {at}")));
+        return Err(Problem::new(StatusCode::NOT_FOUND, "profile_not_found", detail));
+    }
+    let schema = edge.plugins.schema();
+    let moment = schema.definitions.time().moment(instant);
+    let subject = Subject { fragment: &fragment, scores: &[], context: None, channel: "", moment: &moment, seed: 0 };
+    let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
+        pipeline::note_failure(edge, plugin, "score", &error)
+    });
+    let aggregates = subject.aggregates(&schema.definitions).map(|(reading, value, exact)| {
+        (reading.name.clone(), AggregateAnswer { value: JsonValue(value), unit: reading.unit.clone(), exact })
+    });
+    let scores = schema.scores.iter().zip(scores);
+    let cursor = edge.shards.cursor(identifier.shard());
+    Ok(ProfileAnswer {
+        id: identifier.clone(),
+        identifiers: vec![identifier.clone()],
+        traits: fragment.traits.iter().filter_map(trait_answer).collect(),
+        aggregates: Ordered(aggregates.collect()),
+        scores: Ordered(
+            scores
+                .map(|(score, value)| (score.name.clone(), ScoreAnswer { value, unit: score.unit.clone() }))
+                .collect(),
+        ),
+        audiences: [],
+        consent: BTreeMap::new(),
+        offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
+        meta: Meta::of(version(identifier, cursor), started),
+    })
+}
+
+/// `SHARD:EPOCH:SEQ`.
+pub fn version(identifier: &Identifier, cursor: Cursor) -> String {
+    format!("{}:{}:{}", identifier.shard().0, cursor.epoch, cursor.seq)
+}
+
+fn trait_answer(held: &Trait) -> Option<(String, TraitAnswer)> {
+    if held.value.as_ref() == "null" {
+        return None;
+    }
+    let value = RawValue::from_string(held.value.to_string()).ok()?;
+    Some((
+        held.name.to_string(),
+        TraitAnswer { value, source: held.source.to_string(), updated_at: held.at.to_string() },
+    ))
+}
+
+fn offer_answer(history: &OfferHistory) -> OfferAnswer {
+    let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    OfferAnswer {
+        decided: history.decided,
+        shown: history.shown,
+        clicked: history.clicked,
+        accepted: history.accepted,
+        dismissed: history.dismissed,
+        last_decided_at: text(history.last_decided_at),
+        last_shown_at: text(history.last_shown_at),
+        last_clicked_at: text(history.last_clicked_at),
+        last_accepted_at: text(history.last_accepted_at),
+        last_dismissed_at: text(history.last_dismissed_at),
+    }
+}

@@ -1,0 +1,33 @@
+//! The `selvedge` binary. `cli.rs` says what can be asked of it, `app.rs` wires it.
+
+mod admin;
+mod app;
+mod auth;
+mod cli;
+mod clock;
+mod config;
+mod dead_letters;
+mod decided;
+mod edge;
+mod error;
+mod ids;
+mod import;
+mod metrics;
+mod observer;
+mod pipeline;
+
+use std::process::ExitCode;
+
+/// Many short-lived allocations of many sizes: what mimalloc is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Metrics, by name. Every label has few values: none comes from a visitor.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use selvedge_shard::Usage;
+
+/// Upper bounds of the buckets of times, in seconds.
+const SECONDS: [f64; 14] =
+    [0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
+
+/// Handles of all metrics, resolved once.
+pub struct Metrics {
+    prometheus: PrometheusHandle,
+    accepted: Counter,
+    duplicates: Counter,
+    decided: Counter,
+    fell_back: Counter,
+    decide_seconds: Histogram,
+    durable_seconds: Histogram,
+    views: Gauge,
+    view_bytes: Gauge,
+    pending_bytes: Gauge,
+    disk_bytes: Gauge,
+}
+
+impl Metrics {
+    /// Installs the recorder. Once a process.
+    pub fn install() -> Result<Self, BuildError> {
+        let prometheus = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
+        describe_counter!("selvedge_events_total", "Events by what became of them: accepted or duplicate");
+        describe_counter!("selvedge_events_rejected_total", "Events that were refused, by code");
+        describe_counter!("selvedge_events_skipped_total", "Events that a plugin passed over, by its reason");
+        describe_counter!("selvedge_decisions_total", "Slots decided, by outcome: personalised or fallback");
+        describe_counter!("selvedge_plugin_failures_total", "Calls of plugins that gave no answer, by stage and kind");
+        describe_counter!("selvedge_requests_failed_total", "Requests answered with a problem, by code");
+        describe_histogram!("selvedge_decide_seconds", "Time to decide, from the parsed request to the answer");
+        describe_histogram!("selvedge_durable_seconds", "Time until events were durable");
+        describe_gauge!("selvedge_views", "Profiles in memory");
+        describe_gauge!("selvedge_view_bytes", "Memory of these profiles, about");
+        describe_gauge!("selvedge_pending_bytes", "Memory of changes that are not in the base yet, about");
+        describe_gauge!("selvedge_disk_bytes", "Size of the shards on disk");
+        Ok(Self {
+            accepted: counter!("selvedge_events_total", "outcome" => "accepted"),
+            duplicates: counter!("selvedge_events_total", "outcome" => "duplicate"),
+            decided: counter!("selvedge_decisions_total", "outcome" => "personalised"),
+            fell_back: counter!("selvedge_decisions_total", "outcome" => "fallback"),
+            decide_seconds: histogram!("selvedge_decide_seconds"),
+            durable_seconds: histogram!("selvedge_durable_seconds"),
+            views: gauge!("selvedge_views"),
+            view_bytes: gauge!("selvedge_view_bytes"),
+            pending_bytes: gauge!("selvedge_pending_bytes"),
+            disk_bytes: gauge!("selvedge_disk_bytes"),
+            prometheus,
+        })
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        self.prometheus.render()
+    }
+
+    /// Does the housekeeping that is due and takes the gauges.
+    pub fn maintain(&self, usage: Usage) {
+        self.prometheus.run_upkeep();
+        self.views.set(usage.views as f64);
+        self.view_bytes.set(usage.view_bytes as f64);
+        self.pending_bytes.set(usage.pending_bytes as f64);
+        self.disk_bytes.set(usage.disk_bytes as f64);
+    }
+
+    /// Events of one call.
+    pub fn events(&self, accepted: usize, duplicates: usize) {
+        self.accepted.increment(accepted as u64);
+        self.duplicates.increment(duplicates as u64);
+    }
+
+    /// An event that was refused.
+    pub fn event_rejected(&self, code: &'static str) {
+        counter!("selvedge_events_rejected_total", "code" => code).increment(1);
+    }
+
+    /// An event that a plugin passed over.
+    pub fn event_skipped(&self, plugin: &str, reason: &str) {
+        counter!("selvedge_events_skipped_total", "plugin" => plugin.to_owned(), "reason" => reason.to_owned())
+            .increment(1);
+    }
+
+    /// A call of a plugin that gave no answer.
+    pub fn plugin_failed(&self, plugin: &str, stage: &'static str, kind: &'static str) {
+        counter!("selvedge_plugin_failures_total", "plugin" => plugin.to_owned(), "stage" => stage, "kind" => kind)
+            .increment(1);
+    }
+
+    /// A request that was answered with a problem.
+    pub fn request_failed(&self, code: &'static str) {
+        counter!("selvedge_requests_failed_total", "code" => code).increment(1);
+    }
+
+    /// A decision.
+    pub fn decision(&self, personalised: usize, fallbacks: usize, took: Duration) {
+        self.decided.increment(personalised as u64);
+        self.fell_back.increment(fallbacks as u64);
+        self.decide_seconds.record(took.as_secs_f64());
+    }
+
+    /// Events that became durable.
+    pub fn durable(&self, took: Duration) {
+        self.durable_seconds.record(took.as_secs_f64());
+    }
+}

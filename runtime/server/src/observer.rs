@@ -1,0 +1,56 @@
+//! The shards' observer: plugins, counted.
+
+use std::sync::Arc;
+
+use selvedge_core::aggregate::Definitions;
+use selvedge_core::event::{Event, Refusal};
+use selvedge_core::fragment::Effects;
+use selvedge_plugin_host::PluginSet;
+use selvedge_plugin_host::invocation::Observed;
+use selvedge_shard::Observer;
+
+use crate::metrics::Metrics;
+
+/// Observes events with the active plugins.
+pub struct PluginObserver {
+    plugins: Arc<PluginSet>,
+    activation: u64,
+    metrics: Arc<Metrics>,
+}
+
+impl PluginObserver {
+    /// An observer under an activation.
+    pub fn new(plugins: Arc<PluginSet>, activation: u64, metrics: Arc<Metrics>) -> Self {
+        Self { plugins, activation, metrics }
+    }
+
+    /// What an event does to its fragment, at the door: an event that does not fit what plugins declared is refused.
+    pub fn observe_fresh(&self, event: &Event) -> Result<Effects, Refusal> {
+        self.plugins.observe(event, &mut |observed| match observed {
+            Observed::Skipped { plugin, reason } => {
+                let plugin = &self.plugins.plugins()[plugin];
+                self.metrics.event_skipped(plugin.name(), &plugin.skips()[reason]);
+            }
+            Observed::Failed { plugin, error } => {
+                let plugin = self.plugins.plugins()[plugin].name();
+                tracing::warn!(plugin, event = event.name.as_str(), %error, "a plugin did not observe an event");
+                self.metrics.plugin_failed(plugin, "observe", error.kind());
+            }
+        })
+    }
+}
+
+impl Observer for PluginObserver {
+    fn definitions(&self) -> &Definitions {
+        &self.plugins.schema().definitions
+    }
+
+    fn activation(&self) -> u64 {
+        self.activation
+    }
+
+    fn observe(&self, event: &Event) -> Effects {
+        // An event in the log that no longer fits what plugins declare contributes nothing, and that is counted in the state.
+        self.plugins.observe(event, &mut |_| {}).unwrap_or_else(|_| Effects { failures: 1, ..Effects::default() })
+    }
+}

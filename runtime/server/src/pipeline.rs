@@ -1,0 +1,355 @@
+//! A decision, read top to bottom in [`decide`]: events, view, scores, ranking, constraints, record, answer.
+//!
+//! Nothing between the view and the answer waits: an invocation of plugins lives on one thread from its first stage to its last.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use selvedge_core::catalog::{Fallback, Offer};
+use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
+use selvedge_core::event::{Event, Receipt};
+use selvedge_core::fragment::{EventRef, Fragment};
+use selvedge_core::identity::Identifier;
+use selvedge_core::value::Timestamp;
+use selvedge_core::view::Subject;
+use selvedge_plugin_host::{CallError, Invocation};
+use selvedge_shard::{Observer, ShardError};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::clock;
+use crate::edge::Edge;
+use crate::edge::ingest::{Ack, Batch, Outcome, acknowledge, blocking};
+use crate::edge::profile::version;
+use crate::error::Problem;
+use crate::ids::seed;
+
+/// A decide call, checked.
+pub struct Ask<'a> {
+    pub visitor: Identifier,
+    pub slots: Vec<SlotRequest>,
+    pub context: Option<&'a RawValue>,
+    pub channel: &'a str,
+    pub events: Vec<&'a RawValue>,
+    pub receipt: Receipt<'a>,
+    pub explain: bool,
+    pub ack: Ack,
+    pub at: Option<Timestamp>,
+    pub dry_run: bool,
+    /// When the answer must be on its way; none where the caller would rather wait.
+    pub deadline: Option<Instant>,
+    pub started: Instant,
+}
+
+/// The answer of a decide call.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision<'e> {
+    decision_id: CompactString,
+    slots: Vec<SlotAnswer<'e>>,
+    events: Outcome,
+    meta: Meta<'e>,
+}
+
+#[derive(Serialize)]
+struct SlotAnswer<'e> {
+    slot: &'e str,
+    fallback: bool,
+    offers: Vec<OfferAnswer<'e>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    candidates: Vec<CandidateAnswer<'e>>,
+}
+
+#[derive(Serialize)]
+struct OfferAnswer<'e> {
+    id: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<f64>,
+    rank: usize,
+    category: Option<&'e str>,
+    content: &'e RawValue,
+    reasons: Vec<&'e str>,
+}
+
+/// Why a candidate stands where it stands; in answers to `explain`.
+#[derive(Serialize)]
+struct CandidateAnswer<'e> {
+    id: &'e str,
+    outcome: &'static str,
+    priority: f64,
+    reason: Option<&'e str>,
+}
+
+/// About an answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta<'e> {
+    version: String,
+    state: &'static str,
+    lag_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<&'static str>,
+    elapsed_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugins: Option<&'e RawValue>,
+}
+
+impl Meta<'_> {
+    /// With an embedded centre an edge is always live: it is its own centre.
+    pub fn of(version: String, started: Instant) -> Self {
+        Self { version, state: "live", lag_ms: 0, ack: None, elapsed_us: micros(started.elapsed()), plugins: None }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Decides.
+pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e>, Problem> {
+    // 1. Events that came with the call count in it. They do not wait for the disk.
+    let mut at = ask.at;
+    let mut outcome = Outcome::default();
+    if !ask.events.is_empty() && !ask.dry_run {
+        let mut batch = Batch::default();
+        for (index, raw) in ask.events.iter().enumerate() {
+            batch.prepare(edge, index, raw.get(), &ask.receipt);
+        }
+        at = at.map(|at| at.max(batch.newest_of(&ask.visitor).unwrap_or(at)));
+        outcome = if batch.in_memory(edge) {
+            batch.admit(edge)
+        } else {
+            blocking(edge, move |edge| batch.admit(edge)).await
+        }?;
+    }
+
+    // 2. The view: in memory, or loaded within the deadline.
+    let fragment = match (at, edge.shards.cached(&ask.visitor)) {
+        (None, Some(view)) => Some(Arc::clone(&view.fragment)),
+        _ => load(edge, &ask.visitor, at, ask.deadline).await?,
+    };
+    let fragment = match fragment {
+        Some(fragment) if ask.dry_run && !ask.events.is_empty() => {
+            Some(rehearse(edge, &ask, &mut at, fragment, &mut outcome)?)
+        }
+        other => other,
+    };
+
+    // 3. Score and rank, in one instance per plugin; then the host's own constraints.
+    let decision_id = edge.ids.fresh();
+    let now = clock::now();
+    let instant = fragment.as_deref().map_or(now, |fragment| instant(at, now, fragment));
+    let rankings = match &fragment {
+        Some(fragment) => rank(edge, &ask, fragment, instant, seed(&decision_id)),
+        None => ask.slots.iter().map(|_| None).collect(),
+    };
+    let judged: Vec<Option<&[Judgement]>> = rankings.iter().map(Option::as_deref).collect();
+    let choices = choose(&edge.catalog, &ask.slots, &judged);
+
+    // 4. Record, answer, measure.
+    let answers = ask.slots.iter().zip(&choices).zip(&judged).map(|((request, choice), judged)| {
+        let explained = judged.filter(|_| ask.explain);
+        slot_answer(edge, *request, choice, explained.unwrap_or_default(), &choices)
+    });
+    let slots: Vec<SlotAnswer<'e>> = answers.collect();
+    if !ask.dry_run {
+        let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
+        edge.decided.record(&ask.visitor, instant, offers);
+    }
+    if !ask.events.is_empty() && !ask.dry_run {
+        acknowledge(edge, ask.ack).await?;
+    }
+    let fallbacks = slots.iter().filter(|slot| slot.fallback).count();
+    edge.metrics.decision(slots.len() - fallbacks, fallbacks, ask.started.elapsed());
+    let meta = Meta {
+        ack: Some(if ask.ack == Ack::Durable { "durable" } else { "applied" }),
+        plugins: Some(&edge.plugin_hashes),
+        ..Meta::of(version(&ask.visitor, edge.shards.cursor(ask.visitor.shard())), ask.started)
+    };
+    Ok(Decision { decision_id, slots, events: outcome, meta })
+}
+
+/// The state of an identifier, now or as of an instant. May block on the disk.
+pub fn fragment_at(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<Arc<Fragment>, ShardError> {
+    let view = edge.shards.load(identifier)?;
+    let Some(at) = at else { return Ok(Arc::clone(&view.fragment)) };
+    let fragment = &view.fragment;
+    let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
+    if later(fragment.newest_event_at) || fragment.offers.iter().any(|(_, history)| later(history.last_decided_at)) {
+        return edge.shards.as_of(identifier, at).map(Arc::new);
+    }
+    Ok(Arc::clone(fragment))
+}
+
+/// The instant at which a state is read: as asked, else now, but never before what is already known (clocks differ a little).
+pub fn instant(at: Option<Timestamp>, now: Timestamp, fragment: &Fragment) -> Timestamp {
+    at.unwrap_or_else(|| fragment.newest_event_at.map_or(now, |newest| newest.max(now)))
+}
+
+/// Says that a plugin gave no answer.
+pub fn note_failure(edge: &Edge, plugin: usize, stage: &'static str, error: &CallError) {
+    let plugin = edge.plugins.plugins()[plugin].name();
+    tracing::warn!(plugin, stage, %error, "a plugin gave no answer");
+    edge.metrics.plugin_failed(plugin, stage, error.kind());
+}
+
+/// The state, or none where the deadline came first.
+async fn load(
+    edge: &Arc<Edge>,
+    visitor: &Identifier,
+    at: Option<Timestamp>,
+    deadline: Option<Instant>,
+) -> Result<Option<Arc<Fragment>>, Problem> {
+    let visitor = visitor.clone();
+    let loading = blocking(edge, move |edge| Ok(fragment_at(edge, &visitor, at)?));
+    match deadline {
+        None => loading.await.map(Some),
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), loading).await {
+            Ok(fragment) => fragment.map(Some),
+            Err(_) => Ok(None),
+        },
+    }
+}
+
+/// A dry run's events, on a copy of the state that nobody else sees.
+fn rehearse(
+    edge: &Edge,
+    ask: &Ask<'_>,
+    at: &mut Option<Timestamp>,
+    fragment: Arc<Fragment>,
+    outcome: &mut Outcome,
+) -> Result<Arc<Fragment>, Problem> {
+    let mut fragment = Arc::unwrap_or_clone(fragment);
+    let mut seen = Vec::new();
+    for (index, raw) in ask.events.iter().enumerate() {
+        let parsed = Event::parse(raw.get(), &ask.receipt, &mut || edge.ids.fresh());
+        let observed =
+            parsed.and_then(|(identifier, event)| Ok((identifier, edge.observer.observe_fresh(&event)?, event)));
+        let (identifier, effects, event) = match observed {
+            Ok(observed) => observed,
+            Err(refusal) => {
+                outcome.reject(index, None, refusal);
+                continue;
+            }
+        };
+        let id_hash = event.id_hash();
+        if seen.contains(&(identifier.clone(), id_hash)) || edge.shards.knows(&identifier, id_hash)? {
+            outcome.duplicates += 1;
+            continue;
+        }
+        outcome.accepted += 1;
+        if identifier == ask.visitor {
+            *at = at.map(|at| at.max(event.at));
+            fragment.apply_event(edge.observer.definitions(), &EventRef::from(&event), &effects);
+        }
+        seen.push((identifier, id_hash));
+    }
+    Ok(Arc::new(fragment))
+}
+
+/// Judgements of one plugin on its candidates, shared by the slots that it ranks for.
+type Ranking = Arc<[Judgement]>;
+
+/// For each requested slot the judgement on its candidates; none where ranking failed or the deadline came first.
+fn rank(edge: &Edge, ask: &Ask<'_>, fragment: &Fragment, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
+    let schema = edge.plugins.schema();
+    let moment = schema.definitions.time().moment(instant);
+    let blank = Subject { fragment, scores: &[], context: ask.context, channel: ask.channel, moment: &moment, seed };
+    let mut invocation = Invocation::new(&edge.plugins);
+    let mut done: Vec<(Option<usize>, Option<Ranking>)> = Vec::with_capacity(1);
+    let mut rankings = Vec::with_capacity(ask.slots.len());
+    for request in &ask.slots {
+        let ranker = edge.catalog_reads.ranker(request.slot);
+        if let Some((_, ranking)) = done.iter().find(|(of, _)| *of == ranker) {
+            rankings.push(ranking.clone());
+            continue;
+        }
+        let candidates = candidates(edge, &ask.slots, ranker);
+        let late = ask.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let ranking = match ranker {
+            _ if late => None,
+            // Without a ranking plugin the catalogue's own value decides.
+            None => Some(candidates.iter().map(|offer| by_value(*offer, &edge.catalog.offers[*offer])).collect()),
+            Some(plugin) => {
+                let failed = &mut |plugin, error| note_failure(edge, plugin, "score", &error);
+                let scores = invocation.score(edge.plugins.scores_to_rank(plugin), &blank, failed);
+                let subject = Subject { scores: &scores, ..blank };
+                let ranked = invocation.rank(plugin, &edge.catalog_reads, &candidates, &subject);
+                ranked.inspect_err(|error| note_failure(edge, plugin, "rank", error)).ok().map(Arc::from)
+            }
+        };
+        done.push((ranker, ranking.clone()));
+        rankings.push(ranking);
+    }
+    rankings
+}
+
+/// The candidates of all requested slots that one plugin ranks for, each once, ascending.
+fn candidates(edge: &Edge, slots: &[SlotRequest], ranker: Option<usize>) -> Vec<usize> {
+    let of_ranker = slots.iter().filter(|request| edge.catalog_reads.ranker(request.slot) == ranker);
+    let mut candidates: Vec<usize> =
+        of_ranker.flat_map(|request| &edge.catalog.slots[request.slot].candidates).copied().collect();
+    candidates.sort_unstable();
+    candidates.dedup();
+    candidates
+}
+
+fn by_value(index: usize, offer: &Offer) -> Judgement {
+    Judgement { offer: index, priority: offer.value.to_f64(), eligible: true, reason: None }
+}
+
+fn slot_answer<'e>(
+    edge: &'e Edge,
+    request: SlotRequest,
+    choice: &SlotChoice,
+    explained: &[Judgement],
+    choices: &[SlotChoice],
+) -> SlotAnswer<'e> {
+    let slot = &edge.catalog.slots[request.slot];
+    let ranker = edge.catalog_reads.ranker(request.slot).map(|index| &edge.plugins.plugins()[index]);
+    let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
+    let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
+    for (index, judged) in choice.offers.iter().enumerate() {
+        let offer = &edge.catalog.offers[judged.offer];
+        let reasons = reason(judged).into_iter().collect();
+        offers.push(offer_answer(offer, Some(judged.priority), index + 1, reasons));
+    }
+    let fallback = offers.is_empty();
+    if fallback {
+        offers.push(match &slot.fallback {
+            Fallback::Offer(index) => offer_answer(&edge.catalog.offers[*index], None, 1, vec!["fallback"]),
+            Fallback::Content(content) => {
+                OfferAnswer { id: None, priority: None, rank: 1, category: None, content, reasons: vec!["fallback"] }
+            }
+        });
+    }
+    let outcome = |judged: &Judgement| {
+        let chosen_in = |choice: &SlotChoice| choice.offers.iter().any(|chosen| chosen.offer == judged.offer);
+        match () {
+            () if !judged.eligible => "left-out",
+            () if chosen_in(choice) => "chosen",
+            () if choices.iter().any(chosen_in) => "in-another-slot",
+            () => "outranked",
+        }
+    };
+    let of_slot = explained.iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
+    let candidates = of_slot.map(|judged| CandidateAnswer {
+        id: &edge.catalog.offers[judged.offer].id,
+        outcome: outcome(judged),
+        priority: judged.priority,
+        reason: reason(judged),
+    });
+    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.collect() }
+}
+
+fn offer_answer<'e>(offer: &'e Offer, priority: Option<f64>, rank: usize, reasons: Vec<&'e str>) -> OfferAnswer<'e> {
+    OfferAnswer {
+        id: Some(&offer.id),
+        priority,
+        rank,
+        category: offer.category.as_deref(),
+        content: &offer.content,
+        reasons,
+    }
+}

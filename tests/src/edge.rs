@@ -1,0 +1,354 @@
+//! The real binary on ports of its own, in a data directory of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use ureq::Agent;
+
+use crate::{plugins, root};
+
+/// Keys of every test edge.
+pub const PUBLISHABLE: &str = "pk_test_0001";
+/// See [`PUBLISHABLE`].
+pub const WRITE: &str = "wk_test_0001";
+/// See [`PUBLISHABLE`].
+pub const SECRET: &str = "sk_test_0001";
+
+/// How long an edge may take to be ready or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    let built = root().join("target/release/selvedge");
+    assert!(built.exists(), "{} is missing; run `cargo build --release -p selvedge-server` first", built.display());
+    built
+}
+
+/// How a test edge is started.
+#[derive(Clone)]
+pub struct TestEdgeBuilder {
+    arguments: Vec<String>,
+    plugins: Option<PathBuf>,
+}
+
+impl Default for TestEdgeBuilder {
+    fn default() -> Self {
+        let catalog = root().join("plugins/retail/catalog.toml");
+        Self { arguments: vec!["--catalog".into(), catalog.display().to_string()], plugins: Some(plugins()) }
+    }
+}
+
+impl TestEdgeBuilder {
+    /// Adds arguments.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Takes plugins from another folder.
+    pub fn plugins(mut self, folder: &Path) -> Self {
+        self.plugins = Some(folder.to_owned());
+        self
+    }
+
+    /// Leaves out the catalogue of the demo.
+    pub fn without_catalog(mut self) -> Self {
+        self.arguments.clear();
+        self
+    }
+
+    /// Starts an edge in a fresh directory and waits until it is ready.
+    pub fn start(self) -> TestEdge {
+        self.start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// Starts an edge in a directory that an earlier one left.
+    pub fn start_in(self, data: TempDir) -> TestEdge {
+        let mut child = self.command(data.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = keep_log(&mut child);
+        let (ready, wait) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(ready.send(line))));
+        let Ok(line) = wait.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            panic!("the edge was not ready in time: {}", log.recv_timeout(PATIENCE).unwrap_or_default());
+        };
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["ready"], true);
+        let address = |name: &str| line[name].as_str().unwrap().to_owned();
+        TestEdge {
+            public: address("public"),
+            admin: address("admin"),
+            builder: self,
+            child: Some(child),
+            log,
+            data: Some(data),
+        }
+    }
+
+    /// Starts an edge that must refuse to run; gives what it says.
+    pub fn fails(self) -> String {
+        let data = tempfile::tempdir().unwrap();
+        let output = self.command(data.path()).output().unwrap();
+        assert!(!output.status.success(), "the edge started");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn command(&self, data: &Path) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("run").arg("--data").arg(data);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--publishable-key", PUBLISHABLE, "--write-key", WRITE, "--secret-key", SECRET]);
+        if let Some(folder) = &self.plugins {
+            command.arg("--plugins").arg(folder);
+        }
+        command.args(&self.arguments).env_remove("SELVEDGE_CONFIG");
+        command
+    }
+}
+
+/// Reads the log, so that the pipe never fills, and hands it over at the end.
+fn keep_log(child: &mut Child) -> mpsc::Receiver<String> {
+    let mut stderr = child.stderr.take().unwrap();
+    let (done, log) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        let _ = done.send(text);
+    });
+    log
+}
+
+/// A running edge. It is killed when the test ends.
+pub struct TestEdge {
+    /// The public address.
+    pub public: String,
+    /// The admin address.
+    pub admin: String,
+    builder: TestEdgeBuilder,
+    child: Option<Child>,
+    log: mpsc::Receiver<String>,
+    data: Option<TempDir>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body as JSON; null where it is none.
+    pub json: Value,
+    /// The body as it came.
+    pub text: String,
+}
+
+impl Answer {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The status and the problem's code.
+    pub fn problem(&self) -> (u16, &str) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text);
+        (self.status, self.json["code"].as_str().unwrap_or_default())
+    }
+
+    /// The body, which must be of a success.
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json
+    }
+}
+
+/// An agent that takes every status for an answer.
+pub fn agent() -> Agent {
+    Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
+}
+
+fn answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut answer = answer.unwrap();
+    let headers = answer.headers().iter();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned())).collect();
+    let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
+    Answer { status: answer.status().as_u16(), headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
+}
+
+impl TestEdge {
+    /// An edge with the retail plugin and the demo's catalogue.
+    pub fn start() -> Self {
+        TestEdgeBuilder::default().start()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.data.as_ref().unwrap().path()
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends a body with a key.
+    pub fn post(&self, key: &str, path: &str, body: &str) -> Answer {
+        self.post_with(&[("authorization", &format!("Bearer {key}"))], path, body.as_bytes())
+    }
+
+    /// Sends a body with headers.
+    pub fn post_with(&self, headers: &[(&str, &str)], path: &str, body: &[u8]) -> Answer {
+        let mut request = agent().post(format!("{}{path}", self.public)).content_type("application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body))
+    }
+
+    /// Asks for a path with a key.
+    pub fn get(&self, key: &str, path: &str) -> Answer {
+        answer(agent().get(format!("{}{path}", self.public)).header("authorization", format!("Bearer {key}")).call())
+    }
+
+    /// Asks the admin listener for a path.
+    pub fn admin_get(&self, path: &str) -> Answer {
+        answer(agent().get(format!("{}{path}", self.admin)).call())
+    }
+
+    /// Sends events as a server, durably; gives the answer.
+    pub fn batch(&self, events: &[Value]) -> Value {
+        self.post(WRITE, "/v1/batch", &serde_json::json!({ "batch": events }).to_string()).ok()
+    }
+
+    /// Sends many events in batches that fit; gives how many were accepted and how many were duplicates. None may be rejected.
+    pub fn batches(&self, events: &[Value]) -> (u64, u64) {
+        let (mut accepted, mut duplicates) = (0, 0);
+        let mut send = |texts: &[String]| {
+            if !texts.is_empty() {
+                let answer = self.post(WRITE, "/v1/batch", &format!("{{\"batch\":[{}]}}", texts.join(","))).ok();
+                assert_eq!(answer["rejected"], serde_json::json!([]));
+                accepted += answer["accepted"].as_u64().unwrap();
+                duplicates += answer["duplicates"].as_u64().unwrap();
+            }
+        };
+        let (mut open, mut bytes) = (Vec::new(), 0);
+        for event in events {
+            let text = event.to_string();
+            if bytes + text.len() > 900_000 || open.len() == 2_500 {
+                send(&open);
+                open.clear();
+                bytes = 0;
+            }
+            bytes += text.len() + 1;
+            open.push(text);
+        }
+        send(&open);
+        (accepted, duplicates)
+    }
+
+    /// A profile, now or as of an instant; null where nothing is known.
+    pub fn profile(&self, identifier: &str, at: Option<&str>) -> Value {
+        let at = at.map(|at| format!("?at={at}")).unwrap_or_default();
+        let answer = self.get(SECRET, &format!("/v1/profiles/{identifier}{at}"));
+        match answer.status {
+            404 => Value::Null,
+            _ => answer.ok(),
+        }
+    }
+
+    /// One aggregate's value of a profile.
+    pub fn aggregate(&self, identifier: &str, name: &str) -> Value {
+        self.profile(identifier, None)["aggregates"][name]["value"].clone()
+    }
+
+    /// Decides as a server.
+    pub fn decide(&self, body: &Value) -> Value {
+        self.post(WRITE, "/v1/decide", &body.to_string()).ok()
+    }
+
+    /// The value of a metric by its name and labels as they are written.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.admin_get("/metrics").text;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// Imports a file; gives the report.
+    pub fn import(&self, file: &Path, map: &str) -> Value {
+        let map = root().join("plugins/retail/maps").join(map);
+        let state = tempfile::tempdir().unwrap();
+        let mut command = Command::new(binary());
+        command.arg("import").arg(file).arg("--map").arg(map).args(["--to", &self.public, "--key", WRITE, "--json"]);
+        let output = command.arg("--state").arg(state.path().join("state.json")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Kills the process as a power cut would, and starts it again in the same directory.
+    pub fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        let data = self.data.take().unwrap();
+        self.builder.clone().start_in(data)
+    }
+
+    /// Ends the process as an operator would; gives what it logged.
+    pub fn stop(mut self) -> (TempDir, String) {
+        let mut child = self.child.take().unwrap();
+        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        let status = child.wait().unwrap();
+        let log = self.log.recv_timeout(PATIENCE).unwrap();
+        assert!(status.success(), "{status}: {log}");
+        (self.data.take().unwrap(), log)
+    }
+
+    /// Ends the process as an operator would and starts it again, with other arguments.
+    pub fn restart_as(self, builder: TestEdgeBuilder) -> Self {
+        builder.start_in(self.stop().0)
+    }
+
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// A line of the process's status, in KiB: `VmHWM`, `VmRSS`.
+    pub fn memory_kib(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Bytes of the data directory on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        fn size(path: &Path) -> u64 {
+            let entries = std::fs::read_dir(path).unwrap().flatten();
+            entries
+                .map(|entry| {
+                    let metadata = entry.metadata().unwrap();
+                    if metadata.is_dir() {
+                        size(&entry.path())
+                    } else {
+                        std::os::unix::fs::MetadataExt::blocks(&metadata) * 512
+                    }
+                })
+                .sum()
+        }
+        size(self.data())
+    }
+}
+
+impl Drop for TestEdge {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
