@@ -6,13 +6,15 @@
 //! holes.
 //!
 //! Update rule: one thread takes whatever waits, up to [`GROUP_BYTES_MAX`], and commits it with one fsync; the next group begins as soon
-//! as that ends. A commit that fails closes the log for good: nobody is told that something is durable that is not.
+//! as that ends. Where nobody waits for durability, a group stays open for [`LINGER`], so that a trickle of changes does not
+//! cost an fsync each. A commit that fails closes the log for good: nobody is told that something is durable that is not.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use selvedge_core::identity::{SHARDS, ShardId};
@@ -24,6 +26,8 @@ use crate::{Barrier, CentralLog, Committed, Entry, LogError};
 const FORMAT: u32 = 1;
 /// Bytes of one commit, about.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// How long a group for which nobody waits stays open.
+const LINGER: Duration = Duration::from_millis(20);
 /// Bytes of entries after which a segment is closed.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// redb's page cache. Appends touch few pages, and reads go from old to new once.
@@ -263,6 +267,7 @@ impl Writer {
             let mut appends: BTreeMap<ShardId, Vec<Arc<[u8]>>> = BTreeMap::new();
             let (mut barriers, mut bytes) = (Vec::new(), 0);
             let mut next = Some(first);
+            let mut closes_at = None;
             while let Some(request) = next.take() {
                 match request {
                     Request::Append(shard, changes) => {
@@ -271,8 +276,13 @@ impl Writer {
                     }
                     Request::Barrier(done) => barriers.push(done),
                 }
-                if bytes < GROUP_BYTES_MAX {
-                    next = requests.try_recv().ok();
+                if bytes >= GROUP_BYTES_MAX {
+                    break;
+                }
+                next = requests.try_recv().ok();
+                if next.is_none() && barriers.is_empty() {
+                    let closes_at = *closes_at.get_or_insert_with(|| Instant::now() + LINGER);
+                    next = requests.recv_timeout(closes_at.saturating_duration_since(Instant::now())).ok();
                 }
             }
             let outcome = match self.failed.get() {

@@ -176,6 +176,16 @@ impl Event {
         Ok((fragment, event))
     }
 
+    /// The name under which plugins observe it: a track's own, else `$identify`, `$page`, `$screen`.
+    pub fn observed_name(&self) -> &str {
+        match self.kind {
+            EventKind::Track => &self.name,
+            EventKind::Identify => "$identify",
+            EventKind::Page => "$page",
+            EventKind::Screen => "$screen",
+        }
+    }
+
     /// The 128-bit hash by which the event's retries are recognised, within one fragment.
     pub fn id_hash(&self) -> [u8; 16] {
         xxhash_rust::xxh3::xxh3_128(self.message_id.as_bytes()).to_be_bytes()

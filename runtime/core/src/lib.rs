@@ -4,7 +4,8 @@
 //! knows nothing of HTTP, sled, redb, moka, tokio or wasmtime. What it owns, from the outside in:
 //!
 //! - [`event`]: what arrives, validated; [`identity`]: whose it is; [`change`]: how it stands in the log.
-//! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it declared.
+//! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
+//!   declared; [`stage`]: what it may answer.
 //! - [`aggregate`] and [`fragment`]: what events add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
 
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod lower;
 pub mod payload;
 pub mod read;
+pub mod stage;
 pub mod time;
 pub mod value;
 pub mod view;

@@ -27,6 +27,48 @@ pub struct View {
     pub fragment: Arc<Fragment>,
     /// Grows with every change of this view within this process.
     pub revision: u64,
+    /// The ids of its events, where they are at hand.
+    pub seen: Option<Arc<Seen>>,
+}
+
+/// The ids of a fragment's events as the first 64 bits of their hashes: enough to know a new one without asking the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(Vec<u64>);
+
+impl Seen {
+    /// Events up to which ids are kept at hand; a fragment with more asks the disk.
+    pub const EVENTS_MAX: u64 = 2048;
+
+    /// Whether an id may have been seen; false is certain.
+    pub fn may_hold(&self, id_hash: &[u8; 16]) -> bool {
+        self.0.binary_search(&head(id_hash)).is_ok()
+    }
+
+    /// Adds an id.
+    pub fn insert(&mut self, id_hash: &[u8; 16]) {
+        let head = head(id_hash);
+        if let Err(gap) = self.0.binary_search(&head) {
+            self.0.insert(gap, head);
+        }
+    }
+
+    /// Heap bytes, about.
+    pub fn weight(&self) -> usize {
+        self.0.capacity() * size_of::<u64>()
+    }
+}
+
+impl FromIterator<[u8; 16]> for Seen {
+    fn from_iter<I: IntoIterator<Item = [u8; 16]>>(hashes: I) -> Self {
+        let mut heads: Vec<u64> = hashes.into_iter().map(|hash| head(&hash)).collect();
+        heads.sort_unstable();
+        heads.dedup();
+        Self(heads)
+    }
+}
+
+fn head(id_hash: &[u8; 16]) -> u64 {
+    id_hash.first_chunk().map_or(0, |head| u64::from_be_bytes(*head))
 }
 
 /// The names that plugins define, in their fixed order.

@@ -1,5 +1,7 @@
 //! What can go wrong when a plugin is loaded, and when it is called.
 
+use selvedge_core::stage::BadOutput;
+
 /// A component that cannot be loaded. The text names the plugin, what is wrong and the mend.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin {name}: {detail}")]
@@ -37,6 +39,12 @@ pub enum CallError {
     /// An earlier stage of the same request dropped the plugin's instance.
     #[error("was dropped by an earlier stage of this request")]
     Dropped,
+}
+
+impl From<BadOutput> for CallError {
+    fn from(BadOutput(detail): BadOutput) -> Self {
+        Self::BadOutput(detail)
+    }
 }
 
 impl CallError {

@@ -3,11 +3,11 @@
 //! An event is observed in an instance of its own, so what it contributes depends on nothing but the event and the
 //! configuration, whatever else came in the same batch; a re-fold gives the same. The stages of a request share one instance per plugin.
 
-use selvedge_core::aggregate::Contribution;
 use selvedge_core::columns::{Columns, Keys};
 use selvedge_core::decision::Judgement;
 use selvedge_core::event::{Event, Refusal};
 use selvedge_core::fragment::Effects;
+use selvedge_core::stage::{Contributions, Ranking, accept_scores};
 use selvedge_core::view::Subject;
 use wasmtime::Store;
 use wasmtime::component::Instance;
@@ -17,7 +17,7 @@ use crate::bindings::selvedge::plugin::types;
 use crate::component::{classify, new_store};
 use crate::engine::HostState;
 use crate::error::CallError;
-use crate::plugins::{CatalogReads, KeyUse, Plugin, PluginSet};
+use crate::plugins::{CatalogReads, Plugin, PluginSet};
 
 /// Fuel for observing an event, and more for each element of its lists.
 const OBSERVE_FUEL: u64 = 2_000_000;
@@ -27,10 +27,6 @@ const SCORE_FUEL: u64 = 5_000_000;
 /// Fuel for ranking, and more for each candidate.
 const RANK_FUEL: u64 = 2_000_000;
 const RANK_FUEL_PER_OFFER: u64 = 20_000;
-/// Contributions that an event may make, and more for each element of its lists.
-const CONTRIBUTIONS_MAX: usize = 256;
-const CONTRIBUTIONS_PER_ELEMENT_MAX: usize = 16;
-
 /// What happened when an event was observed, besides its effects: for metrics and the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Observed {
@@ -84,48 +80,10 @@ impl PluginSet {
         let contributed = guest.call(fuel, |store, instance| {
             indices.load(&mut *store, instance)?.call_observe(store, lowered(columns, &texts(columns)))
         })?;
-        let bound = CONTRIBUTIONS_MAX + CONTRIBUTIONS_PER_ELEMENT_MAX * elements;
-        check_contributions(plugin, contributed, keys, bound, effects)
+        let aggregates::Contributions { aggregates, values, keys: handles, skipped } = contributed;
+        let contributed = Contributions { aggregates, values, keys: handles, skipped };
+        Ok(contributed.accept(&plugin.destinations, plugin.skips().len(), keys, elements, effects)?)
     }
-}
-
-/// Checks what an event contributes and adds it to its effects. Nothing is added where anything is wrong.
-fn check_contributions(
-    plugin: &Plugin,
-    contributed: aggregates::Contributions,
-    keys: &Keys,
-    bound: usize,
-    effects: &mut Effects,
-) -> Result<Vec<usize>, CallError> {
-    let bad = |detail: String| Err(CallError::BadOutput(detail));
-    let aggregates::Contributions { aggregates, values, keys: handles, skipped } = contributed;
-    if aggregates.len() != values.len() || aggregates.len() != handles.len() {
-        return bad(format!("{} aggregates, {} values, {} keys", aggregates.len(), values.len(), handles.len()));
-    }
-    if aggregates.len() > bound {
-        return bad(format!("{} contributions of one event; at most {bound} fit it", aggregates.len()));
-    }
-    if let Some(unknown) = skipped.iter().find(|reason| **reason as usize >= plugin.skips().len()) {
-        return bad(format!("unknown skip {unknown}"));
-    }
-    let before = effects.contributions.len();
-    for ((aggregate, value), handle) in aggregates.into_iter().zip(values).zip(handles) {
-        let key = keys.get(handle);
-        let fault = match plugin.states.get(aggregate as usize) {
-            None => format!("unknown aggregate {aggregate}"),
-            Some((None, _)) => format!("aggregate {aggregate} is derived and takes no contributions"),
-            Some((_, KeyUse::Needed)) if key.is_none() => format!("aggregate {aggregate} needs a key"),
-            Some(_) if key.is_none() && handle != Keys::NONE => format!("unknown key {handle}"),
-            Some((Some(state), used)) => {
-                let key = key.filter(|_| *used != KeyUse::None).cloned().unwrap_or_default();
-                effects.contributions.push(Contribution { state: *state, key, value });
-                continue;
-            }
-        };
-        effects.contributions.truncate(before);
-        return bad(fault);
-    }
-    Ok(skipped.into_iter().map(|reason| reason as usize).collect())
 }
 
 /// A fresh store and instance of one plugin.
@@ -215,14 +173,7 @@ impl<'p> Invocation<'p> {
         let values = self.call(index, SCORE_FUEL, |store, instance| {
             indices.load(&mut *store, instance)?.call_score(store, lowered(&columns, &texts(&columns)))
         })?;
-        let declared = plugin.component.description.scores.len();
-        if values.len() != declared {
-            return Err(CallError::BadOutput(format!("{} scores; {declared} are declared", values.len())));
-        }
-        if values.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(CallError::BadOutput("a score is not a finite number".into()));
-        }
-        Ok(values)
+        Ok(accept_scores(values, plugin.component.description.scores.len())?)
     }
 
     /// Judges offers of a catalogue, by position, with one plugin: one judgement for each, in the given order.
@@ -246,7 +197,8 @@ impl<'p> Invocation<'p> {
             let guest = indices.load(&mut *store, instance)?;
             guest.call_rank(store, lowered(&visitor, &visitor_texts), lowered(&offers, &offer_texts))
         })?;
-        judgements(&ranking, candidates, plugin.reasons().len())
+        let offers::Ranking { priorities, eligible, reasons } = ranking;
+        Ok(Ranking { priorities, eligible, reasons }.accept(candidates, plugin.reasons().len())?)
     }
 
     fn call<T>(
@@ -272,29 +224,6 @@ impl<'p> Invocation<'p> {
         }
         outcome
     }
-}
-
-fn judgements(ranking: &offers::Ranking, candidates: &[usize], reasons: usize) -> Result<Vec<Judgement>, CallError> {
-    let offers::Ranking { priorities, eligible, reasons: given } = ranking;
-    let lengths = [priorities.len(), eligible.len(), given.len()];
-    if lengths != [candidates.len(); 3] {
-        return Err(CallError::BadOutput(format!(
-            "judgements of lengths {lengths:?} on {} candidates",
-            candidates.len()
-        )));
-    }
-    let judged =
-        candidates.iter().zip(priorities).zip(eligible).zip(given).map(|(((offer, priority), eligible), reason)| {
-            if !priority.is_finite() {
-                return Err(CallError::BadOutput("a priority is not a finite number".into()));
-            }
-            if *reason != Keys::NONE && *reason as usize >= reasons {
-                return Err(CallError::BadOutput(format!("unknown reason {reason}")));
-            }
-            let reason = (*reason != Keys::NONE).then_some(*reason);
-            Ok(Judgement { offer: *offer, priority: *priority, eligible: *eligible, reason })
-        });
-    judged.collect()
 }
 
 fn texts(columns: &Columns) -> Vec<&str> {

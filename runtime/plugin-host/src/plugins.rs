@@ -4,8 +4,9 @@ use selvedge_core::activation::ActivePlugin;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::description::unit;
-use selvedge_core::event::{Event, EventKind};
+use selvedge_core::event::Event;
 use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
+use selvedge_core::stage::{Destination, destinations};
 use selvedge_core::time::BusinessTime;
 use selvedge_core::view::{Schema, ScoreName};
 
@@ -17,20 +18,11 @@ use crate::error::LoadError;
 pub struct Plugin {
     pub(crate) component: Component,
     pub(crate) event_reads: EventReads,
-    /// For each declared aggregate: the position of its stored state (none: derived), and whether it takes a key.
-    pub(crate) states: Vec<(Option<u16>, KeyUse)>,
+    pub(crate) destinations: Vec<Destination>,
     pub(crate) score_reads: VisitorReads,
     /// The position of its first score in the schema.
     pub(crate) first_score: usize,
     pub(crate) visitor_reads: VisitorReads,
-}
-
-/// Whether an operator takes a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyUse {
-    Needed,
-    Optional,
-    None,
 }
 
 impl Plugin {
@@ -60,13 +52,8 @@ impl Plugin {
     }
 
     pub(crate) fn observes(&self, event: &Event) -> bool {
-        let name = match event.kind {
-            EventKind::Track => event.name.as_str(),
-            EventKind::Identify => "$identify",
-            EventKind::Page => "$page",
-            EventKind::Screen => "$screen",
-        };
-        self.component.observe.is_some() && self.component.description.observes.iter().any(|observed| observed == name)
+        self.component.observe.is_some()
+            && self.component.description.observes.iter().any(|observed| observed == event.observed_name())
     }
 }
 
@@ -89,21 +76,14 @@ impl PluginSet {
             return Err(fault(&twice[0], "is there twice; remove one of the two files"));
         }
         let mut schema = Schema { definitions: Definitions::new(time), scores: Vec::new() };
-        let mut states = Vec::with_capacity(components.len());
+        let mut all_destinations = Vec::with_capacity(components.len());
         let mut first_scores = Vec::with_capacity(components.len());
         for component in &components {
             let definitions =
                 component.description.definitions(&component.config).map_err(|error| fault(component, error))?;
             let stored =
                 schema.definitions.add(component.name(), &definitions).map_err(|error| fault(component, error))?;
-            let keys = definitions.iter().map(|definition| {
-                match (definition.operator.keyed(), definition.operator.placed()) {
-                    (true, _) => KeyUse::Needed,
-                    (false, true) => KeyUse::Optional,
-                    (false, false) => KeyUse::None,
-                }
-            });
-            states.push(stored.into_iter().zip(keys).collect::<Vec<_>>());
+            all_destinations.push(destinations(&definitions, stored));
             first_scores.push(schema.scores.len());
             for score in &component.description.scores {
                 let name = format!("{}.{}", component.name(), score.name);
@@ -111,7 +91,7 @@ impl PluginSet {
             }
         }
         let mut plugins = Vec::with_capacity(components.len());
-        for ((component, states), first_score) in components.into_iter().zip(states).zip(first_scores) {
+        for ((component, destinations), first_score) in components.into_iter().zip(all_destinations).zip(first_scores) {
             let Component { description, config, .. } = &component;
             let visitor =
                 |reads| VisitorReads::resolve(reads, &schema, config).map_err(|error| fault(&component, error));
@@ -119,7 +99,7 @@ impl PluginSet {
                 .map_err(|error| fault(&component, error))?;
             let (score_reads, visitor_reads) =
                 (visitor(&description.score_reads)?, visitor(&description.visitor_reads)?);
-            plugins.push(Plugin { event_reads, states, score_reads, first_score, visitor_reads, component });
+            plugins.push(Plugin { event_reads, destinations, score_reads, first_score, visitor_reads, component });
         }
         let score_order = score_order(&plugins)?;
         let scores_to_rank = plugins.iter().map(|plugin| scores_to_rank(&plugins, &score_order, plugin)).collect();

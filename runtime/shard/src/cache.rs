@@ -21,7 +21,8 @@ pub(crate) struct Cache(moka::sync::Cache<Identifier, Arc<View>>);
 impl Cache {
     pub(crate) fn new(bytes_max: u64) -> Self {
         let weigh = |identifier: &Identifier, view: &Arc<View>| {
-            let bytes = ENTRY_BYTES + identifier.as_str().len() + view.fragment.weight();
+            let seen = view.seen.as_ref().map_or(0, |seen| seen.weight());
+            let bytes = ENTRY_BYTES + identifier.as_str().len() + view.fragment.weight() + seen;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         Self(moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_idle(IDLE).build())
@@ -57,7 +58,7 @@ mod tests {
 
     fn view(revision: u64) -> Arc<View> {
         let identifier = Identifier::parse("user:1").expect("an identifier");
-        Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision })
+        Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision, seen: None })
     }
 
     #[test]
@@ -76,7 +77,12 @@ mod tests {
         let cache = Cache::new(10_000);
         for user in 0..1000 {
             let identifier = Identifier::parse(&format!("user:{user}")).expect("an identifier");
-            cache.publish(Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision: 1 }));
+            cache.publish(Arc::new(View {
+                identifier,
+                fragment: Arc::new(Fragment::default()),
+                revision: 1,
+                seen: None,
+            }));
         }
         cache.maintain();
         assert!(cache.usage().1 <= 10_000, "{:?}", cache.usage());

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::payload::{compress_into, expand as expand_payload};
-use selvedge_core::view::Cursor;
+use selvedge_core::view::{Cursor, Seen};
 use serde::{Deserialize, Serialize};
 
 use crate::ShardError;
@@ -145,6 +145,13 @@ impl Disk {
     pub(crate) fn seen(&self, identifier: &Identifier, id_hash: &[u8; 16]) -> Result<Option<u64>, ShardError> {
         let seq = self.tree(identifier.shard()).get(seen_key(identifier, id_hash))?;
         Ok(seq.and_then(|seq| seq.as_ref().try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// The ids of all its events.
+    pub(crate) fn all_seen(&self, identifier: &Identifier) -> Result<Seen, ShardError> {
+        let prefix = key(SEEN, identifier);
+        let ids = self.tree(identifier.shard()).scan_prefix(&prefix).keys();
+        ids.map(|id| id?[prefix.len()..].try_into().map_err(|_| ShardError::Corrupt(identifier.to_string()))).collect()
     }
 
     /// A fragment's history, in log order.

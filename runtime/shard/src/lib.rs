@@ -32,11 +32,11 @@ use selvedge_core::fragment::{Effects, EventRef, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::{Cursor, View};
+use selvedge_core::view::{Cursor, Seen, View};
 
 use crate::cache::Cache;
 use crate::disk::{Disk, FragmentWrite, HistoryEntry};
-use crate::pending::{Body, Pending, PendingChange};
+use crate::pending::{Body, Held, Pending, PendingChange, PendingFragment};
 use crate::record::{Record, StoredRecord};
 
 /// Bytes of changes that may be pending, over all shards, about.
@@ -218,8 +218,8 @@ impl Shards {
                 return Ok(view);
             }
             if let Some(pending) = state.pending.get(identifier) {
-                let fragment = Arc::clone(&pending.view);
-                return Ok(self.publish(&mut state, identifier, fragment));
+                let held = pending.held();
+                return Ok(self.publish(&mut state, identifier, held));
             }
             if state.loading.contains_key(identifier) {
                 cell.loaded.wait(&mut state);
@@ -236,9 +236,38 @@ impl Shards {
             cell.loaded.notify_all();
             let fragment = fragment?;
             if !changed {
-                return Ok(self.publish(&mut state, identifier, fragment));
+                let seen = (fragment.events == 0).then(Arc::default);
+                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }));
             }
         }
+    }
+
+    /// Brings everything into memory that admitting events of an identifier needs. May block on the disk.
+    pub fn prepare(&self, identifier: &Identifier) -> Result<(), ShardError> {
+        let cell = self.cell(identifier.shard());
+        let view = self.load(identifier)?;
+        if view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX {
+            return Ok(());
+        }
+        // Ids on disk are all there are only while nothing is pending; a change in between shows in the revision.
+        if cell.state.lock().pending.get(identifier).is_some() {
+            return Ok(());
+        }
+        let seen = {
+            let _rows = cell.rows.read();
+            Arc::new(self.disk.all_seen(identifier)?)
+        };
+        let mut state = cell.state.lock();
+        if self.cache.get(identifier).is_some_and(|held| held.revision == view.revision) {
+            self.publish(&mut state, identifier, Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) });
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::prepare`] has nothing to do: admitting an event of an identifier will not touch the disk, except for one lookup
+    /// where the fragment has too many events to keep their ids at hand.
+    pub fn prepared(&self, identifier: &Identifier) -> bool {
+        self.cache.get(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
     }
 
     /// The state of an identifier as of an instant: a fold of the events up to it, whatever came later.
@@ -286,7 +315,7 @@ impl Shards {
     ) -> Result<Vec<Verdict>, ShardError> {
         let cell = self.cell(shard);
         let mut state = cell.state.lock();
-        let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();
+        let mut bases: HashMap<Identifier, Held, FxBuildHasher> = HashMap::default();
         for prepared in &changes {
             if !bases.contains_key(&prepared.identifier) {
                 bases.insert(prepared.identifier.clone(), self.current(&state, &prepared.identifier)?);
@@ -306,8 +335,8 @@ impl Shards {
                 let Prepared { identifier, change } = prepared;
                 weight += change.weight();
                 // Every identifier has its base above.
-                let base = || bases.get(&identifier).cloned().unwrap_or_default();
-                state.pending.push(&identifier, change, base, definitions);
+                let held = || bases.get(&identifier).cloned().unwrap_or_default();
+                state.pending.push(&identifier, change, held, definitions);
                 touched.insert(identifier);
             }
         }
@@ -316,8 +345,8 @@ impl Shards {
             if let Some(changed) = state.loading.get_mut(&identifier) {
                 *changed = true;
             }
-            if let Some(fragment) = state.pending.get(&identifier).map(|pending| Arc::clone(&pending.view)) {
-                self.publish(&mut state, &identifier, fragment);
+            if let Some(held) = state.pending.get(&identifier).map(PendingFragment::held) {
+                self.publish(&mut state, &identifier, held);
             }
         }
         Ok(verdicts)
@@ -328,7 +357,7 @@ impl Shards {
         &self,
         state: &State,
         changes: &[Prepared],
-        bases: &HashMap<Identifier, Arc<Fragment>, FxBuildHasher>,
+        bases: &HashMap<Identifier, Held, FxBuildHasher>,
     ) -> Result<Vec<Verdict>, ShardError> {
         let mut fresh: HashSet<(&Identifier, [u8; 16]), FxBuildHasher> = HashSet::default();
         let mut verdicts = Vec::with_capacity(changes.len());
@@ -337,16 +366,21 @@ impl Shards {
                 verdicts.push(Verdict::Accepted);
                 continue;
             };
-            let newest = bases.get(identifier).and_then(|fragment| fragment.newest_event_at);
+            // Every identifier has its base.
+            let Some(Held { fragment, seen }) = bases.get(identifier) else { continue };
+            let on_disk = || match seen {
+                Some(seen) if !seen.may_hold(&event.id_hash) => Ok(false),
+                _ => self.disk.seen(identifier, &event.id_hash).map(|seq| seq.is_some()),
+            };
             let known = state.pending.holds(identifier, event.id_hash)
                 || fresh.contains(&(identifier, event.id_hash))
-                || self.disk.seen(identifier, &event.id_hash)?.is_some();
+                || on_disk()?;
             verdicts.push(if known {
                 Verdict::Duplicate
-            } else if newest.is_some_and(|newest| newest.0 - event.at.0 > RETENTION_MS) {
+            } else if fragment.newest_event_at.is_some_and(|newest| newest.0 - event.at.0 > RETENTION_MS) {
                 let detail = format!("{} is older than the 800 days of history that are kept", event.at);
                 Verdict::Refused(Refusal::new("too_old", "/timestamp", detail))
-            } else if bases.get(identifier).is_some_and(|fragment| too_many_traits(fragment, effects)) {
+            } else if too_many_traits(fragment, effects) {
                 let detail =
                     format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
                 Verdict::Refused(Refusal::new("too_many_traits", "/traits", detail))
@@ -458,28 +492,24 @@ impl Shards {
         &self.cells[usize::from(shard.0)]
     }
 
-    fn publish(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        identifier: &Identifier,
-        fragment: Arc<Fragment>,
-    ) -> Arc<View> {
+    fn publish(&self, state: &mut MutexGuard<'_, State>, identifier: &Identifier, held: Held) -> Arc<View> {
+        let Held { fragment, seen } = held;
         let revision = state.next_revision();
-        let view = Arc::new(View { identifier: identifier.clone(), fragment, revision });
+        let view = Arc::new(View { identifier: identifier.clone(), fragment, revision, seen });
         self.cache.publish(Arc::clone(&view));
         view
     }
 
     /// The newest state of a fragment, under its shard's lock.
-    fn current(&self, state: &State, identifier: &Identifier) -> Result<Arc<Fragment>, ShardError> {
+    fn current(&self, state: &State, identifier: &Identifier) -> Result<Held, ShardError> {
         if let Some(pending) = state.pending.get(identifier) {
-            return Ok(Arc::clone(&pending.view));
+            return Ok(pending.held());
         }
         if let Some(view) = self.cache.get(identifier) {
-            return Ok(Arc::clone(&view.fragment));
+            return Ok(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() });
         }
         // Seldom: it was evicted since it was loaded. A fragment that is being written is pending, so these rows are whole.
-        self.read_base(identifier).map(|(fragment, _)| fragment)
+        self.read_base(identifier).map(|(fragment, _)| Held { fragment, seen: None })
     }
 
     /// The base of a fragment on disk and the last change in it; folded again from its history where it was folded under another

@@ -11,6 +11,7 @@ use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::fragment::{Effects, EventRef, Fragment};
 use selvedge_core::identity::Identifier;
+use selvedge_core::view::Seen;
 
 /// A change on its way into the base.
 #[derive(Debug)]
@@ -54,11 +55,25 @@ impl PendingChange {
     }
 }
 
+/// A fragment as it stands, with the ids of its events where they are at hand.
+#[derive(Clone, Default)]
+pub(crate) struct Held {
+    pub(crate) fragment: Arc<Fragment>,
+    pub(crate) seen: Option<Arc<Seen>>,
+}
+
 /// A fragment with pending changes.
 pub(crate) struct PendingFragment {
     pub(crate) base: Arc<Fragment>,
     pub(crate) view: Arc<Fragment>,
+    pub(crate) seen: Option<Arc<Seen>>,
     pub(crate) changes: VecDeque<Arc<PendingChange>>,
+}
+
+impl PendingFragment {
+    pub(crate) fn held(&self) -> Held {
+        Held { fragment: Arc::clone(&self.view), seen: self.seen.clone() }
+    }
 }
 
 /// The pending changes of one shard.
@@ -79,21 +94,26 @@ impl Pending {
         self.ids.contains(&(identifier.clone(), id_hash))
     }
 
-    /// Adds a change on top of a fragment's view; `base` is the fragment as it stands where it has no pending changes yet.
+    /// Adds a change on top of a fragment's view; `held` is the fragment as it stands where it has no pending changes yet.
     pub(crate) fn push(
         &mut self,
         identifier: &Identifier,
         change: PendingChange,
-        base: impl FnOnce() -> Arc<Fragment>,
+        held: impl FnOnce() -> Held,
         definitions: &Definitions,
     ) {
         let change = Arc::new(change);
         let fragment = self.fragments.entry(identifier.clone()).or_insert_with(|| {
-            let base = base();
-            PendingFragment { view: Arc::clone(&base), base, changes: VecDeque::new() }
+            let Held { fragment: base, seen } = held();
+            PendingFragment { view: Arc::clone(&base), base, seen, changes: VecDeque::new() }
         });
         change.body.apply(Arc::make_mut(&mut fragment.view), definitions);
         if let Some(id_hash) = change.body.id_hash() {
+            match &mut fragment.seen {
+                Some(_) if fragment.view.events > Seen::EVENTS_MAX => fragment.seen = None,
+                Some(seen) => Arc::make_mut(seen).insert(&id_hash),
+                None => {}
+            }
             self.ids.insert((identifier.clone(), id_hash));
         }
         self.order.push_back((identifier.clone(), Arc::clone(&change)));

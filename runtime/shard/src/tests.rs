@@ -278,7 +278,7 @@ proptest! {
                     }
                 }
                 Step::Load(user) => {
-                    shards.load(&identifier(user)).expect("load");
+                    shards.prepare(&identifier(user)).expect("prepare");
                 }
             }
             for user in 0_u8..4 {

@@ -2,12 +2,14 @@
 
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::operator::{Definition, DefinitionError, Operator};
 use super::state::{Contribution, Merge, State, When};
 use super::window::Window;
 use crate::time::{BusinessTime, DAY_MS, Moment};
-use crate::value::{Kind, Timestamp, divide_half_even};
+use crate::value::{DecimalText, Kind, Timestamp, divide_half_even};
 
 /// What a reading says.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,43 @@ pub enum Value {
     Decimals(Vec<(CompactString, i64)>),
     /// Keys with floating-point weights, heaviest first.
     Numbers(Vec<(CompactString, f64)>),
+}
+
+#[derive(Serialize)]
+struct Weighted<'a, W> {
+    key: &'a str,
+    weight: W,
+}
+
+/// As JSON: numbers with exactly their digits, instants as RFC 3339, keys with weights as a list of objects.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn list<'a, S: Serializer, W: Copy, T: Serialize>(
+            serializer: S,
+            weights: &'a [(CompactString, W)],
+            form: impl Fn(W) -> T,
+        ) -> Result<S::Ok, S::Error> {
+            serializer
+                .collect_seq(weights.iter().map(|(key, weight)| Weighted { key: key.as_str(), weight: form(*weight) }))
+        }
+        match self {
+            Self::Absent => serializer.serialize_none(),
+            Self::Integer(value) => number(value.to_string()).serialize(serializer),
+            Self::Decimal(value) => number(DecimalText(*value).to_string()).serialize(serializer),
+            Self::Instant(at) => serializer.collect_str(at),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Integers(weights) => list(serializer, weights, |weight| weight),
+            Self::Decimals(weights) => {
+                list(serializer, weights, |weight| number(DecimalText(i128::from(weight)).to_string()))
+            }
+            Self::Numbers(weights) => list(serializer, weights, |weight| weight),
+        }
+    }
+}
+
+/// A JSON number with exactly these digits.
+fn number(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// The weight of one key.

@@ -225,7 +225,7 @@ impl Batch {
 
     /// Whether admission will find everything in memory, so that it may be done where the request arrived.
     pub fn in_memory(&self, edge: &Edge) -> bool {
-        self.shards.values().flatten().all(|(_, prepared)| edge.shards.cached(prepared.identifier()).is_some())
+        self.shards.values().flatten().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
     }
 
     /// Puts what counts into views and log. May block on the disk.
@@ -241,7 +241,7 @@ impl Batch {
         for (shard, changes) in self.shards {
             let (positions, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
             for change in &prepared {
-                edge.shards.load(change.identifier())?;
+                edge.shards.prepare(change.identifier())?;
             }
             for (index, verdict) in
                 positions.into_iter().zip(edge.shards.admit(shard, prepared, &LogOutbox(&edge.log))?)

@@ -10,7 +10,7 @@ use selvedge_core::aggregate::Value;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::fragment::{Fragment, OfferHistory, Trait};
 use selvedge_core::identity::Identifier;
-use selvedge_core::value::{DecimalText, Timestamp};
+use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Subject};
 use selvedge_plugin_host::Invocation;
 use serde::ser::SerializeMap;
@@ -54,7 +54,7 @@ struct TraitAnswer {
 
 #[derive(Serialize)]
 struct AggregateAnswer {
-    value: JsonValue,
+    value: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
     exact: bool,
@@ -93,42 +93,6 @@ impl<T: Serialize> Serialize for Ordered<T> {
         }
         map.end()
     }
-}
-
-/// An aggregate's value as JSON: decimals as exact numbers, instants as RFC 3339, keys with weights as a list.
-struct JsonValue(Value);
-
-#[derive(Serialize)]
-struct Weighted<'a, W> {
-    key: &'a str,
-    weight: W,
-}
-
-impl Serialize for JsonValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Value::Absent => serializer.serialize_none(),
-            Value::Integer(value) => number(value.to_string()).serialize(serializer),
-            Value::Decimal(value) => number(DecimalText(*value).to_string()).serialize(serializer),
-            Value::Instant(at) => serializer.collect_str(at),
-            Value::Text(text) => serializer.serialize_str(text),
-            Value::Integers(weights) => {
-                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight }))
-            }
-            Value::Decimals(weights) => {
-                let text = |weight: &i64| number(DecimalText(i128::from(*weight)).to_string());
-                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight: text(weight) }))
-            }
-            Value::Numbers(weights) => {
-                serializer.collect_seq(weights.iter().map(|(key, weight)| Weighted { key, weight }))
-            }
-        }
-    }
-}
-
-/// A JSON number with exactly these digits.
-fn number(text: String) -> Box<RawValue> {
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// `GET /v1/profiles/{namespace}:{id}`.
@@ -174,7 +138,7 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
         pipeline::note_failure(edge, plugin, "score", &error)
     });
     let aggregates = subject.aggregates(&schema.definitions).map(|(reading, value, exact)| {
-        (reading.name.clone(), AggregateAnswer { value: JsonValue(value), unit: reading.unit.clone(), exact })
+        (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
     });
     let scores = schema.scores.iter().zip(scores);
     let cursor = edge.shards.cursor(identifier.shard());
