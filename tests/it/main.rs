@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test's panic is its answer
 
+mod api;
 mod cdnow;
+mod clients;
+mod crash;
+mod faults;
+mod import;
 mod retail;

@@ -34,12 +34,17 @@ pub fn binary() -> PathBuf {
 pub struct TestEdgeBuilder {
     arguments: Vec<String>,
     plugins: Option<PathBuf>,
+    admin: &'static str,
 }
 
 impl Default for TestEdgeBuilder {
     fn default() -> Self {
         let catalog = root().join("plugins/retail/catalog.toml");
-        Self { arguments: vec!["--catalog".into(), catalog.display().to_string()], plugins: Some(plugins()) }
+        Self {
+            arguments: vec!["--catalog".into(), catalog.display().to_string()],
+            plugins: Some(plugins()),
+            admin: "127.0.0.1:0",
+        }
     }
 }
 
@@ -53,6 +58,12 @@ impl TestEdgeBuilder {
     /// Takes plugins from another folder.
     pub fn plugins(mut self, folder: &Path) -> Self {
         self.plugins = Some(folder.to_owned());
+        self
+    }
+
+    /// Takes another address for the admin listener.
+    pub fn admin(mut self, address: &'static str) -> Self {
+        self.admin = address;
         self
     }
 
@@ -102,7 +113,7 @@ impl TestEdgeBuilder {
     fn command(&self, data: &Path) -> Command {
         let mut command = Command::new(binary());
         command.arg("run").arg("--data").arg(data);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", self.admin]);
         command.args(["--publishable-key", PUBLISHABLE, "--write-key", WRITE, "--secret-key", SECRET]);
         if let Some(folder) = &self.plugins {
             command.arg("--plugins").arg(folder);

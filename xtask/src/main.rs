@@ -1,9 +1,13 @@
 //! `cargo xtask`: the project's chores, each one command. What CI runs is `cargo xtask test`.
 
+mod bench;
+mod demo;
 mod plugins;
 mod shell;
+mod test;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 use crate::plugins::Toolchain;
@@ -18,16 +22,32 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build and start the demo: an edge with the sample plugins, simulated visitors, and a small storefront.
+    Demo(demo::DemoArguments),
+    /// Run everything that CI runs: format, lints, guest builds, all tests. Installs what they need.
+    Test(test::TestArguments),
     /// Compile every plugin under plugins/ to a component in target/plugins/NAME.wasm, its configuration NAME.toml beside it.
     Plugins {
-        /// How to compile for wasm32-unknown-unknown: with the rustup target, with Debian's rustc-web, or with the first that works.
+        /// How to compile for wasm32-unknown-unknown.
         #[arg(long, value_enum, default_value_t)]
         toolchain: Toolchain,
     },
+    /// Measure: what a plugin's call costs, and decisions over imported profiles.
+    Bench(bench::BenchArguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().chore {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Demo(arguments) => demo::demo(&arguments),
+        Chore::Test(arguments) => test::test(&arguments),
         Chore::Plugins { toolchain } => plugins::build(toolchain).map(|_| ()),
+        Chore::Bench(arguments) => bench::bench(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

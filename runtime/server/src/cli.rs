@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -29,7 +31,8 @@ pub fn run() -> Result<()> {
     let command = Arguments::parse().command;
     // Standard output is for answers; the log goes to standard error.
     let filter = EnvFilter::try_from_env("SELVEDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     match command {
         Command::Run(arguments) => app::run(arguments.settle()?),
         Command::Import(arguments) => import::run(*arguments),

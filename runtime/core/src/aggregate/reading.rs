@@ -41,9 +41,9 @@ struct Weighted<'a, W> {
 /// As JSON: numbers with exactly their digits, instants as RFC 3339, keys with weights as a list of objects.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fn list<'a, S: Serializer, W: Copy, T: Serialize>(
+        fn list<S: Serializer, W: Copy, T: Serialize>(
             serializer: S,
-            weights: &'a [(CompactString, W)],
+            weights: &[(CompactString, W)],
             form: impl Fn(W) -> T,
         ) -> Result<S::Ok, S::Error> {
             serializer

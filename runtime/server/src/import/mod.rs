@@ -42,6 +42,9 @@ pub struct ImportArguments {
     /// Calls under way at once.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     concurrency: u8,
+    /// Seconds for which a call is tried again before the import stops.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
     /// Where to remember how far it got, so that an import that was cut off goes on where it stopped
     /// [default: ./.selvedge-import-HASH.json, removed at the end].
     #[arg(long, value_name = "FILE")]
@@ -62,7 +65,7 @@ pub fn run(arguments: ImportArguments) -> Result<()> {
     let started = Instant::now();
     let text = std::fs::read_to_string(&arguments.map).with_context(|| format!("read {}", arguments.map.display()))?;
     let map = Map::parse(&text).with_context(|| format!("map {}", arguments.map.display()))?;
-    let target = Target::new(&arguments.to, &arguments.key)?;
+    let target = Target::new(&arguments.to, &arguments.key, Duration::from_secs(arguments.patience))?;
     let log = target.log_id()?;
     let mut resume = Resume::open(&arguments, &text, &log)?;
     let mut report = Report::new(arguments.refused.as_deref())?;

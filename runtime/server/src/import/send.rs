@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -18,8 +18,6 @@ use super::resume::Resume;
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// Events of a batch, as in Segment's API.
 const BATCH_EVENTS_MAX: usize = 2_500;
-/// Times that a call is tried before the import stops.
-const ATTEMPTS_MAX: u32 = 8;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where events go.
@@ -28,6 +26,7 @@ pub struct Target {
     agent: Agent,
     url: String,
     key: String,
+    patience: Duration,
 }
 
 #[derive(Deserialize)]
@@ -58,12 +57,12 @@ struct ProblemDocument {
 }
 
 impl Target {
-    pub fn new(url: &str, key: &str) -> Result<Self> {
+    pub fn new(url: &str, key: &str, patience: Duration) -> Result<Self> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             bail!("--to {url:?} is not a URL such as http://127.0.0.1:8080");
         }
         let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-        Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), key: key.to_owned() })
+        Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), key: key.to_owned(), patience })
     }
 
     /// The name of the target's log: another one knows nothing of an earlier import.
@@ -77,9 +76,9 @@ impl Target {
     }
 
     fn post(&self, body: &[u8]) -> Result<Answer> {
-        let mut attempt = 0;
+        let started = Instant::now();
         loop {
-            attempt += 1;
+            let tired = started.elapsed() >= self.patience;
             let sent = self
                 .agent
                 .post(format!("{}/v1/batch?ack=durable", self.url))
@@ -97,17 +96,17 @@ impl Target {
                     }
                     let problem = serde_json::from_str(&text)
                         .unwrap_or_else(|_| ProblemDocument { code: status.to_string(), detail: text });
-                    if !matches!(status, 429 | 503) || attempt >= ATTEMPTS_MAX {
+                    if !matches!(status, 429 | 503) || tired {
                         bail!("{} answered {status} {}: {}", self.url, problem.code, problem.detail);
                     }
                     retry_after.unwrap_or(1)
                 }
-                Err(error) if attempt >= ATTEMPTS_MAX => {
+                Err(error) if tired => {
                     return Err(error).with_context(|| format!("reach {}", self.url));
                 }
-                Err(_) => u64::from(attempt),
+                Err(_) => 1,
             };
-            std::thread::sleep(Duration::from_secs(wait_s.clamp(1, 30)));
+            std::thread::sleep(Duration::from_secs(wait_s.clamp(1, 10)));
         }
     }
 }

@@ -29,9 +29,12 @@ pub enum Fault {
     /// Recurses without end.
     #[choice("recurse")]
     Recurse,
-    /// Answers ten million judgements.
+    /// Answers ten million judgements, for which it has no memory.
     #[choice("flood")]
     Flood,
+    /// Answers as many judgements as it has memory and fuel for.
+    #[choice("many")]
+    Many,
     /// Answers a number that is none.
     #[choice("nan")]
     Nan,
@@ -113,6 +116,7 @@ impl Rank for Faulty {
         commit(visitor.fault)?;
         let count = match visitor.fault {
             Some(Fault::Flood) => 10_000_000,
+            Some(Fault::Many) => 10_000,
             Some(Fault::Short) => offers.len().saturating_sub(1),
             _ => offers.len(),
         };
@@ -136,7 +140,7 @@ fn commit(fault: Option<Fault>) -> Result<(), Stop> {
         Some(Fault::Allocate) => {
             let mut held = Vec::new();
             loop {
-                held.push(std::hint::black_box(vec![1_u8; 64 * 1024]));
+                held.push(std::hint::black_box(Vec::<u8>::with_capacity(64 * 1024)));
             }
         }
         Some(Fault::Recurse) => {

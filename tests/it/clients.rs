@@ -1,0 +1,110 @@
+//! Real clients: Segment's SDKs as they are published, and the demo's page in Chromium.
+//!
+//! `cargo xtask test` installs what they need; without it these tests say what is missing.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use selvedge_tests::edge::{PUBLISHABLE, SECRET, WRITE};
+use selvedge_tests::{TestEdge, TestEdgeBuilder, root};
+use serde_json::{Value, json};
+
+fn clients() -> PathBuf {
+    let folder = root().join("tests/clients");
+    assert!(folder.join("node_modules").exists(), "the clients are not installed; run `cargo xtask test --prepare`");
+    folder
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn segments_node_sdk_works_unchanged() {
+    let edge = TestEdge::start();
+    run(Command::new("node").current_dir(clients()).args(["segment-node.mjs", &edge.public, WRITE, "nora"]));
+    let profile = edge.profile("user:nora", None);
+    assert_eq!(profile["traits"]["tier"]["value"], "gold");
+    assert_eq!(profile["aggregates"]["retail.revenue"]["value"], 15.3);
+    assert_eq!(edge.metric("selvedge_events_total{outcome=\"accepted\"}"), Some(4.0));
+}
+
+#[test]
+fn segments_python_sdk_works_unchanged() {
+    let edge = TestEdge::start();
+    let python = root().join("target/clients-python/bin/python");
+    run(Command::new(python).current_dir(clients()).args(["segment_python.py", &edge.public, WRITE, "petra"]));
+    let profile = edge.profile("user:petra", None);
+    assert_eq!(profile["traits"]["tier"]["value"], "silver");
+    assert_eq!(profile["aggregates"]["retail.revenue"]["value"], 25.5);
+    assert_eq!(profile["aggregates"]["retail.category_affinity"]["value"][0]["key"], "garden");
+}
+
+/// Ends with the test.
+struct Storefront(Child);
+
+impl Drop for Storefront {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_demos_page_shows_other_offers_after_a_purchase() {
+    let listen = "127.0.0.1:0"
+        .parse::<std::net::SocketAddr>()
+        .and_then(|address| Ok(std::net::TcpListener::bind(address).unwrap().local_addr().unwrap()))
+        .unwrap();
+    let origin = format!("http://{listen}");
+    let edge = TestEdgeBuilder::default().arguments(&["--cors-origin", &origin]).start();
+    let mut storefront = Command::new(root().join("target/release/examples/storefront"))
+        .args([
+            "--edge",
+            &edge.public,
+            "--listen",
+            &listen.to_string(),
+            "--publishable-key",
+            PUBLISHABLE,
+            "--write-key",
+            WRITE,
+            "--secret-key",
+            SECRET,
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Storefront)
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(storefront.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).unwrap();
+    let screenshots = root().join("target/screenshots");
+    std::fs::create_dir_all(&screenshots).unwrap();
+    let page = ready["storefront"].as_str().unwrap();
+    let seen = run(Command::new("node").current_dir(clients()).arg("storefront.mjs").arg(page).arg(&screenshots));
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+
+    assert_eq!(seen["errors"], json!([]));
+    let hero = |step: &str| seen["offers"][step]["hero"].as_str().unwrap().to_owned();
+    assert_eq!(hero("first"), "regency-cakestand", "by value, for a stranger");
+    assert_eq!(hero("browsed"), "wooden-train", "by interest in toys");
+    assert_eq!(hero("bought"), "kite", "the train is bought, the interest is not gone");
+    assert!(!seen["offers"]["bought"]["grid"].as_array().unwrap().contains(&json!("wooden-train")));
+    assert_eq!(hero("returned"), "wooden-train");
+    assert_eq!(hero("simulated"), "herb-planter", "Ben gardens, and has his watering can");
+    let text = |step: &str, part: &str| seen[step][part].as_str().unwrap().to_owned();
+    assert!(
+        text("bought", "aggregates").contains("19.95") && text("bought", "aggregates").contains("affinity to toys")
+    );
+    assert!(text("bought", "scores").contains("p alive"));
+    assert!(text("browsed", "why").contains("category-affinity"));
+    assert_eq!(seen["secret"], false, "the secret key never reaches the browser");
+}
