@@ -60,10 +60,8 @@ impl Drop for Storefront {
 
 #[test]
 fn the_demos_page_shows_other_offers_after_a_purchase() {
-    let listen = "127.0.0.1:0"
-        .parse::<std::net::SocketAddr>()
-        .and_then(|address| Ok(std::net::TcpListener::bind(address).unwrap().local_addr().unwrap()))
-        .unwrap();
+    // The page's origin must be known before the edge starts.
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let origin = format!("http://{listen}");
     let edge = TestEdgeBuilder::default().arguments(&["--cors-origin", &origin]).start();
     let mut storefront = Command::new(root().join("target/release/examples/storefront"))

@@ -38,7 +38,7 @@ pub fn build(toolchain: Toolchain) -> Result<PathBuf> {
     });
     let mut cargo = cargo(toolchain)?;
     // The plugins' own .cargo/config.toml sets the guest's stack; cargo finds it from the folder it runs in.
-    cargo.args(["build", "--release", "--locked", "--workspace", "--target", TARGET]).arg("--target-dir").arg(&target);
+    cargo.args(["build", "--release", "--workspace", "--target", TARGET]).arg("--target-dir").arg(&target);
     run(cargo.current_dir(root.join("plugins")))?;
     let built = target.join(TARGET).join("release");
     let plugins = encode(&root.join("plugins"), &built, &root.join("target/plugins"))?;

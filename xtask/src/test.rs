@@ -36,14 +36,14 @@ pub fn test(arguments: &TestArguments) -> Result<()> {
     step("format");
     cargo(&root, &["fmt", "--all", "--check"])?;
     cargo(&plugins, &["fmt", "--all", "--check"])?;
-    step("guests");
-    plugins::build(Toolchain::Auto)?;
     step("lints");
-    cargo(&root, &["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(
         &plugins,
         &["clippy", "--locked", "--workspace", "--all-targets", "--target-dir", &native, "--", "-D", "warnings"],
     )?;
+    cargo(&root, &["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("guests");
+    plugins::build(Toolchain::Auto)?;
     step("build");
     cargo(&root, &["build", "--release", "--locked", "--workspace", "--all-targets"])?;
     step("tests of the guests, natively");

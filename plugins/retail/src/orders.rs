@@ -129,10 +129,10 @@ impl Observe for Retail {
 
     fn observe(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
         let Some(name) = event.name else { return Ok(()) };
-        if let (Some(own), Some(currency)) = (event.own_currency, event.currency) {
-            if own != currency {
-                return Err(Stop::Skip(Skip::OtherCurrency));
-            }
+        if let (Some(own), Some(currency)) = (event.own_currency, event.currency)
+            && own != currency
+        {
+            return Err(Stop::Skip(Skip::OtherCurrency));
         }
         match name {
             EventName::ProductViewed => interest(totals, event.category, VIEW),

@@ -20,9 +20,7 @@ fn every_case_holds() {
 #[test]
 fn an_event_in_another_currency_is_passed_over_and_said() {
     let mut visitor = Visitor::<Retail>::new("currency = \"GBP\"");
-    let order = |currency: &str| {
-        json!({"type": "track", "event": "Order Completed", "properties": {"total": 1, "currency": currency}})
-    };
+    let order = |currency: &str| json!({"type": "track", "event": "Order Completed", "properties": {"total": 1, "currency": currency}});
     assert_eq!(visitor.observe(order("JPY")), Observed::Skipped("other-currency".into()));
     assert!(matches!(visitor.observe(order("GBP")), Observed::Contributed(_)));
 }
@@ -30,9 +28,7 @@ fn an_event_in_another_currency_is_passed_over_and_said() {
 #[test]
 fn money_that_is_none_is_refused_where_it_stands() {
     let mut visitor = Visitor::<Retail>::new("");
-    let order = |price: serde_json::Value| {
-        json!({"type": "track", "event": "Order Completed", "properties": {"products": [{"price": 1}, {"price": price}]}})
-    };
+    let order = |price: serde_json::Value| json!({"type": "track", "event": "Order Completed", "properties": {"products": [{"price": 1}, {"price": price}]}});
     assert_eq!(visitor.observe(order(json!("free"))), Observed::Refused("/properties/products/1/price".into()));
     assert_eq!(visitor.observe(order(json!(1e13))), Observed::Refused("/properties/products/1/price".into()));
     let failed = visitor.observe(json!({"type": "track", "event": "Order Completed", "properties": {
