@@ -19,7 +19,10 @@ pub const PERSONAS: [Persona; 3] = [
 /// Others, whom nobody looks at; they make the numbers of the operator move.
 const OTHERS: u64 = 200;
 
-const CATEGORIES: [(&str, &[(&str, &str, f64)]); 4] = [
+/// A product of the simulated shop: its identifier, name and price.
+type Product = (&'static str, &'static str, f64);
+
+const CATEGORIES: [(&str, &[Product]); 4] = [
     ("kitchen", &[("K-100", "Enamel kettle", 24.5), ("K-110", "Linen apron", 18.0), ("K-120", "Cake tins", 9.95)]),
     (
         "garden",
