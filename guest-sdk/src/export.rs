@@ -2,7 +2,7 @@
 
 /// Exports a type as a plugin, with the stages that it serves.
 ///
-/// ```ignore
+/// ```text
 /// selvedge_guest::export!(Retail: observe, score, rank);
 /// ```
 ///
@@ -63,6 +63,13 @@ macro_rules! __stage {
             $crate::stages::rank::<Self>(visitor, offers)
         }
     };
+    ($unknown:ident) => {
+        ::core::compile_error!(::core::concat!(
+            "`",
+            ::core::stringify!($unknown),
+            "` is no stage of a plugin; name some of observe, score and rank"
+        ));
+    };
 }
 
 /// The export of a stage.
@@ -100,4 +107,6 @@ macro_rules! __export {
         }
         $crate::bindings::offering::export_offering!($exported with_types_in $crate::bindings::offering);
     };
+    // Reported by the stage.
+    ($unknown:ident $plugin:ty, $exported:ident) => {};
 }

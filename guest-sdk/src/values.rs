@@ -55,8 +55,9 @@ pub struct Key(pub(crate) u32);
 
 /// An enum whose variants stand for texts; derive it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be read as one of several texts",
-    note = "derive it: `#[derive(Choice)] enum … {{ #[choice(\"Product Viewed\")] ProductViewed, … }}`"
+    message = "`{Self}` is not a type that a plugin can use here",
+    note = "values are f64, i64, Decimal, Instant, Day, bool, Key, String, or an enum of texts",
+    note = "for an enum of texts derive Choice: `#[derive(Choice)] enum … {{ #[choice(\"Product Viewed\")] ProductViewed, … }}`"
 )]
 pub trait Choice: Sized + Copy + 'static {
     /// The texts, in the order of the variants.

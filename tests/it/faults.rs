@@ -64,8 +64,22 @@ fn a_plugin_that_fails_in_a_request_costs_the_visitor_nothing_but_the_fallback()
 #[test]
 fn a_plugin_that_fails_to_score_leaves_its_scores_absent() {
     let (edge, _folder) = faulty();
-    edge.batch(&[json!({"type": "page", "userId": "ada"})]);
-    assert_eq!(edge.profile("user:ada", None)["scores"]["faulty.one"]["value"], 1.0);
+    let faults = [
+        ("reject", "rejected"),
+        ("fail", "failed"),
+        ("panic", "trapped"),
+        ("loop", "out_of_fuel"),
+        ("allocate", "out_of_memory"),
+        ("nan", "bad_output"),
+    ];
+    let identify = |fault: &str| json!({"type": "identify", "userId": fault, "traits": {"fault": fault}});
+    edge.batch(&[vec![identify("none")], faults.iter().map(|(fault, _)| identify(fault)).collect()].concat());
+    let scored = |user: &str| edge.profile(&format!("user:{user}"), None)["scores"]["faulty.one"]["value"].clone();
+    assert_eq!(scored("none"), 1.0);
+    for (fault, kind) in faults {
+        assert_eq!(scored(fault), Value::Null, "{fault}");
+        assert_eq!(failures(&edge, "score", kind), Some(1.0), "{fault} is {kind}");
+    }
 }
 
 #[test]

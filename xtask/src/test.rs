@@ -49,7 +49,7 @@ pub fn test(arguments: &TestArguments) -> Result<()> {
     step("tests of the guests, natively");
     cargo(&plugins, &["test", "--locked", "--workspace", "--target-dir", &native])?;
     step("tests of the host");
-    cargo(&root, &["test", "--release", "--locked", "--workspace"])?;
+    cargo(&root, &["test", "--release", "--locked", "--workspace", "--no-fail-fast"])?;
     step("documentation");
     let mut doc = Command::new("cargo");
     doc.args(["doc", "--release", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");

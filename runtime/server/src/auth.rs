@@ -216,7 +216,12 @@ mod tests {
         let second = Keys::open(folder.path(), given).expect("keys");
         assert_eq!((first.publishable.as_str(), second.secret.as_str()), (second.publishable.as_str(), "sk_given_1"));
         let shared = GivenKeys { secret: Some(first.write.clone()), ..GivenKeys::default() };
-        assert!(Keys::open(folder.path(), shared).expect_err("shared").to_string().contains("also the write key"));
+        assert!(
+            Keys::open(folder.path(), shared)
+                .expect_err("shared")
+                .to_string()
+                .contains("the write key is also the secret key")
+        );
         let short = GivenKeys { secret: Some("sk".into()), ..GivenKeys::default() };
         assert!(Keys::open(folder.path(), short).is_err());
     }

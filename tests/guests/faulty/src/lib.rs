@@ -53,13 +53,18 @@ pub struct Asked {
     fault: Option<Fault>,
 }
 
-/// What is read of a visitor.
+/// What is read to score a visitor.
+#[derive(Reads)]
+pub struct Profile {
+    #[read("trait:fault")]
+    fault: Option<Fault>,
+}
+
+/// What is read to rank offers for a visitor.
 #[derive(Reads)]
 pub struct Visitor {
     #[read("ctx:fault")]
     fault: Option<Fault>,
-    #[read("ctx:fault_score")]
-    score_fault: Option<Fault>,
 }
 
 /// What is read of an offer.
@@ -98,12 +103,12 @@ impl Observe for Faulty {
 }
 
 impl Score for Faulty {
-    type Visitor = Visitor;
+    type Visitor = Profile;
     type Scores = Scored;
 
-    fn score(visitor: &Visitor) -> Result<Scored, Stop> {
-        commit(visitor.score_fault)?;
-        Ok(Scored { one: Some(if visitor.score_fault == Some(Fault::Nan) { f64::NAN } else { 1.0 }) })
+    fn score(profile: &Profile) -> Result<Scored, Stop> {
+        commit(profile.fault)?;
+        Ok(Scored { one: Some(if profile.fault == Some(Fault::Nan) { f64::NAN } else { 1.0 }) })
     }
 }
 

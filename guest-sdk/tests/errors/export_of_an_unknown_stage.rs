@@ -1,0 +1,5 @@
+struct Views;
+
+selvedge_guest::export!(Views: trigger);
+
+fn main() {}
