@@ -46,7 +46,7 @@ pub struct RunArguments {
     /// The key for trusted systems [default: generated, and kept in the data directory].
     #[arg(long, env = "SELVEDGE_SECRET_KEY", value_name = "KEY", hide_env_values = true)]
     secret_key: Option<String>,
-    /// An origin whose pages may call, such as https://shop.example; repeatable [default: none].
+    /// An origin whose pages may call, such as `https://shop.example`; repeatable [default: none].
     #[arg(long = "cors-origin", env = "SELVEDGE_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<String>,
     /// Memory for profiles that are kept at hand, in MiB [default: 64].
