@@ -1,7 +1,7 @@
 //! The compressed form of an event's payload in the log, and of packed blocks of a profile's history.
 //!
 //! zstd with a fixed dictionary of the words that e-commerce events are made of, so that a single small event compresses too. The
-//! dictionary is part of the format: it may never change; another one would be another [`Form`].
+//! dictionary is part of the format: it may never change; another one would be another `Form`.
 
 use std::cell::RefCell;
 
