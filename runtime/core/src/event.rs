@@ -32,6 +32,15 @@ impl Refusal {
     }
 }
 
+/// The beginning of a text that somebody sent, in quotes: enough to recognise it by, never enough to fill a log.
+pub fn quoted(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
@@ -157,8 +166,26 @@ impl Event {
                 format!("is {} bytes; an event may have {}", text.len(), limits::EVENT_BYTES_MAX),
             ));
         }
-        let wire: Wire<'_> = serde_json::from_str(text)
-            .map_err(|error| Refusal::new("malformed_event", "", format!("is not an event object: {error}")))?;
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| {
+            // The error may repeat what was sent.
+            let (line, column) = (error.line(), error.column());
+            let detail =
+                format!("is not an event object, from line {line} column {column} of it on; send a JSON object");
+            Refusal::new("malformed_event", "", detail)
+        })?;
+        let inherited =
+            if wire.context.is_none() { receipt.context.map_or(0, |context| context.get().len()) } else { 0 };
+        if text.len() + inherited > limits::EVENT_BYTES_MAX {
+            return Err(Refusal::new(
+                "event_too_large",
+                "/context",
+                format!(
+                    "has {} bytes with the call's context; an event may have {}",
+                    text.len() + inherited,
+                    limits::EVENT_BYTES_MAX
+                ),
+            ));
+        }
         let kind = receipt.kind.map_or_else(|| wire.kind(), Ok)?;
         let name = wire.name_of(kind)?;
         let message_id = wire.message_id(fresh_id)?;
@@ -258,7 +285,7 @@ impl<'a> Wire<'a> {
             Refusal::new(
                 "type_unsupported",
                 "/type",
-                format!("{name:?} is not supported here; send track, identify, page or screen"),
+                format!("{} is not supported here; send track, identify, page or screen", quoted(&name)),
             )
         })
     }
@@ -348,7 +375,7 @@ fn instant(raw: &RawValue, pointer: &'static str) -> Result<Option<Timestamp>, R
     let Some(text) = text_field(Some(raw), pointer)? else { return Ok(None) };
     Timestamp::parse(&text)
         .map(Some)
-        .map_err(|error| Refusal::new("timestamp_invalid", pointer, format!("{text:?} is {error}")))
+        .map_err(|error| Refusal::new("timestamp_invalid", pointer, format!("{} is {error}", quoted(&text))))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::aggregate::{Contribution, Definitions, State};
+use crate::activation::RETENTION_MS;
+use crate::aggregate::{Contribution, Definitions, State, heap_bytes};
 use crate::change::DecidedOffer;
 use crate::event::{Event, EventKind, Refusal, text_of};
 use crate::limits;
@@ -144,8 +145,7 @@ impl Effects {
         if feedback.is_none() && !event.payload.contains("\"traits\"") {
             return Ok(effects);
         }
-        let reads: HostReads<'_> = serde_json::from_str(&event.payload)
-            .map_err(|error| Refusal::new("wrong_type", "/context", format!("traits must be an object: {error}")))?;
+        let reads: HostReads<'_> = serde_json::from_str(&event.payload).map_err(|_| not_an_object(&event.payload))?;
         if let Some(feedback) = feedback {
             let offer = reads.properties.and_then(|properties| properties.offer_id).and_then(text_of);
             let offer = offer.filter(|id| !id.is_empty() && id.len() <= limits::KEY_BYTES_MAX).ok_or_else(|| {
@@ -177,6 +177,18 @@ impl Effects {
         effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
         Ok(effects)
     }
+}
+
+/// Which of the traits of a payload is not an object.
+fn not_an_object(payload: &str) -> Refusal {
+    #[derive(Deserialize)]
+    struct Own<'a> {
+        #[serde(borrow, default)]
+        #[allow(dead_code)] // that it can be read is all
+        traits: Option<Entries<'a>>,
+    }
+    let pointer = if serde_json::from_str::<Own<'_>>(payload).is_err() { "/traits" } else { "/context/traits" };
+    Refusal::new("wrong_type", pointer, "is not an object; send {\"name\": value, …} or leave it out")
 }
 
 fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
@@ -253,8 +265,13 @@ impl Fragment {
     /// Bytes in memory, about; for the cache's budget.
     pub fn weight(&self) -> usize {
         let states: usize = self.states.iter().map(|state| size_of::<State>() + state.weight()).sum();
-        let traits: usize = self.traits.iter().map(|entry| size_of::<Trait>() + entry.value.len()).sum();
-        size_of::<Self>() + states + traits + self.offers.len() * size_of::<(CompactString, OfferHistory)>()
+        let text = |text: &CompactString| size_of::<CompactString>() + heap_bytes(text);
+        let of_trait = |entry: &Trait| {
+            size_of::<Trait>() + entry.value.len() + heap_bytes(&entry.name) + heap_bytes(&entry.source)
+        };
+        let traits: usize = self.traits.iter().map(of_trait).sum();
+        let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
+        size_of::<Self>() + states + traits + offers
     }
 
     /// The last writer wins, by event time, then by id: any order of events gives the same traits. Past the bound a new
@@ -285,6 +302,44 @@ impl Fragment {
             gap
         });
         &mut self.offers[index].1
+    }
+}
+
+/// Whether events still fit a fragment: its bounds as they stand after those admitted so far.
+#[derive(Debug)]
+pub struct Bounds<'a> {
+    fragment: &'a Fragment,
+    newest_event_at: Option<Timestamp>,
+    new_traits: Vec<CompactString>,
+}
+
+impl<'a> Bounds<'a> {
+    /// Before the first event.
+    pub fn of(fragment: &'a Fragment) -> Self {
+        Self { fragment, newest_event_at: fragment.newest_event_at, new_traits: Vec::new() }
+    }
+
+    /// Takes an event in, unless it is older than the retention or brings more traits than a profile holds.
+    pub fn admit(&mut self, at: Timestamp, effects: &Effects) -> Result<(), Refusal> {
+        if self.newest_event_at.is_some_and(|newest| newest.0 - at.0 > RETENTION_MS) {
+            let detail = format!("{at} is older than the 800 days of history that are kept");
+            return Err(Refusal::new("too_old", "/timestamp", detail));
+        }
+        let known = |name: &CompactString| self.fragment.traits.binary_search_by(|entry| entry.name.cmp(name)).is_ok();
+        let before = self.new_traits.len();
+        for (name, _) in effects.traits.iter().filter(|(name, _)| !known(name)) {
+            if !self.new_traits.contains(name) {
+                self.new_traits.push(name.clone());
+            }
+        }
+        if self.new_traits.len() > before && self.fragment.traits.len() + self.new_traits.len() > limits::TRAITS_MAX {
+            self.new_traits.truncate(before);
+            let detail =
+                format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
+            return Err(Refusal::new("too_many_traits", "/traits", detail));
+        }
+        self.newest_event_at = self.newest_event_at.max(Some(at));
+        Ok(())
     }
 }
 
@@ -373,6 +428,9 @@ mod tests {
         let identify = |traits: &str| Effects::of(&event("", "a", 1, &format!(r#"{{"traits":{traits}}}"#)));
         let sized = |length: usize| format!(r#"{{"a/b":"{}"}}"#, "x".repeat(length - 2));
         assert!(identify(&sized(limits::TRAIT_BYTES_MAX)).is_ok());
+        assert_eq!(identify("[1]").expect_err("a list").pointer, "/traits");
+        let beside = Effects::of(&event("", "a", 1, r#"{"traits":{},"context":{"traits":7}}"#));
+        assert_eq!(beside.expect_err("a number").pointer, "/context/traits");
         let refusal = identify(&sized(limits::TRAIT_BYTES_MAX + 1)).expect_err("too large");
         assert_eq!((refusal.code, refusal.pointer.as_str()), ("trait_too_large", "/traits/a~1b"));
         let many = |count: usize| {
@@ -381,6 +439,22 @@ mod tests {
         };
         assert!(identify(&many(limits::TRAITS_MAX)).is_ok());
         assert_eq!(identify(&many(limits::TRAITS_MAX + 1)).expect_err("too many").code, "too_many_traits");
+    }
+
+    #[test]
+    fn the_bounds_move_with_what_is_admitted() {
+        let fragment = fold(&[event("A", "a", 10, "{}")]);
+        let many = |prefix: &str, count: usize| Effects {
+            traits: (0..count).map(|index| (format!("{prefix}{index}").into(), "1".into())).collect(),
+            ..Effects::default()
+        };
+        let mut bounds = Bounds::of(&fragment);
+        let code = |outcome: Result<(), Refusal>| outcome.map_err(|refusal| refusal.code);
+        assert_eq!(code(bounds.admit(Timestamp(20), &many("a", limits::TRAITS_MAX - 1))), Ok(()));
+        assert_eq!(code(bounds.admit(Timestamp(20), &many("b", 2))), Err("too_many_traits"));
+        assert_eq!(code(bounds.admit(Timestamp(20), &many("a", 9))), Ok(()), "known by now");
+        assert_eq!(code(bounds.admit(Timestamp(20 + RETENTION_MS), &many("c", 1))), Ok(()));
+        assert_eq!(code(bounds.admit(Timestamp(19), &Effects::default())), Err("too_old"));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a request body, after decompression.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that the events of one call may inherit from it in all: its `context`, once for every event.
+pub const INHERITED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 2_500;
 /// Events that may come with one decide call.

@@ -6,14 +6,14 @@
 //! |---|---|
 //! | `c` | the cursor: up to where the log is folded in |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
-//! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, as they stand in the log |
+//! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, cut likewise |
 //! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen |
 //!
 //! Update rule: the cursor moves in the very batch that carries the data up to it, and only forwards. What a write is cut off from by a
-//! crash is written again from the log: blocks may then overlap, and a reader takes each sequence once. The parts of one value
-//! never stand in two batches. sled is a cache that the log can
-//! rebuild, never the only copy of anything: its flush issues no fsync. A directory that does not open is put aside and
-//! rebuilt.
+//! crash is written again from the log: blocks may then overlap, and a reader takes each sequence once. The first part of a value says how
+//! many there are: later ones are left over from a longer value, whose removal a crash cut off. The parts of one value
+//! never stand in two batches. sled is a cache that the log can rebuild, never the only copy of anything: its flush issues no
+//! fsync. A directory that does not open is put aside and rebuilt.
 //!
 //! Known limits: values of about 4 KiB at most (larger ones become files that sled writes without care), batches of 256 operations
 //! (a batch holds a process-wide lock).
@@ -30,9 +30,13 @@ use crate::ShardError;
 use crate::record::Record;
 
 const VALUE_BYTES_MAX: usize = 4000;
+/// Bytes before the first part of a value: how many parts there are.
+const COUNT_BYTES: usize = size_of::<u16>();
 const BATCH_OPERATIONS_MAX: usize = 256;
 /// Events of a fragment after which its loose blocks of history are packed.
 const PACK_EVERY: u64 = 16;
+/// Bytes of a packed block before compression, about: what reading a history expands at once.
+const PACK_BYTES_MAX: usize = 1024 * 1024;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 const LOG_ID: &[u8] = b"log-id";
 
@@ -57,7 +61,7 @@ pub(crate) struct FragmentWrite<'a> {
     pub(crate) identifier: &'a Identifier,
     pub(crate) record: Record<'a>,
     /// The changes to add to its history.
-    pub(crate) entries: Vec<HistoryEntry>,
+    pub(crate) entries: &'a [HistoryEntry],
 }
 
 /// One change of a fragment's history.
@@ -132,11 +136,11 @@ impl Disk {
     pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Vec<u8>>, ShardError> {
         let tree = self.tree(identifier.shard());
         let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
-        let (parts, head) = first.split_first_chunk().ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+        let corrupt = || ShardError::Corrupt(identifier.to_string());
+        let (parts, head) = split_count(&first).ok_or_else(corrupt)?;
         let mut bytes = head.to_vec();
-        for part in 1..u16::from_be_bytes(*parts) {
-            let next = tree.get(part_key(FRAGMENT, identifier, None, part))?;
-            bytes.extend_from_slice(&next.ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?);
+        for part in 1..parts {
+            bytes.extend_from_slice(&tree.get(part_key(FRAGMENT, identifier, None, part))?.ok_or_else(corrupt)?);
         }
         Ok(Some(bytes))
     }
@@ -154,32 +158,43 @@ impl Disk {
         ids.map(|id| id?[prefix.len()..].try_into().map_err(|_| ShardError::Corrupt(identifier.to_string()))).collect()
     }
 
-    /// A fragment's history, in log order.
-    pub(crate) fn history(&self, identifier: &Identifier) -> Result<Vec<(u64, Change)>, ShardError> {
-        let mut history = Vec::new();
-        for (seq, bytes) in entries(&self.blocks(identifier)?).map_err(|error| error.of(identifier))? {
-            history.push((seq, Change::decode(&bytes)?));
-        }
-        Ok(history)
+    /// A fragment's history, as it is stored.
+    pub(crate) fn history(&self, identifier: &Identifier) -> Result<History, ShardError> {
+        Ok(History { identifier: identifier.clone(), blocks: self.blocks(identifier)? })
     }
 
     /// Whole blocks by their first sequence.
     fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
+        let corrupt = || ShardError::Corrupt(identifier.to_string());
         let prefix = key(HISTORY, identifier);
         let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
+        // Parts of the open block that are there, and that there are.
+        let (mut taken, mut count) = (0, 0);
         for row in self.tree(identifier.shard()).scan_prefix(&prefix) {
             let (row_key, value) = row?;
             let (seq, part) = row_key[prefix.len()..]
                 .split_first_chunk::<8>()
                 .and_then(|(seq, part)| Some((u64::from_be_bytes(*seq), u16::from_be_bytes(part.try_into().ok()?))))
-                .ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
-            match (part, blocks.last_mut()) {
-                (0, _) => blocks.push((seq, value.to_vec())),
-                (_, Some((open, bytes))) if *open == seq => bytes.extend_from_slice(&value),
-                _ => return Err(ShardError::Corrupt(identifier.to_string())),
+                .ok_or_else(corrupt)?;
+            if part == 0 {
+                if taken != count {
+                    return Err(corrupt());
+                }
+                let (parts, head) = split_count(&value).ok_or_else(corrupt)?;
+                (taken, count) = (1, parts);
+                blocks.push((seq, head.to_vec()));
+            } else if let Some((open, bytes)) = blocks.last_mut()
+                && *open == seq
+                && part < count
+            {
+                if part != taken {
+                    return Err(corrupt());
+                }
+                taken += 1;
+                bytes.extend_from_slice(&value);
             }
         }
-        Ok(blocks)
+        if taken == count { Ok(blocks) } else { Err(corrupt()) }
     }
 
     /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
@@ -208,17 +223,15 @@ impl Disk {
                 batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
             }
         }
-        for entry in &write.entries {
+        for entry in write.entries {
             if let Some(id_hash) = entry.id_hash {
                 batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
             }
         }
-        let record = write.record.encode()?;
-        let count = (record.len() + 2).div_ceil(VALUE_BYTES_MAX) as u16;
-        batch.insert_parts(FRAGMENT, identifier, None, &[count.to_be_bytes().as_slice(), &record].concat())
+        batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?).map(drop)
     }
 
-    /// Joins the loose blocks of a history and a new one; the joined block is there before the ones that it replaces go.
+    /// Joins the loose blocks of a history and a new one; a joined block is there before the ones that it replaces go.
     fn write_packed(
         &self,
         batch: &mut Batch<'_>,
@@ -227,19 +240,36 @@ impl Disk {
     ) -> Result<(), ShardError> {
         let mut loose = self.blocks(identifier)?;
         loose.retain(|(seq, bytes)| bytes.first() == Some(&LOOSE) && *seq < newest.0);
-        let replaced: Vec<_> = loose.iter().map(|(seq, bytes)| (*seq, bytes.len().div_ceil(VALUE_BYTES_MAX))).collect();
+        let mut replaced: Vec<_> = loose.iter().map(|(seq, bytes)| (*seq, parts_of(bytes.len()))).collect();
         loose.push(newest);
-        let packed = pack(&loose).map_err(|error| error.of(identifier))?;
-        let first_seq = loose[0].0;
-        batch.insert_parts(HISTORY, identifier, Some(first_seq), &packed)?;
-        let kept = packed.len().div_ceil(VALUE_BYTES_MAX);
+        for (seq, packed) in pack(&loose).map_err(|CorruptBlock| ShardError::Corrupt(identifier.to_string()))? {
+            let kept = batch.insert_parts(HISTORY, identifier, Some(seq), &packed)?;
+            if let Some((_, parts)) = replaced.iter_mut().find(|(of, _)| *of == seq) {
+                for part in kept..*parts {
+                    batch.remove(part_key(HISTORY, identifier, Some(seq), part as u16))?;
+                }
+                *parts = 0;
+            }
+        }
         for (seq, parts) in replaced {
-            let from = if seq == first_seq { kept } else { 0 };
-            for part in from..parts {
+            for part in 0..parts {
                 batch.remove(part_key(HISTORY, identifier, Some(seq), part as u16))?;
             }
         }
         Ok(())
+    }
+
+    /// The rows of a history as they stand.
+    #[cfg(test)]
+    pub(crate) fn rows(&self, identifier: &Identifier) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).flatten();
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Puts rows as they are.
+    #[cfg(test)]
+    pub(crate) fn put_rows(&self, identifier: &Identifier, rows: &[(Vec<u8>, Vec<u8>)]) {
+        rows.iter().for_each(|(key, value)| drop(self.tree(identifier.shard()).insert(key, value.as_slice())));
     }
 
     /// Hands everything to the operating system. It makes recovery short; durability is the log's.
@@ -275,23 +305,24 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Inserts a value in parts, all of them in one batch.
+    /// Inserts a value in parts, all of them in one batch; the first one begins with their number. Gives the number.
     fn insert_parts(
         &mut self,
         kind: u8,
         identifier: &Identifier,
         seq: Option<u64>,
         bytes: &[u8],
-    ) -> Result<(), ShardError> {
-        let parts = bytes.chunks(VALUE_BYTES_MAX);
-        if parts.len() > usize::from(u16::MAX) {
-            return Err(ShardError::TooLarge(identifier.to_string()));
+    ) -> Result<usize, ShardError> {
+        let count = parts_of(bytes.len());
+        let counted = u16::try_from(count).map_err(|_| ShardError::TooLarge(identifier.to_string()))?;
+        self.make_room(count)?;
+        let (head, rest) = bytes.split_at(bytes.len().min(VALUE_BYTES_MAX - COUNT_BYTES));
+        let first = [counted.to_be_bytes().as_slice(), head].concat();
+        self.batch.insert(part_key(kind, identifier, seq, 0), first);
+        for (part, chunk) in (1..counted).zip(rest.chunks(VALUE_BYTES_MAX)) {
+            self.batch.insert(part_key(kind, identifier, seq, part), chunk.to_vec());
         }
-        self.make_room(parts.len())?;
-        for (part, chunk) in parts.enumerate() {
-            self.batch.insert(part_key(kind, identifier, seq, part as u16), chunk.to_vec());
-        }
-        Ok(())
+        Ok(count)
     }
 
     /// Applies what there is where so many more operations would be too many.
@@ -309,11 +340,40 @@ impl Batch<'_> {
     }
 }
 
+/// Parts that a value of this length takes.
+fn parts_of(length: usize) -> usize {
+    (length + COUNT_BYTES).div_ceil(VALUE_BYTES_MAX)
+}
+
+/// The number of parts, and the first part's share of the value.
+fn split_count(first: &[u8]) -> Option<(u16, &[u8])> {
+    let (count, head) = first.split_first_chunk::<COUNT_BYTES>()?;
+    Some((u16::from_be_bytes(*count), head))
+}
+
 struct CorruptBlock;
 
-impl CorruptBlock {
-    fn of(self, identifier: &Identifier) -> ShardError {
-        ShardError::Corrupt(identifier.to_string())
+/// A fragment's history as it is stored: compressed, so that a long one needs little memory.
+pub(crate) struct History {
+    identifier: Identifier,
+    blocks: Vec<(u64, Vec<u8>)>,
+}
+
+impl History {
+    /// Hands over every change with its sequence, in log order.
+    pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
+        let mut last = 0;
+        for (_, block) in &self.blocks {
+            let entries = expand(block).map_err(|CorruptBlock| ShardError::Corrupt(self.identifier.to_string()))?;
+            // Blocks overlap where a write was repeated.
+            for (seq, bytes) in entries {
+                if seq > last {
+                    last = seq;
+                    take(seq, Change::decode(&bytes)?);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -337,26 +397,37 @@ fn expand(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
     Ok(block.entries.into_iter().map(|(seq, bytes)| (seq, bytes.to_vec())).collect())
 }
 
-/// The entries of blocks in the order of their sequences, each sequence once.
-fn entries(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
-    let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
+/// Joins blocks to such that are compressed whole, each with its first sequence.
+fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
+    let mut packed = Vec::new();
+    let mut open: Vec<(u64, Vec<u8>)> = Vec::new();
+    let (mut bytes, mut last) = (0, 0);
+    let mut close = |open: &mut Vec<(u64, Vec<u8>)>| {
+        let Some((first, _)) = open.first() else { return Ok(()) };
+        let entries = open.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
+        let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
+        let mut block = vec![PACKED];
+        compress_into(&mut block, &joined);
+        packed.push((*first, block));
+        open.clear();
+        Ok(())
+    };
     for (_, block) in blocks {
-        let last = entries.last().map_or(0, |(seq, _)| *seq);
-        entries.extend(expand(block)?.into_iter().filter(|(seq, _)| *seq > last));
+        for (seq, change) in expand(block)? {
+            if seq <= last {
+                continue;
+            }
+            last = seq;
+            let plain = Change::decode(&change).map_err(|_| CorruptBlock)?.encode_plain();
+            if bytes + plain.len() > PACK_BYTES_MAX {
+                close(&mut open)?;
+                bytes = 0;
+            }
+            bytes += plain.len();
+            open.push((seq, plain));
+        }
     }
-    Ok(entries)
-}
-
-/// Joins blocks to one that is compressed whole.
-fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<u8>, CorruptBlock> {
-    let mut plain = Vec::new();
-    for (seq, bytes) in entries(blocks)? {
-        plain.push((seq, Change::decode(&bytes).map_err(|_| CorruptBlock)?.encode_plain()));
-    }
-    let entries = plain.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
-    let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
-    let mut packed = vec![PACKED];
-    compress_into(&mut packed, &joined);
+    close(&mut open)?;
     Ok(packed)
 }
 

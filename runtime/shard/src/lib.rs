@@ -24,13 +24,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use rustc_hash::FxBuildHasher;
-use selvedge_core::activation::RETENTION_MS;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::event::{Event, Refusal};
-use selvedge_core::fragment::{Effects, EventRef, Fragment};
+use selvedge_core::fragment::{Bounds, Effects, EventRef, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
-use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Seen, View};
 
@@ -275,34 +273,41 @@ impl Shards {
     /// Offers decided after the instant's minute do not count.
     pub fn as_of(&self, identifier: &Identifier, at: Timestamp) -> Result<Fragment, ShardError> {
         let mut fragment = Fragment::empty(self.observer.definitions());
-        for mut change in self.history(identifier)? {
+        self.history(identifier, |mut change| {
             match &mut change {
-                Change::Event { event, .. } if event.at > at => continue,
+                Change::Event { event, .. } if event.at > at => return,
                 Change::Decided { offers, .. } => offers.retain(|decided| decided.minute <= at),
                 Change::Event { .. } | Change::Activate(_) => {}
             }
             self.fold(&mut fragment, &change);
-        }
+        })?;
         Ok(fragment)
     }
 
-    /// All changes of an identifier that are kept, those in the base in log order, then the pending ones.
-    pub fn history(&self, identifier: &Identifier) -> Result<Vec<Change>, ShardError> {
+    /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
+    pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
         let cell = self.cell(identifier.shard());
-        // The rows cannot change between the two looks, so no change is seen twice or not at all.
-        let _rows = cell.rows.read();
-        let pending: Vec<_> = {
-            let state = cell.state.lock();
-            let changes = state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect());
-            changes.unwrap_or_default()
+        let (history, pending) = {
+            // The rows cannot change between the two looks, so no change is seen twice or not at all.
+            let _rows = cell.rows.read();
+            let pending: Vec<_> = {
+                let state = cell.state.lock();
+                let changes = state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect());
+                changes.unwrap_or_default()
+            };
+            (self.disk.history(identifier)?, pending)
         };
-        let mut history = self.disk.history(identifier)?;
-        // A write that has been made and not yet been taken out of pending.
-        let seen: HashSet<_, FxBuildHasher> = history.iter().filter_map(|(_, change)| id_hash(change)).collect();
+        // Events of a write that has been made and not yet been taken out of pending.
+        let awaited: HashSet<_, FxBuildHasher> = pending.iter().filter_map(|change| change.body.id_hash()).collect();
+        let mut seen: HashSet<[u8; 16], FxBuildHasher> = HashSet::default();
+        history.for_each(|_, change| {
+            seen.extend(id_hash(&change).filter(|hash| awaited.contains(hash)));
+            take(change);
+        })?;
         for change in pending.iter().filter(|change| change.body.id_hash().is_none_or(|hash| !seen.contains(&hash))) {
-            history.push((u64::MAX, Change::decode(&change.bytes)?));
+            take(Change::decode(&change.bytes)?);
         }
-        Ok(history.into_iter().map(|(_, change)| change).collect())
+        Ok(())
     }
 
     /// Admits changes of one shard, in order: those that count are in the views and in the outbox when this returns, the rest says why
@@ -352,7 +357,7 @@ impl Shards {
         Ok(verdicts)
     }
 
-    /// Which changes count: each id once, nothing older than the retention, no more traits than a profile holds.
+    /// Which changes count: each id once, and within the bounds of a profile, each judged as if those before it had been folded.
     fn judge(
         &self,
         state: &State,
@@ -360,6 +365,7 @@ impl Shards {
         bases: &HashMap<Identifier, Held, FxBuildHasher>,
     ) -> Result<Vec<Verdict>, ShardError> {
         let mut fresh: HashSet<(&Identifier, [u8; 16]), FxBuildHasher> = HashSet::default();
+        let mut bounds: HashMap<&Identifier, Bounds<'_>, FxBuildHasher> = HashMap::default();
         let mut verdicts = Vec::with_capacity(changes.len());
         for Prepared { identifier, change } in changes {
             let Body::Event { event, effects } = &change.body else {
@@ -375,18 +381,17 @@ impl Shards {
             let known = state.pending.holds(identifier, event.id_hash)
                 || fresh.contains(&(identifier, event.id_hash))
                 || on_disk()?;
-            verdicts.push(if known {
-                Verdict::Duplicate
-            } else if fragment.newest_event_at.is_some_and(|newest| newest.0 - event.at.0 > RETENTION_MS) {
-                let detail = format!("{} is older than the 800 days of history that are kept", event.at);
-                Verdict::Refused(Refusal::new("too_old", "/timestamp", detail))
-            } else if too_many_traits(fragment, effects) {
-                let detail =
-                    format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
-                Verdict::Refused(Refusal::new("too_many_traits", "/traits", detail))
-            } else {
-                fresh.insert((identifier, event.id_hash));
-                Verdict::Accepted
+            if known {
+                verdicts.push(Verdict::Duplicate);
+                continue;
+            }
+            let bounds = bounds.entry(identifier).or_insert_with(|| Bounds::of(fragment));
+            verdicts.push(match bounds.admit(event.at, effects) {
+                Ok(()) => {
+                    fresh.insert((identifier, event.id_hash));
+                    Verdict::Accepted
+                }
+                Err(refusal) => Verdict::Refused(refusal),
             });
         }
         Ok(verdicts)
@@ -420,7 +425,8 @@ impl Shards {
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
         {
             let _rows = cell.rows.write();
-            self.write(shard, cursor, histories, &bases)?;
+            let written = bases.iter().map(|(identifier, fragment)| (identifier, fragment, 0));
+            self.write(shard, cursor, &histories, written)?;
             let mut state = cell.state.lock();
             let weight = state.pending.advance(count, bases);
             self.pending_bytes.fetch_sub(weight, Ordering::Relaxed);
@@ -456,9 +462,9 @@ impl Shards {
                 self.fold(Arc::make_mut(base), &change);
             }
         }
-        let bases = bases.into_iter().map(|(identifier, (base, _))| (identifier, base)).collect();
         let _rows = cell.rows.write();
-        self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, histories, &bases)?;
+        let written = bases.iter().map(|(identifier, (base, folded))| (identifier, base, *folded));
+        self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, &histories, written)?;
         cell.seq.store(*last, Ordering::Release);
         Ok(())
     }
@@ -523,9 +529,11 @@ impl Shards {
             return Ok((Arc::new(StoredRecord::decode(&bytes)?.fragment), seq));
         }
         let mut fragment = empty();
-        for (_, change) in self.disk.history(identifier)?.iter().filter(|(entry, _)| *entry <= seq) {
-            self.fold(&mut fragment, change);
-        }
+        self.disk.history(identifier)?.for_each(|entry, change| {
+            if entry <= seq {
+                self.fold(&mut fragment, &change);
+            }
+        })?;
         Ok((Arc::new(fragment), seq))
     }
 
@@ -540,18 +548,19 @@ impl Shards {
         }
     }
 
-    fn write(
+    /// Writes fragments, each with its state and the last change that was in it before.
+    fn write<'f>(
         &self,
         shard: ShardId,
         cursor: Cursor,
-        histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher>,
-        bases: &HashMap<Identifier, Arc<Fragment>, FxBuildHasher>,
+        histories: &HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher>,
+        bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>, u64)>,
     ) -> Result<(), ShardError> {
         let activation = self.observer.activation();
-        let mut writes: Vec<FragmentWrite<'_>> = Vec::with_capacity(bases.len());
-        for (identifier, fragment) in bases {
-            let entries = histories.get(identifier).cloned().unwrap_or_default();
-            let seq = entries.last().map_or(cursor.seq, |entry| entry.seq);
+        let mut writes: Vec<FragmentWrite<'_>> = Vec::new();
+        for (identifier, fragment, folded) in bases {
+            let entries = histories.get(identifier).map_or(&[][..], Vec::as_slice);
+            let seq = entries.last().map_or(cursor.seq, |entry| entry.seq).max(folded);
             writes.push(FragmentWrite { identifier, record: Record { activation, seq, fragment }, entries });
         }
         self.disk.write(shard, cursor, &writes)
@@ -573,12 +582,6 @@ fn id_hash(change: &Change) -> Option<[u8; 16]> {
         Change::Event { event, .. } => Some(event.id_hash()),
         Change::Decided { .. } | Change::Activate(_) => None,
     }
-}
-
-fn too_many_traits(fragment: &Fragment, effects: &Effects) -> bool {
-    let known = |name: &str| fragment.traits.binary_search_by(|entry| entry.name.as_str().cmp(name)).is_ok();
-    let new = effects.traits.iter().filter(|(name, _)| !known(name)).count();
-    new > 0 && fragment.traits.len() + new > limits::TRAITS_MAX
 }
 
 #[cfg(test)]

@@ -48,7 +48,10 @@ impl PendingChange {
     /// Bytes in memory, about; for the bound on what may be pending.
     pub(crate) fn weight(&self) -> usize {
         let effects = match &self.body {
-            Body::Event { effects, .. } => effects.contributions.len() * 40 + effects.traits.len() * 64,
+            Body::Event { effects, .. } => {
+                let traits: usize = effects.traits.iter().map(|(name, value)| 64 + name.len() + value.len()).sum();
+                effects.contributions.iter().map(|contribution| 40 + contribution.key.len()).sum::<usize>() + traits
+            }
             Body::Decided(offers) => offers.len() * 40,
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects

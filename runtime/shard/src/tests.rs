@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64 as Counter;
 
 use proptest::prelude::*;
+use selvedge_core::activation::RETENTION_MS;
 use selvedge_core::aggregate::{Contribution, Definition, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::event::EventKind;
@@ -199,7 +200,88 @@ fn a_write_cut_off_before_its_cursor_is_not_counted_twice() {
     let shards = open(folder.path(), 1);
     shards.recover(shard, &log.entries(shard)).expect("recover");
     assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (2, 12));
-    assert_eq!(shards.history(&identifier(1)).expect("history").len(), 2);
+    assert_eq!(history(&shards, 1), 2);
+}
+
+#[test]
+fn a_recovery_in_pieces_counts_once_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    let shard = identifier(1).shard();
+    let events: Vec<_> = (0..40).map(|index| (format!("e{index}"), index)).collect();
+    {
+        let shards = open(folder.path(), 1);
+        let events: Vec<_> = events.iter().map(|(id, second)| (id.as_str(), *second)).collect();
+        admit(&shards, &log, 1, &events);
+        shards.advance(shard, 1, 40).expect("advance");
+        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+    }
+    let shards = open(folder.path(), 1);
+    for piece in log.entries(shard).chunks(7) {
+        shards.recover(shard, piece).expect("recover");
+        assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (40, 780));
+    }
+    assert_eq!(history(&shards, 1), 40);
+    assert_eq!(read(&shards, &shards.as_of(&identifier(1), Timestamp(i64::MAX)).expect("as of")), (40, 780));
+}
+
+#[test]
+fn parts_that_a_crash_left_behind_a_shorter_block_are_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let shard = identifier(1).shard();
+    let mut state = 1_u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + (state >> 40) as u8 % 23)
+    };
+    let long: String = (0..20_000).map(|_| letter()).collect();
+    let events = |from: u64, payload: &str| -> Vec<Prepared> {
+        let event = |index| Event { payload: payload.into(), ..event(&format!("e{index}"), 1) };
+        (from..from + 16).map(|index| Prepared::event(identifier(1), event(index), Effects::default())).collect()
+    };
+    shards.admit(shard, events(0, &format!("{{\"context\":\"{long}\"}}")), &log).expect("admit");
+    shards.advance(shard, 1, 16).expect("advance");
+    let rows = || shards.disk.rows(&identifier(1));
+    let whole = rows();
+    assert!(whole.len() > 1, "the block has several parts");
+    // A packed block in place of a longer one, as if the removal of the longer one's last parts had been cut off.
+    shards.admit(shard, events(100, "{}"), &log).expect("admit");
+    shards.advance(shard, 17, 16).expect("advance");
+    shards.disk.put_rows(
+        &identifier(1),
+        &whole.iter().skip(1).map(|(key, value)| (moved(key, 17), value.clone())).collect::<Vec<_>>(),
+    );
+    assert_eq!(history(&shards, 1), 32);
+}
+
+/// The key of a row of history with another sequence.
+fn moved(key: &[u8], seq: u64) -> Vec<u8> {
+    let split = key.len() - 10;
+    [&key[..split], &seq.to_be_bytes(), &key[split + 8..]].concat()
+}
+
+#[test]
+fn a_long_history_is_packed_in_blocks_that_are_read_one_by_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let shard = identifier(1).shard();
+    // 300 events of 250 KiB that compress to almost nothing: more than one payload may expand to.
+    let payload = format!("{{\"properties\":\"{}\"}}", "x".repeat(250 * 1024));
+    let changes = (0..300).map(|index| {
+        let event = Event { payload: payload.as_str().into(), ..event(&format!("e{index}"), 1) };
+        Prepared::event(identifier(1), event, Effects::default())
+    });
+    shards.admit(shard, changes.collect(), &log).expect("admit");
+    shards.advance(shard, 1, 300).expect("advance");
+    assert_eq!(history(&shards, 1), 300);
+    assert!(shards.disk.rows(&identifier(1)).len() > 50, "many blocks");
+}
+
+fn history(shards: &Shards, user: u8) -> usize {
+    let mut count = 0;
+    shards.history(&identifier(user), |_| count += 1).expect("history");
+    count
 }
 
 #[test]

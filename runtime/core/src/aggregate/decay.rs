@@ -7,7 +7,7 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::insert_tight;
+use super::{heap_bytes, insert_tight};
 use crate::value::Decimal;
 
 /// Keys that are kept; beyond it the key that weighs least gives way.
@@ -86,7 +86,8 @@ impl Decayed {
 
     /// Heap bytes, about.
     pub(crate) fn weight(&self) -> usize {
-        let lists: usize = self.keys.iter().map(|(_, periods)| periods.capacity() * size_of::<(i64, i128)>()).sum();
+        let list = |periods: &Periods| periods.capacity() * size_of::<(i64, i128)>();
+        let lists: usize = self.keys.iter().map(|(key, periods)| heap_bytes(key) + list(periods)).sum();
         self.keys.capacity() * size_of::<(CompactString, Periods)>() + lists
     }
 

@@ -6,7 +6,7 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::insert_tight;
+use super::{heap_bytes, insert_tight};
 
 /// Keys that are kept.
 pub(crate) const KEYS_MAX: usize = 4096;
@@ -78,6 +78,7 @@ impl Keyed {
     /// Heap bytes, about.
     pub(crate) fn weight(&self) -> usize {
         self.sums.capacity() * size_of::<(CompactString, i64)>()
+            + self.sums.iter().map(|(key, _)| heap_bytes(key)).sum::<usize>()
     }
 
     fn position(&self, key: &str) -> Result<usize, usize> {

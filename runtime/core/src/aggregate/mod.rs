@@ -27,3 +27,8 @@ fn insert_tight<T>(list: &mut Vec<T>, index: usize, value: T) {
     }
     list.insert(index, value);
 }
+
+/// Bytes of a key beside the list that it stands in: short keys have none.
+pub(crate) fn heap_bytes(key: &compact_str::CompactString) -> usize {
+    if key.is_heap_allocated() { key.capacity() } else { 0 }
+}

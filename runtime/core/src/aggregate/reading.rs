@@ -235,7 +235,7 @@ impl Definitions {
             },
             Source::Ratio { of, per, decimals } => ratio(state_of(of), state_of(per), decimals),
             Source::DaysSince { of } => {
-                let days = instant_of(state_of(of)).map(|since| (moment.at.0 - since).div_euclid(DAY_MS));
+                let days = instant_of(state_of(of)).map(|since| moment.at.0.saturating_sub(since).div_euclid(DAY_MS));
                 (days.map_or(Value::Absent, |days| Value::Integer(i128::from(days))), true)
             }
             Source::CalendarDaysSince { of } => {

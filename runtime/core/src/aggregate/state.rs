@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decay::Decayed;
 use super::distinct::{Days, Distinct};
+use super::heap_bytes;
 use super::keyed::Keyed;
 use super::operator::{Operator, Order};
 use super::series::Series;
@@ -117,7 +118,8 @@ impl State {
     pub fn weight(&self) -> usize {
         match self {
             Self::Sum { series, .. } => series.weight(),
-            Self::Extreme(_) | Self::Placed(_) => 0,
+            Self::Extreme(_) => 0,
+            Self::Placed(placed) => placed.as_ref().map_or(0, |placed| heap_bytes(&placed.place.1)),
             Self::Distinct(distinct) => distinct.weight(),
             Self::Days(days) => days.weight(),
             Self::Keyed(keyed) => keyed.weight(),
