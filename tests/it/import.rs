@@ -59,23 +59,28 @@ const ROWS: &str = "order,who,when,sku,price,quantity\n\
     4,dan,2026-01-02T00:00:00Z,b,1,1\n\
     5,,2026-01-02T00:00:00Z,a,1,1\n\
     odd row\n\
-    6,eve,2026-01-02T00:00:00Z,a,2,\n";
+    6,eve,2026-01-02T00:00:00Z,a,2,\n\
+    7,flo,2026-01-02T00:00:00Z,a,2,1\n\
+    7,flo,2026-01-02T00:00:00Z,a,2,1,7\n\
+    8,gus,2026-01-02T00:00:00Z,a, 2.50,1\n";
 
 #[test]
 fn rows_that_are_not_adjacent_join_and_bad_ones_are_reported() {
     let edge = TestEdge::start();
     let files = Files::new(MAP, "orders.csv", ROWS);
     let report = report(&files.import(&edge.public, "orders.csv", &["--refused", "refused.ndjson"]));
-    assert_eq!((&report["rows"], &report["accepted"]), (&json!(9), &json!(2)));
+    assert_eq!((&report["rows"], &report["accepted"]), (&json!(12), &json!(3)));
     let refused =
         |reason: &str| (report["refused"][reason]["rows"].clone(), report["refused"][reason]["first_rows"].clone());
     assert_eq!(refused("bad_time"), (json!(1), json!([4])));
     // An order with a bad line, or without its quantity, is refused whole.
     assert_eq!(refused("bad_number"), (json!(3), json!([5, 9])));
     assert_eq!(refused("identifier_missing"), (json!(1), json!([7])));
-    assert_eq!(refused("unreadable_row"), (json!(1), json!([8])));
+    assert_eq!(refused("unreadable_row"), (json!(3), json!([8, 10])), "with the order that the row belongs to");
+    assert_eq!(edge.profile("user:flo", None), Value::Null);
+    assert_eq!(edge.aggregate("user:gus", "retail.revenue"), 2.5);
     let lines = std::fs::read_to_string(files.path("refused.ndjson")).unwrap();
-    assert_eq!(lines.lines().count(), 5);
+    assert_eq!(lines.lines().count(), 6);
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["detail"].is_string()));
     let ada = edge.profile("user:ada", None);
     let value = |name: &str| &ada["aggregates"][name]["value"];
@@ -95,6 +100,29 @@ fn json_lines_are_rows_too() {
     let report = report(&files.import(&edge.public, "orders.ndjson", &[]));
     assert_eq!((&report["accepted"], &report["refused"]["unreadable_row"]["rows"]), (&json!(1), &json!(1)));
     assert_eq!(edge.aggregate("user:ada", "retail.revenue"), 5);
+}
+
+#[test]
+fn a_damaged_file_is_never_taken_for_a_whole_one() {
+    let edge = TestEdge::start();
+    let files = Files::new(MAP, "orders.csv", ROWS);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, ROWS.as_bytes()).unwrap();
+    let whole = packed.finish().unwrap();
+    std::fs::write(files.path("cut.csv.gz"), &whole[..whole.len() / 2]).unwrap();
+    let output = files.import(&edge.public, "cut.csv.gz", &[]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("cannot be read on"));
+    assert_eq!(edge.metric("selvedge_events_total{outcome=\"accepted\"}"), Some(0.0));
+    // A line that is no text is a bad line; those behind it are good.
+    let line = |who: &str| {
+        format!(
+            "{{\"order\": \"{who}\", \"who\": \"{who}\", \"when\": \"2026-01-01T00:00:00Z\", \"sku\": \"a\", \"price\": 1, \"quantity\": 1}}\n"
+        )
+    };
+    let rows = [line("ada").into_bytes(), b"{\"order\": \"\xff\"}\n".to_vec(), line("bob").into_bytes()].concat();
+    std::fs::write(files.path("rows.ndjson"), rows).unwrap();
+    let report = report(&files.import(&edge.public, "rows.ndjson", &[]));
+    assert_eq!((&report["accepted"], &report["refused"]["unreadable_row"]["rows"]), (&json!(2), &json!(1)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 use rustc_hash::FxHashMap;
+use selvedge_core::limits;
 use selvedge_core::time::BusinessTime;
 use selvedge_core::value::{Decimal, DecimalText, Timestamp};
 
@@ -18,6 +19,14 @@ pub struct Event {
     pub first_row: u64,
     /// How many rows it was made of.
     pub rows: u64,
+}
+
+impl Event {
+    /// The refusal of an event that no edge takes.
+    pub fn too_large(&self) -> RefusedRows {
+        let detail = format!("is {} bytes; an event may have {}", self.json.len(), limits::EVENT_BYTES_MAX);
+        RefusedRows { first_row: self.first_row, rows: self.rows, reason: "event_too_large".into(), detail }
+    }
 }
 
 /// Rows that became no event.
@@ -203,7 +212,7 @@ impl Assembler {
             first_row: building.first_row,
             rows: building.rows,
             reason: "incomplete_group".into(),
-            detail: "rows of the same event could not be read".into(),
+            detail: "rows of the same event were there when the file was first read; import it again".into(),
         };
         self.open.drain().map(|(_, building)| refused(building)).collect()
     }
@@ -254,6 +263,9 @@ impl Assembler {
 
     fn add_line(&mut self, building: &mut Building, row: &Row) {
         building.rows += 1;
+        if let Some(odd) = &row.odd {
+            building.refuse("unreadable_row".into(), format!("row {}: {odd}", row.number));
+        }
         match self.time.read(row) {
             Ok(at) => building.at = Some(building.at.map_or(at, |earliest| earliest.min(at))),
             Err(detail) => building.refuse("bad_time".into(), format!("row {}: {detail}", row.number)),
@@ -271,7 +283,7 @@ impl Assembler {
         }
         if let Some([price, quantity]) = self.total_of {
             let number = |index: usize| match &self.lines[index].1 {
-                Value::Number(column) => Decimal::parse(row.values.get(*column).unwrap_or_default()).ok(),
+                Value::Number(column) => Decimal::parse(row.values.get(*column).unwrap_or_default().trim()).ok(),
                 _ => None,
             };
             let turned = negate.contains(&price) != negate.contains(&quantity);

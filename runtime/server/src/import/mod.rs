@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use selvedge_core::limits;
 
 use self::assemble::Assembler;
 use self::map::Map;
@@ -75,7 +76,7 @@ pub fn run(arguments: ImportArguments) -> Result<()> {
     let mut assembler = Assembler::new(&map, source.columns())?;
     if assembler.grouping() {
         let counting = progress(bytes, "counting rows");
-        while let Some(row) = source.next_row() {
+        while let Some(row) = source.next_row()? {
             if let Ok(row) = row {
                 assembler.count(&row);
             }
@@ -106,9 +107,10 @@ fn send_all(
     bar: &ProgressBar,
 ) -> Result<()> {
     let mut shown = Instant::now();
-    while let Some(row) = source.next_row() {
+    while let Some(row) = source.next_row()? {
         report.rows += 1;
         match row.map_err(Into::into).and_then(|row| assembler.add(&row)) {
+            Ok(Some(event)) if event.json.len() > limits::EVENT_BYTES_MAX => report.refuse_row(event.too_large())?,
             Ok(Some(event)) => sender.send(event, report, resume)?,
             Ok(None) => {}
             Err(refused) => report.refuse_row(refused)?,

@@ -23,21 +23,29 @@ pub struct Resume {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct State {
+    /// The target's log.
     log: String,
+    /// Which import it is; see [`name_of`].
+    import: String,
     events_done: u64,
 }
 
 impl Resume {
     /// What an earlier run of the same import into the same log left.
     pub fn open(arguments: &ImportArguments, map: &str, log: &str) -> Result<Self> {
+        let import = name_of(arguments, map)?;
         let path = match &arguments.state {
             Some(path) => path.clone(),
-            None => default_path(arguments, map)?,
+            None => {
+                let name = xxhash_rust::xxh3::xxh3_64(format!("{import}|{}", arguments.to).as_bytes());
+                PathBuf::from(format!(".selvedge-import-{name:016x}.json"))
+            }
         };
         let earlier = fs::read_to_string(&path).ok().filter(|_| !arguments.restart);
-        let earlier =
-            earlier.and_then(|text| serde_json::from_str::<State>(&text).ok()).filter(|state| state.log == log);
-        let state = earlier.unwrap_or_else(|| State { log: log.to_owned(), events_done: 0 });
+        let earlier = earlier
+            .and_then(|text| serde_json::from_str::<State>(&text).ok())
+            .filter(|state| state.log == log && state.import == import);
+        let state = earlier.unwrap_or_else(|| State { log: log.to_owned(), import, events_done: 0 });
         if state.events_done > 0 {
             eprintln!("Going on after {} events that arrived before ({}).", state.events_done, path.display());
         }
@@ -76,11 +84,11 @@ impl Resume {
     }
 }
 
-/// One name for each file, map and target.
-fn default_path(arguments: &ImportArguments, map: &str) -> Result<PathBuf> {
+/// One name for each file as it is and map: the state of another import says nothing of this one.
+fn name_of(arguments: &ImportArguments, map: &str) -> Result<String> {
     let file = fs::canonicalize(&arguments.file).with_context(|| format!("read {}", arguments.file.display()))?;
     let metadata = fs::metadata(&file).with_context(|| format!("read {}", file.display()))?;
     let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let key = format!("{}|{}|{modified:?}|{map}|{}", file.display(), metadata.len(), arguments.to);
-    Ok(PathBuf::from(format!(".selvedge-import-{:016x}.json", xxhash_rust::xxh3::xxh3_64(key.as_bytes()))))
+    let key = format!("{}|{}|{modified:?}|{map}", file.display(), metadata.len());
+    Ok(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(key.as_bytes())))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use csv::StringRecord;
+use csv::{ByteRecord, StringRecord};
 use flate2::read::MultiGzDecoder;
 
 use super::map::{Format, Map};
@@ -17,9 +17,11 @@ pub struct Row {
     /// Counted from 1, without the header.
     pub number: u64,
     pub values: StringRecord,
+    /// What is odd about it, so that its event must be refused: it has another number of values, or is not UTF-8.
+    pub odd: Option<String>,
 }
 
-/// A row that cannot be read.
+/// A row of which not even its values can be told.
 pub struct BadRow {
     pub number: u64,
     pub detail: String,
@@ -73,7 +75,8 @@ impl Source {
         };
         let (reader, columns) = match format {
             Format::Csv => {
-                let mut reader = csv::ReaderBuilder::new().buffer_capacity(256 * 1024).from_reader(bytes);
+                let mut reader =
+                    csv::ReaderBuilder::new().buffer_capacity(256 * 1024).flexible(true).from_reader(bytes);
                 let columns = reader.headers().with_context(|| format!("read the header of {}", path.display()))?;
                 let columns: Vec<String> = columns.iter().map(str::to_owned).collect();
                 (Reader::Csv(Box::new(reader)), columns)
@@ -99,49 +102,38 @@ impl Source {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// The next row.
-    pub fn next_row(&mut self) -> Option<Result<Row, BadRow>> {
-        let mut values = StringRecord::new();
+    /// The next row. The outer error says that the file cannot be read on: what is left of it is not known.
+    pub fn next_row(&mut self) -> Result<Option<Result<Row, BadRow>>> {
+        self.number += 1;
+        let number = self.number;
+        let cut = || format!("the file cannot be read on after row {}", number - 1);
         match &mut self.reader {
             Reader::Csv(reader) => {
-                let outcome = reader.read_record(&mut values);
-                if matches!(outcome, Ok(false)) {
-                    return None;
+                let mut record = ByteRecord::new();
+                if !reader.read_byte_record(&mut record).with_context(cut)? {
+                    return Ok(None);
                 }
-                self.number += 1;
-                match outcome {
-                    Ok(_) => Some(Ok(Row { number: self.number, values })),
-                    // A damaged file ends here; rows that are merely odd go on.
-                    Err(error) if error.is_io_error() => {
-                        let detail = format!("the file cannot be read on: {error}");
-                        self.reader = Reader::Ndjson(Box::new(std::io::empty()));
-                        Some(Err(BadRow { number: self.number, detail }))
-                    }
-                    Err(error) => Some(Err(BadRow { number: self.number, detail: error.to_string() })),
-                }
+                let mut odd = (record.len() != self.columns.len())
+                    .then(|| format!("has {} values; the header has {}", record.len(), self.columns.len()));
+                let values = StringRecord::from_byte_record(record).unwrap_or_else(|error| {
+                    odd.get_or_insert_with(|| "is not UTF-8".to_owned());
+                    StringRecord::from_byte_record_lossy(error.into_byte_record())
+                });
+                Ok(Some(Ok(Row { number, values, odd })))
             }
             Reader::Ndjson(reader) => {
-                let mut line = String::new();
-                self.number += 1;
-                match reader.read_line(&mut line) {
-                    Ok(0) => return None,
-                    Ok(_) => {}
-                    Err(error) => {
-                        let detail = format!("the file cannot be read on: {error}");
-                        self.reader = Reader::Ndjson(Box::new(std::io::empty()));
-                        return Some(Err(BadRow { number: self.number, detail }));
-                    }
+                let mut line = Vec::new();
+                if reader.read_until(b'\n', &mut line).with_context(cut)? == 0 {
+                    return Ok(None);
                 }
-                let number = self.number;
-                match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&line) {
+                let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&line);
+                Ok(Some(match object {
                     Ok(object) => {
-                        for column in &self.columns {
-                            values.push_field(&text_of(object.get(column)));
-                        }
-                        Some(Ok(Row { number, values }))
+                        let values = self.columns.iter().map(|column| text_of(object.get(column))).collect();
+                        Ok(Row { number, values, odd: None })
                     }
-                    Err(error) => Some(Err(BadRow { number, detail: format!("is not a JSON object: {error}") })),
-                }
+                    Err(error) => Err(BadRow { number, detail: format!("is not a JSON object: {error}") }),
+                }))
             }
         }
     }
