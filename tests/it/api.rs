@@ -8,8 +8,9 @@ fn viewed(id: &str, category: &str) -> Value {
     json!({"type": "track", "event": "Product Viewed", "messageId": id, "properties": {"product_id": "x", "category": category}})
 }
 
+/// A call for the hero, which would rather wait for a busy machine than fall back.
 fn hero(user: &str) -> Value {
-    json!({"visitor": {"userId": user}, "slots": [{"slot": "home-hero"}]})
+    json!({"visitor": {"userId": user}, "slots": [{"slot": "home-hero"}], "deadlineMs": 10_000})
 }
 
 fn first_offer(decision: &Value) -> &str {
@@ -50,11 +51,15 @@ fn what_was_bought_and_is_kept_is_not_offered_until_it_is_returned() {
     edge.batch(&[order("Order Completed", "b-1")]);
     let mut call = hero("ada");
     call["explain"] = true.into();
-    let bought = edge.decide(&call);
-    assert_eq!(first_offer(&bought), "enamel-kettle");
-    let candidates = bought["slots"][0]["candidates"].as_array().unwrap();
-    let stand = candidates.iter().find(|candidate| candidate["id"] == "regency-cakestand").unwrap();
-    assert_eq!((&stand["outcome"], &stand["reason"]), (&json!("left-out"), &json!("already-bought")));
+    let stand = |bought: &Value| {
+        assert_eq!(first_offer(bought), "enamel-kettle");
+        let candidates = bought["slots"][0]["candidates"].as_array().unwrap();
+        candidates.iter().find(|candidate| candidate["id"] == "regency-cakestand").unwrap().clone()
+    };
+    let told = json!({"id": "regency-cakestand", "outcome": "left-out", "reason": "already-bought"});
+    assert_eq!(stand(&edge.decide(&call)), told, "names and reasons");
+    let values = stand(&edge.post(SECRET, "/v1/decide", &call.to_string()).ok());
+    assert!(values["priority"].is_number(), "the secret key sees values: {values}");
     edge.batch(&[order("Order Refunded", "b-2")]);
     assert_eq!(first_offer(&edge.decide(&hero("ada"))), "regency-cakestand");
 }
@@ -62,7 +67,7 @@ fn what_was_bought_and_is_kept_is_not_offered_until_it_is_returned() {
 #[test]
 fn slots_of_one_answer_never_repeat_an_offer_and_an_empty_one_falls_back() {
     let edge = TestEdge::start();
-    let call = json!({"visitor": {"anonymousId": "a-1"}, "slots": [{"slot": "home-hero", "count": 3}, {"slot": "home-grid", "count": 100}, {"slot": "home-hero"}]});
+    let call = json!({"visitor": {"anonymousId": "a-1"}, "slots": [{"slot": "home-hero", "count": 3}, {"slot": "home-grid", "count": 100}, {"slot": "home-hero"}], "deadlineMs": 10_000});
     let decision = edge.decide(&call);
     let slots = decision["slots"].as_array().unwrap();
     let ids: Vec<&str> = slots[..2]
@@ -99,6 +104,16 @@ fn at_and_dry_run_are_for_the_secret_key_and_do_what_they_say() {
 
     let mut trial = hero("ada");
     trial["dryRun"] = true.into();
+    // As of an instant: the events of the call move it, in a trial as in earnest.
+    let mut early = trial.clone();
+    early["at"] = "2026-01-01T12:00:00Z".into();
+    assert_eq!(first_offer(&edge.post(SECRET, "/v1/decide", &early.to_string()).ok()), "copper-watering-can");
+    early["events"] = json!([{"type": "page", "messageId": "8", "userId": "ada", "timestamp": "2026-01-02T12:00:00Z"}]);
+    assert_eq!(
+        first_offer(&edge.post(SECRET, "/v1/decide", &early.to_string()).ok()),
+        "wooden-train",
+        "both toys count by then"
+    );
     trial["events"] = json!([
         event("1", "2026-01-03T00:00:00Z", "kitchen"),
         event("9", "2026-01-03T00:00:00Z", "kitchen"),
@@ -149,8 +164,9 @@ fn each_key_opens_what_it_should_and_nothing_else() {
     // A browser speaks for its anonymous id; the user id that it claims gives it nothing of that user.
     let bought = json!({"type": "track", "event": "Order Completed", "userId": "ada", "properties": {"products": [{"product_id": "22423", "price": 1}]}});
     edge.batch(&[bought]);
-    let claim =
-        json!({"visitor": {"userId": "ada", "anonymousId": "a-1"}, "slots": [{"slot": "home-hero"}]}).to_string();
+    let mut claim = hero("ada");
+    claim["visitor"]["anonymousId"] = "a-1".into();
+    let claim = claim.to_string();
     assert_eq!(first_offer(&edge.post(PUBLISHABLE, "/v1/decide", &claim).ok()), "regency-cakestand");
     assert_eq!(first_offer(&edge.post(WRITE, "/v1/decide", &claim).ok()), "copper-watering-can");
     let only_user = json!({"visitor": {"userId": "ada"}, "slots": [{"slot": "home-hero"}]}).to_string();
@@ -317,6 +333,26 @@ fn bad_input_is_named_and_changes_nothing() {
     expect("/v1/track", large, 413, "event_too_large", "");
     let huge = json!({"batch": [], "context": {"a": "x".repeat(1024 * 1024)}});
     expect("/v1/batch", huge, 413, "body_too_large", "");
+    // The call's context is kept with every event of it.
+    let inherited =
+        json!({"batch": vec![json!({"type": "page", "userId": "a"}); 100], "context": {"a": "x".repeat(90_000)}});
+    expect("/v1/batch", inherited, 413, "context_too_large", "/context");
+    let inherited = json!({"batch": [{"type": "page", "userId": "a"}], "context": {"a": "x".repeat(256 * 1024)}});
+    let answer = edge.post(WRITE, "/v1/batch", &inherited.to_string()).ok();
+    assert_eq!(
+        (&answer["rejected"][0]["code"], &answer["rejected"][0]["pointer"]),
+        (&json!("event_too_large"), &json!("/context"))
+    );
+    expect("/v1/batch", json!({"batch": 5}), 400, "malformed_json", "/batch");
+    expect("/v1/batch", json!({"batch": [], "writeKey": 5}), 400, "malformed_json", "/writeKey");
+    expect("/v1/identify", json!({"userId": "a", "context": {"traits": [1]}}), 422, "wrong_type", "/context/traits");
+    // What is quoted is quoted briefly.
+    let long = edge.post(
+        WRITE,
+        "/v1/track",
+        &json!({"event": "A", "userId": "a", "timestamp": "9".repeat(100_000)}).to_string(),
+    );
+    assert!(long.json["code"] == "timestamp_invalid" && long.text.len() < 1_000, "{}", long.text);
     let count = json!({"batch": vec![json!({"type": "page", "userId": "a"}); 2_501]});
     expect("/v1/batch", count, 413, "too_many", "/batch");
     // What swells when it is unpacked is measured unpacked.
@@ -333,6 +369,7 @@ fn bad_input_is_named_and_changes_nothing() {
         (400, "malformed_json")
     );
     assert_eq!(edge.get(SECRET, "/v1/profiles/cookie:1").problem(), (400, "identifier_invalid"));
+    assert_eq!(edge.get(SECRET, "/v1/profiles/user:%FF").problem(), (400, "identifier_invalid"));
     assert_eq!(edge.get(SECRET, "/v1/profiles/user:a?at=now").problem(), (400, "timestamp_invalid"));
     assert_eq!(edge.get(SECRET, "/v1/profiles/user:a?as_of=now").problem(), (400, "query_invalid"));
     assert_eq!(edge.get(SECRET, "/v2/anything").problem(), (404, "no_such_path"));
@@ -350,6 +387,9 @@ fn bad_input_is_named_and_changes_nothing() {
     assert_eq!((known, accepted), (Some(0.0), Some(1.0)));
     let letters = edge.admin_get("/admin/v1/dead-letters").ok();
     assert_eq!(letters["deadLetters"][0]["code"], "malformed_event");
+    let single =
+        letters["deadLetters"].as_array().unwrap().iter().filter(|letter| letter["code"] == "offer_id_missing");
+    assert_eq!(single.count(), 1, "of the endpoints for one event too");
     assert!(edge.metric("selvedge_events_rejected_total{code=\"malformed_event\"}") >= Some(1.0));
     assert_eq!(edge.metric("selvedge_requests_failed_total{code=\"unknown_slot\"}"), Some(1.0));
 }

@@ -279,8 +279,12 @@ impl TestEdge {
         self.profile(identifier, None)["aggregates"][name]["value"].clone()
     }
 
-    /// Decides as a server.
+    /// Decides as a server. Unless the call says otherwise it waits for a busy machine rather than falling back.
     pub fn decide(&self, body: &Value) -> Value {
+        let mut body = body.clone();
+        if body["deadlineMs"].is_null() {
+            body["deadlineMs"] = 10_000.into();
+        }
         self.post(WRITE, "/v1/decide", &body.to_string()).ok()
     }
 

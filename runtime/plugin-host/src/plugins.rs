@@ -173,16 +173,16 @@ fn score_order(plugins: &[Plugin]) -> Result<Vec<usize>, LoadError> {
 }
 
 fn scores_to_rank(plugins: &[Plugin], order: &[usize], ranker: &Plugin) -> Vec<usize> {
-    let mut needed: Vec<usize> = ranker.visitor_reads.scores().filter_map(|score| definer(plugins, score)).collect();
-    // Backwards through the order: whoever is needed brings those before it.
-    for index in order
-        .iter()
-        .rev()
-        .filter(|index| ranker.component.rank.is_some() && needed.contains(*index))
-        .copied()
-        .collect::<Vec<_>>()
-    {
-        needed.extend(plugins[index].score_reads.scores().filter_map(|score| definer(plugins, score)));
+    let needs = |reads: &VisitorReads| reads.scores().filter_map(|score| definer(plugins, score)).collect();
+    with_needs(order, needs(&ranker.visitor_reads), |index| needs(&plugins[index].score_reads))
+}
+
+/// Those of an order that are needed, and whatever they need, and so on; everybody's needs stand before them.
+fn with_needs(order: &[usize], mut needed: Vec<usize>, needs: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
+    for index in order.iter().rev() {
+        if needed.contains(index) {
+            needed.extend(needs(*index));
+        }
     }
     order.iter().copied().filter(|index| needed.contains(index)).collect()
 }
@@ -227,5 +227,24 @@ impl CatalogReads {
     /// The plugin that ranks for a slot.
     pub fn ranker(&self, slot: usize) -> Option<usize> {
         self.rankers.get(slot).copied().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_needed_brings_everybody_before() {
+        // 4 reads 3, 3 reads 1, 1 reads 0; nobody reads 2.
+        let needs = |index| match index {
+            4 => vec![3],
+            3 => vec![1],
+            1 => vec![0],
+            _ => vec![],
+        };
+        assert_eq!(with_needs(&[0, 1, 2, 3, 4], vec![4], needs), [0, 1, 3, 4]);
+        assert_eq!(with_needs(&[2, 0, 1, 3, 4], vec![2, 1], needs), [2, 0, 1]);
+        assert_eq!(with_needs(&[0, 1, 2], vec![], needs), Vec::<usize>::new());
     }
 }

@@ -17,7 +17,7 @@ use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_core::time::BusinessTime;
 use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, PluginSet};
-use selvedge_shard::{Observer, Shards};
+use selvedge_shard::{Observer, ShardError, Shards};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
@@ -199,6 +199,7 @@ fn recover(log: &RedbLog, shards: &Shards) -> Result<()> {
     let started = Instant::now();
     let mut folded = 0;
     for (shard, head) in ShardId::all().zip(log.heads()?) {
+        let mut rebuilt = false;
         if shards.cursor(shard).seq > head.seq {
             tracing::warn!(shard = shard.0, "the base is ahead of the log; it is rebuilt");
             shards.reset(shard)?;
@@ -215,7 +216,15 @@ fn recover(log: &RedbLog, shards: &Shards) -> Result<()> {
             }
             folded += entries.len();
             let entries: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect();
-            shards.recover(shard, &entries)?;
+            match shards.recover(shard, &entries) {
+                // The base is a cache that the log can rebuild.
+                Err(error @ (ShardError::Corrupt(_) | ShardError::Disk(_))) if !rebuilt => {
+                    tracing::error!(%error, shard = shard.0, "the base is damaged; it is rebuilt from the log");
+                    rebuilt = true;
+                    shards.reset(shard)?;
+                }
+                outcome => outcome?,
+            }
         }
     }
     if folded > usize::from(selvedge_core::identity::SHARDS) {

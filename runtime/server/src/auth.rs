@@ -143,7 +143,7 @@ impl Role {
     }
 }
 
-fn presented_key(headers: &HeaderMap) -> Option<String> {
+pub fn presented_key(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(value) = text(header::AUTHORIZATION) {
         let (scheme, rest) = value.split_once(' ')?;

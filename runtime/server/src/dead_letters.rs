@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use selvedge_core::event::Refusal;
+use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
 use serde::Serialize;
 
@@ -37,7 +38,8 @@ impl DeadLetters {
         }
         letters.push_back(DeadLetter {
             at: at.to_string(),
-            message_id: message_id.map(str::to_owned),
+            // Longer ones are refused for it.
+            message_id: message_id.map(|id| id.chars().take(limits::MESSAGE_ID_CHARS_MAX).collect()),
             code: refusal.code,
             pointer: refusal.pointer.clone(),
             detail: refusal.detail.clone(),

@@ -12,10 +12,21 @@ use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 
-type Tile = HashMap<Identifier, Vec<DecidedOffer>, FxBuildHasher>;
+/// How often a reader tries before it makes the writers wait.
+const READS_MAX: usize = 3;
+/// Flushes for which it is remembered whose counts went: a read takes no longer.
+const FLUSHES_KEPT: u64 = 600;
 
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);
+
+#[derive(Default)]
+struct Tile {
+    counts: HashMap<Identifier, Vec<DecidedOffer>, FxBuildHasher>,
+    /// Flushes so far, and for each visitor the last that took its counts.
+    flushes: u64,
+    flushed: HashMap<Identifier, u64, FxBuildHasher>,
+}
 
 impl Decided {
     /// Nothing decided yet.
@@ -23,11 +34,19 @@ impl Decided {
         Self(ShardId::all().map(|_| Mutex::default()).collect())
     }
 
+    fn tile(&self, visitor: &Identifier) -> &Mutex<Tile> {
+        &self.0[usize::from(visitor.shard().0)]
+    }
+
     /// Counts offers that were chosen for a visitor.
     pub fn record<'o>(&self, visitor: &Identifier, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+        let mut offers = offers.peekable();
+        if offers.peek().is_none() {
+            return;
+        }
         let minute = Timestamp(at.0 - at.0.rem_euclid(60_000));
-        let mut tile = self.0[usize::from(visitor.shard().0)].lock();
-        let counts = tile.entry(visitor.clone()).or_default();
+        let mut tile = self.tile(visitor).lock();
+        let counts = tile.counts.entry(visitor.clone()).or_default();
         for offer in offers {
             match counts.iter_mut().find(|count| count.offer == offer && count.minute == minute) {
                 Some(count) => count.count += 1,
@@ -37,22 +56,77 @@ impl Decided {
     }
 
     /// Reads something of a visitor together with what was counted and is not a change yet: each count is in one of the two.
-    pub fn beside<T>(&self, visitor: &Identifier, read: impl FnOnce() -> T) -> (T, Vec<DecidedOffer>) {
-        let tile = self.0[usize::from(visitor.shard().0)].lock();
-        (read(), tile.get(visitor).cloned().unwrap_or_default())
+    ///
+    /// Nobody waits for the reading, which may be long: it is done again where the visitor's counts became a change meanwhile.
+    pub fn beside<T>(&self, visitor: &Identifier, read: impl Fn() -> T) -> (T, Vec<DecidedOffer>) {
+        for _ in 0..READS_MAX {
+            let before = self.tile(visitor).lock().flushed.get(visitor).copied();
+            let value = read();
+            let tile = self.tile(visitor).lock();
+            let after = tile.flushed.get(visitor).copied();
+            if after.is_none() || after == before {
+                return (value, tile.counts.get(visitor).cloned().unwrap_or_default());
+            }
+        }
+        let tile = self.tile(visitor).lock();
+        (read(), tile.counts.get(visitor).cloned().unwrap_or_default())
     }
 
     /// Makes changes of the counts. May block on the disk.
     pub fn flush(&self, shards: &Shards, outbox: &dyn Outbox) -> Result<(), ShardError> {
         for (shard, tile) in ShardId::all().zip(&self.0) {
-            // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
-            let mut tile = tile.lock();
-            if tile.is_empty() {
+            let visitors: Vec<Identifier> = tile.lock().counts.keys().cloned().collect();
+            if visitors.is_empty() {
                 continue;
             }
-            let changes = tile.drain().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
-            shards.admit(shard, changes, outbox)?;
+            // Before the lock, so that decisions wait for the disk as little as may be. One that fails fails again below.
+            visitors.iter().for_each(|visitor| drop(shards.load(visitor)));
+            // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
+            let mut tile = tile.lock();
+            tile.flushes += 1;
+            let (flush, oldest) = (tile.flushes, tile.flushes.saturating_sub(FLUSHES_KEPT));
+            tile.flushed.retain(|_, flush| *flush > oldest);
+            let counts = std::mem::take(&mut tile.counts);
+            tile.flushed.extend(counts.keys().map(|visitor| (visitor.clone(), flush)));
+            let changes = counts.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
+            match shards.admit(shard, changes, outbox) {
+                // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
+                Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
+                    tracing::error!(%error, shard = shard.0, "counts of decisions are lost");
+                }
+                admitted => drop(admitted?),
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_without_offers_leaves_nothing_behind() {
+        let (decided, visitor) = (Decided::new(), Identifier::parse("user:1").expect("an identifier"));
+        decided.record(&visitor, Timestamp(61_000), [].into_iter());
+        assert!(decided.tile(&visitor).lock().counts.is_empty());
+        decided.record(&visitor, Timestamp(61_000), ["kettle", "kettle"].into_iter());
+        let (read, counts) = decided.beside(&visitor, || 7);
+        assert_eq!((read, counts.len(), counts[0].count, counts[0].minute), (7, 1, 2, Timestamp(60_000)));
+    }
+
+    #[test]
+    fn a_reading_that_a_flush_overtook_is_done_again() {
+        let (decided, visitor) = (Decided::new(), Identifier::parse("user:1").expect("an identifier"));
+        let reads = std::cell::Cell::new(0);
+        let (_, counts) = decided.beside(&visitor, || {
+            reads.set(reads.get() + 1);
+            if reads.get() == 1 {
+                let mut tile = decided.tile(&visitor).lock();
+                tile.flushes += 1;
+                tile.flushed.insert(visitor.clone(), 1);
+            }
+        });
+        assert_eq!((reads.get(), counts.len()), (2, 0));
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use compact_str::CompactString;
 use selvedge_core::catalog::{Fallback, Offer};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
-use selvedge_core::event::{Event, Receipt};
-use selvedge_core::fragment::{EventRef, Fragment};
+use selvedge_core::event::{Event, Receipt, Refusal};
+use selvedge_core::fragment::{Bounds, Effects, EventRef, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::Subject;
@@ -18,6 +18,7 @@ use selvedge_shard::{Observer, ShardError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::auth::Role;
 use crate::clock;
 use crate::edge::Edge;
 use crate::edge::ingest::{Ack, Batch, Outcome, acknowledge, blocking};
@@ -33,7 +34,8 @@ pub struct Ask<'a> {
     pub channel: &'a str,
     pub events: Vec<&'a RawValue>,
     pub receipt: Receipt<'a>,
-    pub explain: bool,
+    /// Who wants to know why, if anybody does.
+    pub explain: Option<Role>,
     pub ack: Ack,
     pub at: Option<Timestamp>,
     pub dry_run: bool,
@@ -77,7 +79,8 @@ struct OfferAnswer<'e> {
 struct CandidateAnswer<'e> {
     id: &'e str,
     outcome: &'static str,
-    priority: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<f64>,
     reason: Option<&'e str>,
 }
 
@@ -125,21 +128,21 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     }
 
     // 2. The view: in memory, or loaded within the deadline.
+    let rehearsal = Rehearsal::of(edge, &ask);
+    at = at.map(|at| at.max(rehearsal.newest_of(&ask.visitor).unwrap_or(at)));
     let fragment = match (at, edge.shards.cached(&ask.visitor)) {
         (None, Some(view)) => Some(Arc::clone(&view.fragment)),
         _ => load(edge, &ask.visitor, at, ask.deadline).await?,
     };
     let fragment = match fragment {
-        Some(fragment) if ask.dry_run && !ask.events.is_empty() => {
-            Some(rehearse(edge, &ask, &mut at, fragment, &mut outcome)?)
-        }
+        Some(fragment) if ask.dry_run => Some(rehearsal.play(edge, &ask.visitor, fragment, &mut outcome)?),
         other => other,
     };
 
     // 3. Score and rank, in one instance per plugin; then the host's own constraints.
     let decision_id = edge.ids.fresh();
     let now = clock::now();
-    let instant = fragment.as_deref().map_or(now, |fragment| instant(at, now, fragment));
+    let instant = fragment.as_deref().map_or(at.unwrap_or(now), |fragment| instant(at, now, fragment));
     let rankings = match &fragment {
         Some(fragment) => rank(edge, &ask, fragment, instant, seed(&decision_id)),
         None => ask.slots.iter().map(|_| None).collect(),
@@ -149,8 +152,8 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
 
     // 4. Record, answer, measure.
     let answers = ask.slots.iter().zip(&choices).zip(&judged).map(|((request, choice), judged)| {
-        let explained = judged.filter(|_| ask.explain);
-        slot_answer(edge, *request, choice, explained.unwrap_or_default(), &choices)
+        let explained = ask.explain.map(|role| (role, judged.unwrap_or_default()));
+        slot_answer(edge, *request, choice, explained, &choices)
     });
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
     if !ask.dry_run {
@@ -212,40 +215,64 @@ async fn load(
     }
 }
 
-/// A dry run's events, on a copy of the state that nobody else sees.
-fn rehearse(
-    edge: &Edge,
-    ask: &Ask<'_>,
-    at: &mut Option<Timestamp>,
-    fragment: Arc<Fragment>,
-    outcome: &mut Outcome,
-) -> Result<Arc<Fragment>, Problem> {
-    let mut fragment = Arc::unwrap_or_clone(fragment);
-    let mut seen = Vec::new();
-    for (index, raw) in ask.events.iter().enumerate() {
-        let parsed = Event::parse(raw.get(), &ask.receipt, &mut || edge.ids.fresh());
-        let observed =
-            parsed.and_then(|(identifier, event)| Ok((identifier, edge.observer.observe_fresh(&event)?, event)));
-        let (identifier, effects, event) = match observed {
-            Ok(observed) => observed,
-            Err(refusal) => {
-                outcome.reject(index, None, refusal);
+/// A dry run's events: whose they are, their effects, or why they are refused.
+struct Rehearsal(Vec<Result<(Identifier, EventRef, Effects), Refusal>>);
+
+impl Rehearsal {
+    fn of(edge: &Edge, ask: &Ask<'_>) -> Self {
+        let events = if ask.dry_run { ask.events.as_slice() } else { &[] };
+        let observe = |raw: &&RawValue| {
+            let (identifier, event) = Event::parse(raw.get(), &ask.receipt, &mut || edge.ids.fresh())?;
+            let effects = edge.observer.observe_fresh(&event)?;
+            Ok((identifier, EventRef::from(&event), effects))
+        };
+        Self(events.iter().map(observe).collect())
+    }
+
+    fn newest_of(&self, visitor: &Identifier) -> Option<Timestamp> {
+        let events = self.0.iter().flatten();
+        events.filter(|(identifier, ..)| identifier == visitor).map(|(_, event, _)| event.at).max()
+    }
+
+    /// Folds them on a copy of the state that nobody else sees.
+    fn play(
+        self,
+        edge: &Edge,
+        visitor: &Identifier,
+        fragment: Arc<Fragment>,
+        outcome: &mut Outcome,
+    ) -> Result<Arc<Fragment>, Problem> {
+        if self.0.is_empty() {
+            return Ok(fragment);
+        }
+        let mut played = Fragment::clone(&fragment);
+        let mut bounds = Bounds::of(&fragment);
+        let mut seen = Vec::new();
+        for (index, event) in self.0.into_iter().enumerate() {
+            let (identifier, event, effects) = match event {
+                Ok(event) => event,
+                Err(refusal) => {
+                    outcome.reject(index, None, refusal);
+                    continue;
+                }
+            };
+            let id = (identifier, event.id_hash);
+            if seen.contains(&id) || edge.shards.knows(&id.0, id.1)? {
+                outcome.duplicates += 1;
                 continue;
             }
-        };
-        let id_hash = event.id_hash();
-        if seen.contains(&(identifier.clone(), id_hash)) || edge.shards.knows(&identifier, id_hash)? {
-            outcome.duplicates += 1;
-            continue;
+            if id.0 == *visitor {
+                if let Err(refusal) = bounds.admit(event.at, &effects) {
+                    outcome.reject(index, None, refusal);
+                    continue;
+                }
+                played.apply_event(edge.observer.definitions(), &event, &effects);
+            }
+            outcome.accepted += 1;
+            seen.push(id);
         }
-        outcome.accepted += 1;
-        if identifier == ask.visitor {
-            *at = at.map(|at| at.max(event.at));
-            fragment.apply_event(edge.observer.definitions(), &EventRef::from(&event), &effects);
-        }
-        seen.push((identifier, id_hash));
+        Ok(Arc::new(played))
     }
-    Ok(Arc::new(fragment))
 }
 
 /// Judgements of one plugin on its candidates, shared by the slots that it ranks for.
@@ -303,7 +330,7 @@ fn slot_answer<'e>(
     edge: &'e Edge,
     request: SlotRequest,
     choice: &SlotChoice,
-    explained: &[Judgement],
+    explained: Option<(Role, &[Judgement])>,
     choices: &[SlotChoice],
 ) -> SlotAnswer<'e> {
     let slot = &edge.catalog.slots[request.slot];
@@ -333,11 +360,12 @@ fn slot_answer<'e>(
             () => "outranked",
         }
     };
+    let (role, explained) = explained.unwrap_or((Role::Publishable, &[]));
     let of_slot = explained.iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
     let candidates = of_slot.map(|judged| CandidateAnswer {
         id: &edge.catalog.offers[judged.offer].id,
         outcome: outcome(judged),
-        priority: judged.priority,
+        priority: (role == Role::Secret).then_some(judged.priority),
         reason: reason(judged),
     });
     SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.collect() }

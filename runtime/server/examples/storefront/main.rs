@@ -151,7 +151,7 @@ async fn visitor(
         );
         let decision = persona.map(|persona| {
             let body = json!({
-                "visitor": {"userId": persona.id}, "dryRun": true,
+                "visitor": {"userId": persona.id}, "dryRun": true, "deadlineMs": 5000,
                 "slots": [{"slot": "home-hero"}, {"slot": "home-grid", "count": 4}],
             });
             shop.ask(

@@ -44,7 +44,8 @@ async function decide(events) {
   const response = await fetch(session.edge + "/v1/decide", {
     method: "POST",
     headers: {"authorization": "Bearer " + session.publishableKey, "content-type": "application/json"},
-    body: JSON.stringify({visitor: {anonymousId: session.anonymousId}, slots: SLOTS, events: [...shown, ...events], context: {page: {path: location.pathname}}}),
+    // A shop would rather show its fallback than wait; this page has nothing to show but the answer.
+    body: JSON.stringify({visitor: {anonymousId: session.anonymousId}, slots: SLOTS, events: [...shown, ...events], context: {page: {path: location.pathname}}, deadlineMs: 5000}),
   });
   const decision = await response.json();
   if (!response.ok) throw new Error(decision.detail);

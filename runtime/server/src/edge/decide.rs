@@ -9,14 +9,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use selvedge_core::decision::SlotRequest;
-use selvedge_core::event::Receipt;
+use selvedge_core::event::{Receipt, quoted};
 use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ingest::{Ack, check_count, receipt, utf8};
-use super::{Edge, read_body};
+use super::{Edge, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -83,10 +83,9 @@ enum OnStale {
 pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let started = Instant::now();
     let answer = async {
-        let bytes = read_body(body).await?;
-        let text = utf8(&bytes)?;
-        let body: DecideBody<'_> = serde_json::from_str(text).map_err(|_| fault(text))?;
         let role = edge.keys.authenticate(&headers, None)?;
+        let bytes = read_body(body).await?;
+        let body: DecideBody<'_> = parse_body(utf8(&bytes)?)?;
         let (user_id, anonymous_id) = match &body.visitor {
             Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref()),
             None => (None, None),
@@ -98,18 +97,6 @@ pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Bod
         Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
-}
-
-/// Reads a faulty body once more, slowly, to say where the fault is.
-fn fault(text: &str) -> Problem {
-    let again: Result<DecideBody<'_>, _> =
-        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text));
-    let Err(error) = again else {
-        return Problem::bad_request("malformed_json", "the body is followed by more than a JSON object");
-    };
-    let pointer: String =
-        error.path().iter().map(|segment| format!("/{segment}").replace("/[", "/").replace(']', "")).collect();
-    Problem::bad_request("malformed_json", format!("the body does not fit: {}", error.inner())).at(pointer)
 }
 
 fn check<'a>(
@@ -147,7 +134,7 @@ fn check<'a>(
         channel: body.channel.as_deref().unwrap_or("web"),
         events: body.events.clone(),
         receipt,
-        explain: body.explain,
+        explain: body.explain.then_some(role),
         ack: body.ack.unwrap_or(Ack::Applied),
         at,
         dry_run: body.dry_run,
@@ -158,7 +145,7 @@ fn check<'a>(
 
 fn check_at(text: &str, dry_run: bool) -> Result<Timestamp, Problem> {
     let at = Timestamp::parse(text)
-        .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{text:?} is {error}")).at("/at"))?;
+        .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{} is {error}", quoted(text))).at("/at"))?;
     if !dry_run && at > clock::now() {
         let detail = "a decision cannot be recorded in the future; add \"dryRun\": true to try one";
         return Err(Problem::bad_request("timestamp_in_future", detail).at("/at"));
@@ -175,7 +162,7 @@ fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, 
     let check = |(index, wanted): (usize, &SlotBody<'_>)| {
         let Some(slot) = edge.catalog.slot(&wanted.slot) else {
             let known: Vec<&str> = edge.catalog.slots.iter().map(|slot| slot.name.as_str()).take(20).collect();
-            let detail = format!("the catalogue has no slot {:?}; it has {}", wanted.slot, known.join(", "));
+            let detail = format!("the catalogue has no slot {}; it has {}", quoted(&wanted.slot), known.join(", "));
             return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_slot", detail).at(format!("/slots/{index}/slot")));
         };
         let count = wanted.count.unwrap_or(1);

@@ -9,8 +9,9 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use compact_str::CompactString;
 use selvedge_central::CentralLog;
-use selvedge_core::event::{Event, EventKind, Receipt, Refusal, Speaker};
+use selvedge_core::event::{Event, EventKind, Receipt, Refusal, Speaker, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
@@ -18,8 +19,8 @@ use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Edge, LogOutbox, read_body};
-use crate::auth::Role;
+use super::{Edge, LogOutbox, parse_body, read_body};
+use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
 
@@ -116,18 +117,16 @@ pub async fn single(
 ) -> Result<Json<IngestAnswer>, Problem> {
     let answer = async {
         let ack = ack(query)?;
+        check_header_key(&edge, &headers)?;
         let bytes = read_body(body).await?;
         let prepare = move |edge: &Edge| {
             let text = utf8(&bytes)?;
-            let in_body: KeyInBody<'_> = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+            let in_body: KeyInBody<'_> = parse_body(text)?;
             let role = edge.keys.authenticate(&headers, in_body.write_key.as_deref())?;
             let receipt = Receipt { kind: Some(kind), ..receipt(role, clock::now()) };
             let mut batch = Batch::default();
             batch.prepare(edge, 0, text, &receipt);
-            match batch.refusals.pop() {
-                Some((_, _, refusal)) => Err(Problem::refused(&refusal)),
-                None => Ok(batch),
-            }
+            Ok::<_, Problem>(batch)
         };
         let batch = prepare(&edge)?;
         let outcome = if batch.in_memory(&edge) {
@@ -157,6 +156,7 @@ pub async fn batch(
 ) -> Result<Json<IngestAnswer>, Problem> {
     let answer = async {
         let ack = ack(query)?;
+        check_header_key(&edge, &headers)?;
         let bytes = read_body(body).await?;
         let large = bytes.len() > INLINE_BYTES_MAX;
         let work = move |edge: &Edge| prepare_batch(edge, &headers, &bytes);
@@ -178,12 +178,20 @@ pub async fn batch(
 }
 
 fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batch, Problem> {
-    let body: BatchBody<'_> = serde_json::from_str(utf8(bytes)?).map_err(|error| malformed(&error))?;
+    let body: BatchBody<'_> = parse_body(utf8(bytes)?)?;
     let role = edge.keys.authenticate(headers, body.write_key.as_deref())?;
     check_count(body.batch.len(), limits::BATCH_EVENTS_MAX, "/batch")?;
+    if body.context.is_some_and(|context| context.get().len() * body.batch.len() > limits::INHERITED_BYTES_MAX) {
+        let detail = format!(
+            "every event keeps the call's context, which would make more than {} bytes; send it with the events that need it, or fewer events",
+            limits::INHERITED_BYTES_MAX
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "context_too_large", detail).at("/context"));
+    }
     let sent_at = body.sent_at.map(|text| {
-        Timestamp::parse(&text)
-            .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{text:?} is {error}")).at("/sentAt"))
+        Timestamp::parse(&text).map_err(|error| {
+            Problem::bad_request("timestamp_invalid", format!("{} is {error}", quoted(&text))).at("/sentAt")
+        })
     });
     let receipt = Receipt { sent_at: sent_at.transpose()?, context: body.context, ..receipt(role, clock::now()) };
     let mut batch = Batch::default();
@@ -197,7 +205,7 @@ fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batc
 #[derive(Default)]
 pub struct Batch {
     /// By shard: the position in the call, the id, the change.
-    shards: BTreeMap<ShardId, Vec<(usize, Prepared)>>,
+    shards: BTreeMap<ShardId, Vec<(usize, CompactString, Prepared)>>,
     refusals: Vec<(usize, Option<String>, Refusal)>,
 }
 
@@ -206,10 +214,13 @@ impl Batch {
     pub fn prepare(&mut self, edge: &Edge, index: usize, text: &str, receipt: &Receipt<'_>) {
         let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|(identifier, event)| {
             let effects = edge.observer.observe_fresh(&event)?;
-            Ok(Prepared::event(identifier, event, effects))
+            let message_id = event.message_id.clone();
+            Ok((message_id, Prepared::event(identifier, event, effects)))
         });
         match prepared {
-            Ok(prepared) => self.shards.entry(prepared.identifier().shard()).or_default().push((index, prepared)),
+            Ok((message_id, prepared)) => {
+                self.shards.entry(prepared.identifier().shard()).or_default().push((index, message_id, prepared));
+            }
             Err(refusal) => {
                 let id = serde_json::from_str::<IdOnly<'_>>(text).ok().and_then(|event| event.message_id);
                 self.refusals.push((index, id.map(Cow::into_owned), refusal));
@@ -219,13 +230,13 @@ impl Batch {
 
     /// The time of the newest event of a visitor.
     pub fn newest_of(&self, visitor: &Identifier) -> Option<Timestamp> {
-        let of_visitor = self.shards.values().flatten().filter(|(_, prepared)| prepared.identifier() == visitor);
-        of_visitor.filter_map(|(_, prepared)| prepared.at()).max()
+        let of_visitor = self.shards.values().flatten().filter(|(_, _, prepared)| prepared.identifier() == visitor);
+        of_visitor.filter_map(|(_, _, prepared)| prepared.at()).max()
     }
 
     /// Whether admission will find everything in memory, so that it may be done where the request arrived.
     pub fn in_memory(&self, edge: &Edge) -> bool {
-        self.shards.values().flatten().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
+        self.shards.values().flatten().all(|(_, _, prepared)| edge.shards.prepared(prepared.identifier()))
     }
 
     /// Puts what counts into views and log. May block on the disk.
@@ -239,17 +250,17 @@ impl Batch {
         let mut outcome = Outcome::default();
         let mut refusals = self.refusals;
         for (shard, changes) in self.shards {
-            let (positions, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+            let (places, prepared): (Vec<_>, Vec<_>) =
+                changes.into_iter().map(|(index, id, change)| ((index, id), change)).unzip();
             for change in &prepared {
                 edge.shards.prepare(change.identifier())?;
             }
-            for (index, verdict) in
-                positions.into_iter().zip(edge.shards.admit(shard, prepared, &LogOutbox(&edge.log))?)
-            {
+            let verdicts = edge.shards.admit(shard, prepared, &LogOutbox(&edge.log))?;
+            for ((index, message_id), verdict) in places.into_iter().zip(verdicts) {
                 match verdict {
                     Verdict::Accepted => outcome.accepted += 1,
                     Verdict::Duplicate => outcome.duplicates += 1,
-                    Verdict::Refused(refusal) => refusals.push((index, None, refusal)),
+                    Verdict::Refused(refusal) => refusals.push((index, Some(message_id.into_string()), refusal)),
                 }
             }
         }
@@ -304,9 +315,9 @@ pub fn utf8(bytes: &Bytes) -> Result<&str, Problem> {
         .map_err(|error| Problem::bad_request("malformed_json", format!("the body is not UTF-8: {error}")))
 }
 
-/// A body that is not the JSON that is expected.
-pub fn malformed(error: &serde_json::Error) -> Problem {
-    Problem::bad_request("malformed_json", format!("the body does not fit: {error}"))
+/// Refuses an unknown key in the headers before the body is read. A call without one may bring it in the body.
+fn check_header_key(edge: &Edge, headers: &HeaderMap) -> Result<(), Problem> {
+    if presented_key(headers).is_some() { edge.keys.authenticate(headers, None).map(drop) } else { Ok(()) }
 }
 
 fn ack(query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>) -> Result<Ack, Problem> {

@@ -6,6 +6,7 @@ pub mod profile;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -20,7 +21,7 @@ use selvedge_core::identity::ShardId;
 use selvedge_core::limits;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
 use selvedge_shard::{Outbox, Shards};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -124,9 +125,17 @@ pub async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
 }
 
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Reads a whole body, decompressed and within its limit.
 pub async fn read_body(body: Body) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(body, limits::BODY_BYTES_MAX).await.map_err(|error| {
+    let reading = axum::body::to_bytes(body, limits::BODY_BYTES_MAX);
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
+        let detail = format!("the body did not arrive within {} seconds; send it again", BODY_TIMEOUT.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+    })?;
+    read.map_err(|error| {
         let error = error.into_inner();
         if error.is::<http_body_util::LengthLimitError>() {
             let detail = format!(
@@ -137,5 +146,18 @@ pub async fn read_body(body: Body) -> Result<Bytes, Problem> {
         } else {
             Problem::bad_request("body_unreadable", format!("the body could not be read: {error}"))
         }
+    })
+}
+
+/// Reads a body's JSON. One that does not fit is read once more, slowly, to say where the fault is.
+pub fn parse_body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    serde_json::from_str(text).map_err(|_| {
+        let again: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text));
+        let Err(error) = again else {
+            return Problem::bad_request("malformed_json", "the body is followed by more than a JSON object");
+        };
+        let pointer: String =
+            error.path().iter().map(|segment| format!("/{segment}").replace("/[", "/").replace(']', "")).collect();
+        Problem::bad_request("malformed_json", format!("the body does not fit: {}", error.inner())).at(pointer)
     })
 }

@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::aggregate::Value;
 use selvedge_core::change::DecidedOffer;
+use selvedge_core::event::quoted;
 use selvedge_core::fragment::{Fragment, OfferHistory, Trait};
 use selvedge_core::identity::Identifier;
 use selvedge_core::value::Timestamp;
@@ -98,20 +99,26 @@ impl<T: Serialize> Serialize for Ordered<T> {
 /// `GET /v1/profiles/{namespace}:{id}`.
 pub async fn profile(
     State(edge): State<Arc<Edge>>,
-    Path(identifier): Path<String>,
+    identifier: Result<Path<String>, axum::extract::rejection::PathRejection>,
     query: Result<Query<ProfileQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<ProfileAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+        let Path(identifier) = identifier.map_err(|error| {
+            Problem::bad_request(
+                "identifier_invalid",
+                format!("the path is not NAMESPACE:VALUE: {}", error.body_text()),
+            )
+        })?;
         let identifier = Identifier::parse(&identifier)
-            .map_err(|error| Problem::bad_request("identifier_invalid", format!("{identifier:?} {error}")))?;
+            .map_err(|error| Problem::bad_request("identifier_invalid", format!("{} {error}", quoted(&identifier))))?;
         let Query(query) = query.map_err(|error| {
             Problem::bad_request("query_invalid", format!("the query takes at=RFC3339: {}", error.body_text()))
         })?;
         let at = query.at.map(|text| {
             Timestamp::parse(&text)
-                .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={text:?} is {error}")))
+                .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={} is {error}", quoted(&text))))
         });
         let at = at.transpose()?;
         blocking(&edge, move |edge| read(edge, &identifier, at)).await.map(Json)
