@@ -17,6 +17,7 @@ use selvedge_core::config::Config;
 use selvedge_core::description::{AggregateDeclaration, Description, ScoreDeclaration};
 use selvedge_core::event::{Event, Receipt, Refusal, Speaker};
 use selvedge_core::fragment::{Effects, Fragment};
+use selvedge_core::identity::Namespaces;
 use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
 use selvedge_core::read::Read;
 use selvedge_core::stage::{self, Destination, Ranking};
@@ -120,6 +121,7 @@ impl<P: Plugin> Visitor<P> {
                 event[name] = value.into();
             }
         }
+        let namespaces = Namespaces::default();
         let receipt = Receipt {
             received_at: fine(Timestamp::parse("2199-01-01T00:00:00Z")),
             sent_at: None,
@@ -128,6 +130,7 @@ impl<P: Plugin> Visitor<P> {
             user_id: None,
             anonymous_id: None,
             context: None,
+            namespaces: &namespaces,
         };
         match self.observe_text(&event.to_string(), &receipt) {
             Ok(observed) => observed,
@@ -136,7 +139,7 @@ impl<P: Plugin> Visitor<P> {
     }
 
     fn observe_text(&mut self, text: &str, receipt: &Receipt<'_>) -> Result<Observed, Refusal> {
-        let (_, event) = Event::parse(text, receipt, &mut || "fresh".into())?;
+        let event = Event::parse(text, receipt, &mut || "fresh".into())?.event;
         let mut effects = Effects::of(&event)?;
         let name = event.observed_name();
         let mut observed = Observed::Ignored;

@@ -229,7 +229,7 @@ fn bad_input_is_named_and_changes_nothing() {
     assert_eq!(problem("/v1/decide", &format!("{} trailing", hero("ada"))).1, "malformed_json");
     let slots = json!([{"slot": "home-hero"}]);
     expect("/v1/decide", json!({"slots": slots}), 400, "visitor_missing", "/visitor");
-    expect("/v1/decide", json!({"visitor": {}, "slots": slots}), 400, "visitor_missing", "/visitor");
+    expect("/v1/decide", json!({"visitor": null, "slots": slots}), 400, "visitor_missing", "/visitor");
     expect(
         "/v1/decide",
         json!({"visitor": {"userId": ""}, "slots": slots}),

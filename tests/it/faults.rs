@@ -72,9 +72,10 @@ fn a_plugin_that_fails_to_score_leaves_its_scores_absent() {
         ("allocate", "out_of_memory"),
         ("nan", "bad_output"),
     ];
-    let identify = |fault: &str| json!({"type": "identify", "userId": fault, "traits": {"fault": fault}});
+    let identify =
+        |fault: &str| json!({"type": "identify", "userId": format!("u-{fault}"), "traits": {"fault": fault}});
     edge.batch(&[vec![identify("none")], faults.iter().map(|(fault, _)| identify(fault)).collect()].concat());
-    let scored = |user: &str| edge.profile(&format!("user:{user}"), None)["scores"]["faulty.one"]["value"].clone();
+    let scored = |user: &str| edge.profile(&format!("user:u-{user}"), None)["scores"]["faulty.one"]["value"].clone();
     assert_eq!(scored("none"), 1.0);
     for (fault, kind) in faults {
         assert_eq!(scored(fault), Value::Null, "{fault}");

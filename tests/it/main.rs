@@ -7,5 +7,6 @@ mod cdnow;
 mod clients;
 mod crash;
 mod faults;
+mod identity;
 mod import;
 mod retail;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_tests::online_retail::{Row, events, observed, reference, rfc3339, rows};
 use selvedge_tests::{TestEdge, TestEdgeBuilder, shared_data, shuffle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn london() -> TestEdge {
     TestEdgeBuilder::default().arguments(&["--time-zone", "Europe/London"]).start()
@@ -43,6 +43,44 @@ fn expected_values_hold_in_any_order_and_however_often_events_come() {
     let doubled: Vec<Value> = events.iter().flat_map(|event| [event.clone(), event.clone()]).collect();
     assert_eq!(shuffled.batches(&doubled), (2025, 2025));
     check_expected(&shuffled, "shuffled, every event twice");
+}
+
+#[test]
+fn expected_values_hold_for_persons_of_three_identifiers_that_are_linked_at_the_end() {
+    let Some(path) = shared_data("online-retail/online-retail-2010-12.csv.gz") else { return };
+    let mut events = events(&rows(&path));
+    let device = |customer: &str| json!([{"id": format!("d-{customer}"), "type": "device"}]);
+    let mut customers = BTreeMap::new();
+    for (index, event) in events.iter_mut().enumerate() {
+        let Some(customer) = event["userId"].as_str().map(str::to_owned) else { continue };
+        let fields = event.as_object_mut().unwrap();
+        match index % 3 {
+            0 => {}
+            1 => {
+                fields.remove("userId");
+                fields.insert("anonymousId".into(), format!("a-{customer}").into());
+            }
+            _ => {
+                fields.remove("userId");
+                let context = fields.entry("context").or_insert_with(|| json!({}));
+                context["externalIds"] = device(&customer);
+            }
+        }
+        *customers.entry(customer).or_insert(0) += 1;
+    }
+    let edge = london();
+    assert_eq!(edge.batches(&events), (2025, 0));
+    let orders = |edge: &TestEdge| edge.profile("user:17850", None)["aggregates"]["retail.orders"]["value"].clone();
+    let apart = orders(&edge);
+    let links: Vec<Value> = customers
+        .keys()
+        .map(|customer| json!({"type": "identify", "userId": customer, "anonymousId": format!("a-{customer}"), "context": {"externalIds": device(customer)}}))
+        .collect();
+    edge.batches(&links);
+    assert_ne!(orders(&edge), apart);
+    check_expected(&edge, "over three identifiers");
+    let edge = edge.kill_and_restart();
+    check_expected(&edge, "over three identifiers, after a restart");
 }
 
 #[test]

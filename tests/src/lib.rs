@@ -6,6 +6,7 @@
 
 pub mod edge;
 pub mod online_retail;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 

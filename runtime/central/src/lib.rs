@@ -76,9 +76,10 @@ pub trait CentralLog: Send + Sync {
     /// The last entry of each shard, by position.
     fn heads(&self) -> Result<Vec<Cursor>, LogError>;
 
-    /// Appends changes to a shard, in order, behind everything appended to it before. Returns at once; what is not durable when the
-    /// process dies is lost, so whoever promises durability waits for a [`barrier`](Self::barrier).
-    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), LogError>;
+    /// Appends changes to shards, each in order, behind everything appended to it before: after a crash all of them are there or none.
+    /// Returns at once; what is not durable when the process dies is lost, so whoever promises durability waits for a
+    /// [`barrier`](Self::barrier).
+    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), LogError>;
 
     /// A barrier behind everything appended so far, by whomever.
     fn barrier(&self) -> Barrier;

@@ -53,7 +53,7 @@ pub struct RedbLog {
 }
 
 enum Request {
-    Append(ShardId, Vec<Arc<[u8]>>),
+    Append(Vec<(ShardId, Vec<Arc<[u8]>>)>),
     Barrier(oneshot::Sender<Result<(), LogError>>),
 }
 
@@ -132,12 +132,12 @@ impl CentralLog for RedbLog {
         Ok(heads)
     }
 
-    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), LogError> {
+    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), LogError> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
         let queue = self.queue.as_ref().ok_or(LogError::Closed)?;
-        queue.send(Request::Append(shard, changes)).map_err(|_| LogError::Closed)
+        queue.send(Request::Append(changes)).map_err(|_| LogError::Closed)
     }
 
     fn barrier(&self) -> Barrier {
@@ -270,9 +270,11 @@ impl Writer {
             let mut closes_at = None;
             while let Some(request) = next.take() {
                 match request {
-                    Request::Append(shard, changes) => {
-                        bytes += changes.iter().map(|change| change.len()).sum::<usize>();
-                        appends.entry(shard).or_default().extend(changes);
+                    Request::Append(together) => {
+                        for (shard, changes) in together {
+                            bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                            appends.entry(shard).or_default().extend(changes);
+                        }
                     }
                     Request::Barrier(done) => barriers.push(done),
                 }
@@ -364,7 +366,7 @@ mod tests {
 
     fn append(log: &RedbLog, shard: u16, texts: &[&str]) {
         let changes = texts.iter().map(|text| Arc::from(text.as_bytes())).collect();
-        log.append(ShardId(shard), changes).expect("append");
+        log.append(vec![(ShardId(shard), changes)]).expect("append");
     }
 
     fn texts(log: &RedbLog, shard: u16, after: u64, bytes_max: usize) -> Vec<(u64, String)> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::event::{Event, EventKind};
 use crate::identity::Identifier;
+use crate::links::Word;
 use crate::payload;
 use crate::value::Timestamp;
 
@@ -29,6 +30,15 @@ pub enum Change {
         fragment: Identifier,
         /// How often each was chosen, by minute.
         offers: Vec<DecidedOffer>,
+    },
+    /// Two identifiers belong together, or no longer. The other's fragment has the same under the same id.
+    Link {
+        /// Whose half it is.
+        fragment: Identifier,
+        /// The other one.
+        other: Identifier,
+        /// What was said.
+        word: Word,
     },
     /// What folds from here on.
     Activate(Activation),
@@ -59,6 +69,7 @@ pub enum ChangeError {
 const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
+const LINK: u8 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct EventEnvelope<'a> {
@@ -77,11 +88,20 @@ struct DecidedEnvelope<'a> {
     offers: Vec<DecidedOffer>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct LinkEnvelope<'a> {
+    fragment: &'a str,
+    other: &'a str,
+    word: Word,
+}
+
 impl Change {
     /// The fragment that the change belongs to; none for an activation, which belongs to the whole shard.
     pub fn fragment(&self) -> Option<&Identifier> {
         match self {
-            Self::Event { fragment, .. } | Self::Decided { fragment, .. } => Some(fragment),
+            Self::Event { fragment, .. } | Self::Decided { fragment, .. } | Self::Link { fragment, .. } => {
+                Some(fragment)
+            }
             Self::Activate(_) => None,
         }
     }
@@ -114,6 +134,9 @@ impl Change {
             Self::Decided { fragment, offers } => {
                 append(DECIDED, &DecidedEnvelope { fragment: fragment.as_str(), offers: offers.clone() })
             }
+            Self::Link { fragment, other, word } => {
+                append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
+            }
             Self::Activate(activation) => append(ACTIVATE, activation),
         }
     }
@@ -122,7 +145,7 @@ impl Change {
     pub fn decode(bytes: &[u8]) -> Result<Self, ChangeError> {
         let (kind, rest) = bytes.split_first().ok_or(ChangeError::Corrupt)?;
         let corrupt = |_| ChangeError::Corrupt;
-        let identifier = |text: &str| Identifier::parse(text).map_err(|_| ChangeError::Corrupt);
+        let identifier = |text: &str| Identifier::stored(text).map_err(|_| ChangeError::Corrupt);
         match *kind {
             EVENT => {
                 let (envelope, block) = postcard::take_from_bytes::<EventEnvelope<'_>>(rest).map_err(corrupt)?;
@@ -144,6 +167,10 @@ impl Change {
                 let envelope: DecidedEnvelope<'_> = postcard::from_bytes(rest).map_err(corrupt)?;
                 Ok(Self::Decided { fragment: identifier(envelope.fragment)?, offers: envelope.offers })
             }
+            LINK => {
+                let LinkEnvelope { fragment, other, word } = postcard::from_bytes(rest).map_err(corrupt)?;
+                Ok(Self::Link { fragment: identifier(fragment)?, other: identifier(other)?, word })
+            }
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
@@ -158,12 +185,13 @@ fn append(kind: u8, envelope: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::How;
     use crate::time::BusinessTime;
     use proptest::prelude::*;
 
     fn event(payload: &str) -> Change {
         Change::Event {
-            fragment: Identifier::parse("user:42").expect("an identifier"),
+            fragment: Identifier::stored("user:42").expect("an identifier"),
             event: Event {
                 kind: EventKind::Page,
                 name: "Home".into(),
@@ -183,8 +211,13 @@ mod tests {
             event("{}"),
             event(&format!("{{\"properties\":{{\"name\":\"{}\"}}}}", "long ".repeat(200))),
             Change::Decided {
-                fragment: Identifier::parse("anonymous:a").expect("an identifier"),
+                fragment: Identifier::stored("anonymous:a").expect("an identifier"),
                 offers: vec![decided],
+            },
+            Change::Link {
+                fragment: Identifier::stored("user:42").expect("an identifier"),
+                other: Identifier::stored("anonymous:a").expect("an identifier"),
+                word: Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api },
             },
             Change::Activate(Activation::new(&time, Vec::new())),
         ];

@@ -10,8 +10,9 @@ use compact_str::CompactString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::identity::{Identifier, IdentifierError, Namespace};
+use crate::identity::{Identifier, NamespaceKind, Namespaces};
 use crate::limits;
+use crate::links::How;
 use crate::value::Timestamp;
 
 /// What a caller did wrong with one event: a stable code, the field, and what to do.
@@ -52,11 +53,13 @@ pub enum EventKind {
     Page,
     /// A screen of an app was seen.
     Screen,
+    /// Another identifier of the visitor.
+    Alias,
 }
 
 impl EventKind {
     /// All kinds; the position is the code on disk.
-    pub const ALL: [Self; 4] = [Self::Track, Self::Identify, Self::Page, Self::Screen];
+    pub const ALL: [Self; 5] = [Self::Track, Self::Identify, Self::Page, Self::Screen, Self::Alias];
 
     /// The `type` on the wire.
     pub fn name(self) -> &'static str {
@@ -65,6 +68,7 @@ impl EventKind {
             Self::Identify => "identify",
             Self::Page => "page",
             Self::Screen => "screen",
+            Self::Alias => "alias",
         }
     }
 
@@ -87,21 +91,51 @@ pub struct Event {
     pub at: Timestamp,
     /// When it was received.
     pub received_at: Timestamp,
-    /// A JSON object with those of `properties`, `traits`, `context`, `userId`, `anonymousId` that came and are not in the fields above.
+    /// A JSON object with those of `properties`, `traits`, `context`, `userId`, `anonymousId`, `previousId` that came and are not in the
+    /// fields above.
     pub payload: Box<str>,
 }
 
-/// Who may be named by the events of one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who may be named by the events of one call, and what they may say of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// A trusted server: events belong to the `userId` where there is one.
+    /// A trusted server, or a browser whose site takes its word: events belong to the `userId` where there is one, and whoever is named
+    /// with it is the same person.
     Server,
     /// A browser: a `userId` is a claim, kept in the payload, and the event belongs to the `anonymousId`.
     Browser,
+    /// A browser with the site's token for this user: events belong to the user, who is the same person as the `anonymousId`.
+    Proven(Identifier),
+}
+
+/// An event as it arrived, and who it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The fragment that it belongs to.
+    pub fragment: Identifier,
+    /// The event.
+    pub event: Event,
+    /// Other identifiers of the same person, and how they were named.
+    pub links: Vec<(Identifier, How)>,
+}
+
+impl Arrival {
+    /// Every identifier of the person that it names.
+    pub fn named(&self) -> impl Iterator<Item = &Identifier> {
+        std::iter::once(&self.fragment).chain(self.links.iter().map(|(identifier, _)| identifier))
+    }
+}
+
+/// Whose an event is.
+struct Whose<'t> {
+    fragment: Identifier,
+    link: Option<Identifier>,
+    /// What else it named, to be kept in the payload: the JSON field and its value.
+    beside: Option<(&'static str, &'t str)>,
 }
 
 /// What is known of the call that an event came with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Receipt<'a> {
     /// When the call arrived.
     pub received_at: Timestamp,
@@ -117,10 +151,9 @@ pub struct Receipt<'a> {
     pub anonymous_id: Option<&'a str>,
     /// The batch's `context`, for events that have none.
     pub context: Option<&'a RawValue>,
+    /// The identifiers that there are.
+    pub namespaces: &'a Namespaces,
 }
-
-/// An identifier that is named beside the one that an event belongs to: its JSON field and its value.
-pub type Beside<'t> = (&'static str, &'t str);
 
 /// An event's fields as they arrive; each is checked on its own, so that a fault names its field.
 #[derive(Deserialize)]
@@ -137,6 +170,8 @@ struct Wire<'a> {
     #[serde(borrow)]
     anonymous_id: Option<&'a RawValue>,
     #[serde(borrow)]
+    previous_id: Option<&'a RawValue>,
+    #[serde(borrow)]
     message_id: Option<&'a RawValue>,
     #[serde(borrow)]
     timestamp: Option<&'a RawValue>,
@@ -151,14 +186,14 @@ struct Wire<'a> {
 }
 
 impl Event {
-    /// Reads one event from its JSON text and says whose it is.
+    /// Reads one event from its JSON text and says whom it is about.
     ///
     /// `fresh_id` supplies the id of an event that brings none; its retries cannot be recognised.
     pub fn parse(
         text: &str,
         receipt: &Receipt<'_>,
         fresh_id: &mut dyn FnMut() -> CompactString,
-    ) -> Result<(Identifier, Self), Refusal> {
+    ) -> Result<Arrival, Refusal> {
         if text.len() > limits::EVENT_BYTES_MAX {
             return Err(Refusal::new(
                 "event_too_large",
@@ -197,10 +232,28 @@ impl Event {
         let at = receipt.settle_time(stated, sent_at)?;
         let user_id = text_field(wire.user_id, "/userId")?;
         let anonymous_id = text_field(wire.anonymous_id, "/anonymousId")?;
-        let (fragment, other) = receipt.whose(user_id.as_deref(), anonymous_id.as_deref())?;
-        let payload = wire.payload(receipt, other)?;
+        let mut external = receipt.external_ids(wire.context.or(receipt.context))?;
+        let whose = if user_id.is_none() && anonymous_id.is_none() && !receipt.names_someone() && !external.is_empty() {
+            Whose { fragment: external.remove(0), link: None, beside: None }
+        } else {
+            receipt.whose(user_id.as_deref(), anonymous_id.as_deref())?
+        };
+        let Whose { fragment, link, beside } = whose;
+        let mut links: Vec<(Identifier, How)> = Vec::new();
+        let how = if kind == EventKind::Identify { How::Identify } else { How::Event };
+        let mut add = |identifier: Identifier, how| {
+            if identifier != fragment && links.iter().all(|(known, _)| *known != identifier) {
+                links.push((identifier, how));
+            }
+        };
+        link.into_iter().for_each(|link| add(link, how));
+        external.into_iter().for_each(|identifier| add(identifier, How::ExternalId));
+        if kind == EventKind::Alias {
+            add(receipt.previous(wire.previous_id, &fragment)?, How::Alias);
+        }
+        let payload = wire.payload(receipt, beside)?;
         let event = Self { kind, name, message_id, at, received_at: receipt.received_at, payload };
-        Ok((fragment, event))
+        Ok(Arrival { fragment, event, links })
     }
 
     /// The name under which plugins observe it: a track's own, else `$identify`, `$page`, `$screen`.
@@ -210,6 +263,7 @@ impl Event {
             EventKind::Identify => "$identify",
             EventKind::Page => "$page",
             EventKind::Screen => "$screen",
+            EventKind::Alias => "$alias",
         }
     }
 
@@ -239,33 +293,55 @@ impl Receipt<'_> {
         Ok(corrected.min(self.received_at))
     }
 
-    /// The fragment that an event belongs to, and the identifier that it names beside.
-    pub fn whose<'t>(
-        &'t self,
-        user_id: Option<&'t str>,
-        anonymous_id: Option<&'t str>,
-    ) -> Result<(Identifier, Option<Beside<'t>>), Refusal> {
+    /// The visitor of the call: the fragment that its events belong to, and another identifier of the same person.
+    pub fn visitor(&self) -> Result<(Identifier, Option<Identifier>), Refusal> {
+        self.whose(None, None).map(|whose| (whose.fragment, whose.link))
+    }
+
+    /// Whether the call itself names somebody.
+    fn names_someone(&self) -> bool {
+        self.user_id.is_some() || self.anonymous_id.is_some() || matches!(self.speaker, Speaker::Proven(_))
+    }
+
+    fn identifier(&self, namespace: &str, value: &str, pointer: &str) -> Result<Identifier, Refusal> {
+        self.namespaces
+            .identifier(namespace, value)
+            .map_err(|error| Refusal::new(error.code(), pointer, error.to_string()))
+    }
+
+    /// Whose an event is that names these.
+    fn whose<'t>(&'t self, user_id: Option<&'t str>, anonymous_id: Option<&'t str>) -> Result<Whose<'t>, Refusal> {
         let names_none = user_id.is_none() && anonymous_id.is_none();
         let (user_id, anonymous_id) =
             if names_none { (self.user_id, self.anonymous_id) } else { (user_id, anonymous_id) };
-        let identifier = |namespace, value, pointer: &str| {
-            Identifier::new(namespace, value)
-                .map_err(|error: IdentifierError| Refusal::new("identifier_invalid", pointer, error.to_string()))
-        };
-        match (self.speaker, user_id, anonymous_id) {
-            (Speaker::Server, Some(user), other) => {
-                Ok((identifier(Namespace::User, user, "/userId")?, other.map(|value| ("anonymousId", value))))
+        let user = |value| self.identifier("user", value, "/userId");
+        let anonymous = |value| self.identifier("anonymous", value, "/anonymousId");
+        match (&self.speaker, user_id, anonymous_id) {
+            (Speaker::Proven(proven), claim, other) => {
+                if let Some(claim) = claim
+                    && user(claim)? != *proven
+                {
+                    let detail = format!(
+                        "is not the user of the token, {}; sign in again, or send that user's events with its own token",
+                        proven.value()
+                    );
+                    return Err(Refusal::new("token_for_another", "/userId", detail));
+                }
+                let beside = other.map(|value| ("anonymousId", value));
+                Ok(Whose { fragment: proven.clone(), link: other.map(anonymous).transpose()?, beside })
             }
-            (Speaker::Browser, claim, Some(anonymous)) => {
-                Ok((identifier(Namespace::Anonymous, anonymous, "/anonymousId")?, claim.map(|value| ("userId", value))))
+            (Speaker::Server, Some(value), other) => {
+                let beside = other.map(|value| ("anonymousId", value));
+                Ok(Whose { fragment: user(value)?, link: other.map(anonymous).transpose()?, beside })
             }
-            (Speaker::Server, None, Some(anonymous)) => {
-                Ok((identifier(Namespace::Anonymous, anonymous, "/anonymousId")?, None))
+            (Speaker::Browser, claim, Some(value)) => {
+                Ok(Whose { fragment: anonymous(value)?, link: None, beside: claim.map(|value| ("userId", value)) })
             }
+            (Speaker::Server, None, Some(value)) => Ok(Whose { fragment: anonymous(value)?, link: None, beside: None }),
             (Speaker::Browser, Some(_), None) => Err(Refusal::new(
                 "anonymous_id_missing",
                 "/anonymousId",
-                "a call with the publishable key speaks for an anonymousId; send it, or use the write key from your server",
+                "a call with the publishable key speaks for an anonymousId; send it, or the user's token, or use the write key from your server",
             )),
             (_, None, None) => Err(Refusal::new(
                 "identifier_missing",
@@ -274,18 +350,96 @@ impl Receipt<'_> {
             )),
         }
     }
+
+    /// The identifier that an `alias` says is the same person's. It names no namespace: it is that of a visitor who was not known.
+    fn previous(&self, raw: Option<&RawValue>, fragment: &Identifier) -> Result<Identifier, Refusal> {
+        let value = text_field(raw, "/previousId")?.ok_or_else(|| {
+            Refusal::new("previous_id_missing", "/previousId", "an alias needs the visitor's previous id")
+        })?;
+        if self.speaker == Speaker::Browser {
+            let detail = "the publishable key alone cannot say who is who; send the user's token, or use the write key from your server";
+            return Err(Refusal::new("link_not_allowed", "/previousId", detail));
+        }
+        if self.namespaces.kind(fragment) != Some(NamespaceKind::User) {
+            return Err(Refusal::new(
+                "user_id_missing",
+                "/userId",
+                "an alias needs the userId that the visitor has now",
+            ));
+        }
+        self.identifier("anonymous", &value, "/previousId")
+    }
+
+    /// The identifiers of `context.externalIds`, where the caller may say who is who. Source: Segment, "Identity Resolution ExternalIDs".
+    fn external_ids(&self, context: Option<&RawValue>) -> Result<Vec<Identifier>, Refusal> {
+        let Some(context) = context.filter(|context| context.get().contains("\"externalIds\"")) else {
+            return Ok(Vec::new());
+        };
+        if self.speaker != Speaker::Server {
+            return Ok(Vec::new());
+        }
+        let place = "/context/externalIds";
+        let form = "a list of {\"id\": \"…\", \"type\": \"email_sha256\"}";
+        let listed: ExternalIds<'_> = serde_json::from_str(context.get())
+            .map_err(|_| Refusal::new("wrong_type", place, format!("is not {form}")))?;
+        let listed = listed.external_ids.unwrap_or_default();
+        if listed.len() > limits::EVENT_IDENTIFIERS_MAX {
+            let detail =
+                format!("holds {} identifiers; an event names at most {}", listed.len(), limits::EVENT_IDENTIFIERS_MAX);
+            return Err(Refusal::new("too_many", place, detail));
+        }
+        let mut identifiers = Vec::with_capacity(listed.len());
+        for (index, entry) in listed.iter().enumerate() {
+            // Of companies, not of persons.
+            if entry.collection.as_deref().is_some_and(|collection| collection != "users") {
+                continue;
+            }
+            let name = match entry.kind.as_ref() {
+                "user_id" => "user",
+                "anonymous_id" => "anonymous",
+                name => name,
+            };
+            let known = self.namespaces.get(name).filter(|namespace| namespace.kind != NamespaceKind::Entity);
+            if known.is_none() {
+                let detail = format!(
+                    "{} is no namespace of persons here; declare it in the configuration, under identity.namespaces",
+                    quoted(name)
+                );
+                return Err(Refusal::new("namespace_unknown", format!("{place}/{index}/type"), detail));
+            }
+            identifiers.push(self.identifier(name, &entry.id, &format!("{place}/{index}/id"))?);
+        }
+        Ok(identifiers)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalIds<'a> {
+    #[serde(borrow, default)]
+    external_ids: Option<Vec<ExternalId<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ExternalId<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    collection: Option<Cow<'a, str>>,
 }
 
 impl<'a> Wire<'a> {
     fn kind(&self) -> Result<EventKind, Refusal> {
         let name = text_field(self.kind, "/type")?.ok_or_else(|| {
-            Refusal::new("type_missing", "/type", "has no type; send track, identify, page or screen")
+            Refusal::new("type_missing", "/type", "has no type; send track, identify, page, screen or alias")
         })?;
         EventKind::parse(&name).ok_or_else(|| {
             Refusal::new(
                 "type_unsupported",
                 "/type",
-                format!("{} is not supported here; send track, identify, page or screen", quoted(&name)),
+                format!("{} is not supported here; send track, identify, page, screen or alias", quoted(&name)),
             )
         })
     }
@@ -294,7 +448,7 @@ impl<'a> Wire<'a> {
         let (raw, pointer) = match kind {
             EventKind::Track => (self.event, "/event"),
             EventKind::Page | EventKind::Screen => (self.name, "/name"),
-            EventKind::Identify => (None, "/event"),
+            EventKind::Identify | EventKind::Alias => (None, "/event"),
         };
         let name = text_field(raw, pointer)?.unwrap_or_default();
         if name.trim().is_empty() && kind == EventKind::Track {
@@ -326,7 +480,7 @@ impl<'a> Wire<'a> {
     }
 
     /// The parts that are kept as they came, joined to one object.
-    fn payload(&self, receipt: &Receipt<'_>, other: Option<Beside<'_>>) -> Result<Box<str>, Refusal> {
+    fn payload(&self, receipt: &Receipt<'_>, other: Option<(&str, &str)>) -> Result<Box<str>, Refusal> {
         let parts =
             [("properties", self.properties), ("traits", self.traits), ("context", self.context.or(receipt.context))];
         let length: usize = parts.iter().filter_map(|(_, raw)| raw.map(|raw| raw.get().len() + 16)).sum();
@@ -349,7 +503,9 @@ impl<'a> Wire<'a> {
             payload.push_str("\":");
             payload.push_str(raw.get());
         }
-        if let Some((name, value)) = other {
+        let previous = self.previous_id.and_then(text_of);
+        let previous = previous.as_deref().map(|value| ("previousId", value));
+        for (name, value) in other.into_iter().chain(previous) {
             payload.push(if payload.is_empty() { '{' } else { ',' });
             payload.push_str(&format!("\"{name}\":{}", serde_json::Value::from(value)));
         }
@@ -393,11 +549,27 @@ mod tests {
             user_id: None,
             anonymous_id: None,
             context: None,
+            namespaces: namespaces(),
         }
     }
 
-    fn parse(text: &str) -> Result<(Identifier, Event), Refusal> {
-        Event::parse(text, &receipt(), &mut || "fresh".into())
+    fn namespaces() -> &'static Namespaces {
+        static NAMESPACES: std::sync::OnceLock<Namespaces> = std::sync::OnceLock::new();
+        NAMESPACES.get_or_init(Namespaces::default)
+    }
+
+    fn parse(text: &str) -> Result<Arrival, Refusal> {
+        parse_by(Speaker::Server, text)
+    }
+
+    fn parse_by(speaker: Speaker, text: &str) -> Result<Arrival, Refusal> {
+        Event::parse(text, &Receipt { speaker, ..receipt() }, &mut || "fresh".into())
+    }
+
+    /// Whose an event is, and who else is the same person.
+    fn whose(speaker: Speaker, text: &str) -> Result<String, &'static str> {
+        let arrival = parse_by(speaker, text).map_err(|refusal| refusal.code)?;
+        Ok(arrival.named().map(Identifier::as_str).collect::<Vec<_>>().join(" "))
     }
 
     fn refused(text: &str) -> (&'static str, String) {
@@ -407,7 +579,7 @@ mod tests {
 
     #[test]
     fn an_event_keeps_what_it_said() {
-        let (fragment, event) = parse(
+        let Arrival { fragment, event, .. } = parse(
             r#"{"type":"track","event":"Product Viewed","messageId":"m-1","userId":"42","anonymousId":"a-\"1",
                 "timestamp":"2026-01-05T09:59:00Z","properties":{"price":1.10},"integrations":{"All":true}}"#,
         )
@@ -420,14 +592,51 @@ mod tests {
 
     #[test]
     fn a_browser_speaks_for_its_anonymous_id_only() {
-        let browser = Receipt { speaker: Speaker::Browser, ..receipt() };
-        let text = r#"{"type":"identify","userId":"42","anonymousId":"a-1"}"#;
-        let (fragment, event) = Event::parse(text, &browser, &mut || "fresh".into()).expect("a claim is accepted");
-        assert_eq!(fragment.as_str(), "anonymous:a-1");
-        assert_eq!(event.payload.as_ref(), r#"{"userId":"42"}"#);
-        let alone = r#"{"type":"identify","userId":"42"}"#;
-        let refusal = Event::parse(alone, &browser, &mut || "fresh".into()).expect_err("no anonymousId");
-        assert_eq!(refusal.code, "anonymous_id_missing");
+        let text = r#"{"type":"identify","userId":"42","anonymousId":"a-1","context":{"externalIds":[{"id":"7","type":"device"}]}}"#;
+        let arrival = parse_by(Speaker::Browser, text).expect("a claim is accepted");
+        assert_eq!((arrival.fragment.as_str(), arrival.links.len()), ("anonymous:a-1", 0));
+        assert!(arrival.event.payload.contains(r#""userId":"42""#));
+        assert_eq!(whose(Speaker::Browser, r#"{"type":"identify","userId":"42"}"#), Err("anonymous_id_missing"));
+        let alias = r#"{"type":"alias","userId":"42","anonymousId":"a-1","previousId":"a-0"}"#;
+        assert_eq!(whose(Speaker::Browser, alias), Err("link_not_allowed"));
+    }
+
+    #[test]
+    fn whoever_is_named_together_is_one_person_where_the_caller_may_say_so() {
+        let both = r#"{"type":"page","userId":"42","anonymousId":"a-1"}"#;
+        assert_eq!(whose(Speaker::Server, both).as_deref(), Ok("user:42 anonymous:a-1"));
+        let alias = r#"{"type":"alias","userId":"42","previousId":"a-0"}"#;
+        assert_eq!(whose(Speaker::Server, alias).as_deref(), Ok("user:42 anonymous:a-0"));
+        assert_eq!(whose(Speaker::Server, r#"{"type":"alias","userId":"42"}"#), Err("previous_id_missing"));
+        assert_eq!(
+            whose(Speaker::Server, r#"{"type":"alias","anonymousId":"a","previousId":"b"}"#),
+            Err("user_id_missing")
+        );
+        let external = |who: &str, ids: &str| format!(r#"{{"type":"page",{who}"context":{{"externalIds":{ids}}}}}"#);
+        let ids = r#"[{"id":"X 1","type":"loyalty","collection":"users","encoding":"none"},{"id":"a-2","type":"anonymous_id"},{"id":"co","type":"any","collection":"accounts"}]"#;
+        assert_eq!(
+            whose(Speaker::Server, &external(r#""userId":"42","#, ids)).as_deref(),
+            Ok("user:42 loyalty:X1 anonymous:a-2")
+        );
+        assert_eq!(whose(Speaker::Server, &external("", ids)).as_deref(), Ok("loyalty:X1 anonymous:a-2"));
+        assert_eq!(
+            whose(Speaker::Server, &external(r#""userId":"42","#, r#"[{"id":"1","type":"shoe"}]"#)),
+            Err("namespace_unknown")
+        );
+        assert_eq!(
+            whose(Speaker::Server, &external(r#""userId":"42","#, r#"[{"id":"0","type":"device"}]"#)),
+            Err("identifier_blocked")
+        );
+        assert_eq!(whose(Speaker::Server, &external(r#""userId":"42","#, r#"{"id":"0"}"#)), Err("wrong_type"));
+        let proven = || Speaker::Proven(namespaces().parse("user:42").expect("an identifier"));
+        assert_eq!(whose(proven(), both).as_deref(), Ok("user:42 anonymous:a-1"));
+        assert_eq!(whose(proven(), r#"{"type":"page"}"#).as_deref(), Ok("user:42"));
+        assert_eq!(whose(proven(), r#"{"type":"page","userId":"43"}"#), Err("token_for_another"));
+        assert_eq!(whose(Speaker::Server, r#"{"type":"page","userId":"null"}"#), Err("identifier_blocked"));
+        assert_eq!(
+            whose(Speaker::Server, r#"{"type":"page","userId":"42","anonymousId":"undefined"}"#),
+            Err("identifier_blocked")
+        );
     }
 
     #[test]

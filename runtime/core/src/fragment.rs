@@ -3,6 +3,8 @@
 //! The fold is deterministic and reads nothing but its parameters. It does not run plugins: what they contribute to an event arrives
 //! as plain [`Effects`].
 
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,8 +12,11 @@ use serde_json::value::RawValue;
 use crate::activation::RETENTION_MS;
 use crate::aggregate::{Contribution, Definitions, State, heap_bytes};
 use crate::change::DecidedOffer;
+use crate::consent::{Consent, Decision, PURPOSES_MAX};
 use crate::event::{Event, EventKind, Refusal, text_of};
+use crate::identity::Identifier;
 use crate::limits;
+use crate::links::{Links, Word};
 use crate::value::Timestamp;
 
 /// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
@@ -34,6 +39,10 @@ pub struct Fragment {
     pub states: Vec<State>,
     /// The history with each offer, ascending by id.
     pub offers: Vec<(CompactString, OfferHistory)>,
+    /// What was allowed.
+    pub consent: Consent,
+    /// Who is the same person.
+    pub links: Links,
 }
 
 /// A trait and where it came from.
@@ -93,6 +102,8 @@ pub struct Effects {
     pub source: CompactString,
     /// Feedback on an offer.
     pub feedback: Option<(CompactString, Feedback)>,
+    /// What it allows and denies.
+    pub consent: Vec<(CompactString, bool)>,
 }
 
 /// What the fold needs of an event besides its [`Effects`].
@@ -127,6 +138,8 @@ struct ContextReads<'a> {
     traits: Option<Entries<'a>>,
     #[serde(borrow, default)]
     source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    consent: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +155,7 @@ impl Effects {
     pub fn of(event: &Event) -> Result<Self, Refusal> {
         let mut effects = Self::default();
         let feedback = feedback_of(event);
-        if feedback.is_none() && !event.payload.contains("\"traits\"") {
+        if feedback.is_none() && !event.payload.contains("\"traits\"") && !event.payload.contains("\"consent\"") {
             return Ok(effects);
         }
         let reads: HostReads<'_> = serde_json::from_str(&event.payload).map_err(|_| not_an_object(&event.payload))?;
@@ -158,7 +171,9 @@ impl Effects {
             effects.feedback = Some((CompactString::from(offer.as_ref()), feedback));
         }
         let own = reads.traits.map(|traits| ("/traits", traits));
-        let (context, source) = reads.context.map_or((None, None), |context| (context.traits, context.source));
+        let (context, source, consent) =
+            reads.context.map_or((None, None, None), |context| (context.traits, context.source, context.consent));
+        effects.consent = consent.map(consent_of).transpose()?.unwrap_or_default();
         let given = own.into_iter().chain(context.map(|traits| ("/context/traits", traits)));
         for (pointer, traits) in given {
             for (name, value) in traits {
@@ -177,6 +192,29 @@ impl Effects {
         effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
         Ok(effects)
     }
+}
+
+/// What `context.consent` says.
+fn consent_of(raw: &RawValue) -> Result<Vec<(CompactString, bool)>, Refusal> {
+    let place = "/context/consent";
+    let wrong = |_| Refusal::new("wrong_type", place, "is not an object of purposes, such as {\"ads\": false}");
+    let purposes: Option<Entries<'_>> = serde_json::from_str(raw.get()).map_err(wrong)?;
+    let purposes = purposes.unwrap_or_default();
+    if purposes.len() > PURPOSES_MAX {
+        return Err(Refusal::new("too_many", place, format!("a profile has at most {PURPOSES_MAX} purposes")));
+    }
+    let word = |(purpose, value): (CompactString, &RawValue)| {
+        let pointer = || format!("{place}/{}", purpose.replace('~', "~0").replace('/', "~1"));
+        if purpose.is_empty() || purpose.len() > limits::KEY_BYTES_MAX {
+            return Err(Refusal::new("wrong_type", place, "a purpose's name has 1 to 256 bytes"));
+        }
+        match value.get() {
+            "true" => Ok((purpose, true)),
+            "false" => Ok((purpose, false)),
+            _ => Err(Refusal::new("wrong_type", pointer(), "is neither true nor false")),
+        }
+    };
+    purposes.into_iter().map(word).collect()
 }
 
 /// Which of the traits of a payload is not an object.
@@ -227,7 +265,7 @@ impl Fragment {
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.events == 0 && self.offers.is_empty()
+        self.events == 0 && self.offers.is_empty() && self.links.alone()
     }
 
     /// A trait's JSON value; none where there is none or it was taken back.
@@ -251,6 +289,31 @@ impl Fragment {
         if let Some((offer, feedback)) = &effects.feedback {
             self.offer_mut(offer).record(*feedback, at);
         }
+        for (purpose, granted) in &effects.consent {
+            self.consent.apply(purpose, Decision { granted: *granted, at });
+        }
+    }
+
+    /// Folds a link, or that it was taken back.
+    pub fn apply_link(&mut self, other: &Identifier, word: Word) {
+        self.links.apply(other, word);
+    }
+
+    /// Takes in another fragment of the same person: what a fold of both histories gives. Links stay each fragment's own.
+    pub fn join(&mut self, definitions: &Definitions, other: &Self) {
+        self.oldest_event_at = match (self.oldest_event_at, other.oldest_event_at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        self.newest_event_at = self.newest_event_at.max(other.newest_event_at);
+        self.events += other.events;
+        self.failures += other.failures;
+        definitions.join(&mut self.states, &other.states);
+        other.traits.iter().for_each(|entry| self.set_trait(entry.clone()));
+        for (offer, history) in &other.offers {
+            self.offer_mut(offer).join(history);
+        }
+        self.consent.join(&other.consent);
     }
 
     /// Folds decided offers.
@@ -271,7 +334,7 @@ impl Fragment {
         };
         let traits: usize = self.traits.iter().map(of_trait).sum();
         let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
-        size_of::<Self>() + states + traits + offers
+        size_of::<Self>() + states + traits + offers + self.consent.weight() + self.links.weight()
     }
 
     /// The last writer wins, by event time, then by id: any order of events gives the same traits. Past the bound a new
@@ -307,16 +370,16 @@ impl Fragment {
 
 /// Whether events still fit a fragment: its bounds as they stand after those admitted so far.
 #[derive(Debug)]
-pub struct Bounds<'a> {
-    fragment: &'a Fragment,
+pub struct Bounds {
+    fragment: Arc<Fragment>,
     newest_event_at: Option<Timestamp>,
     new_traits: Vec<CompactString>,
 }
 
-impl<'a> Bounds<'a> {
+impl Bounds {
     /// Before the first event.
-    pub fn of(fragment: &'a Fragment) -> Self {
-        Self { fragment, newest_event_at: fragment.newest_event_at, new_traits: Vec::new() }
+    pub fn of(fragment: &Arc<Fragment>) -> Self {
+        Self { fragment: Arc::clone(fragment), newest_event_at: fragment.newest_event_at, new_traits: Vec::new() }
     }
 
     /// Takes an event in, unless it is older than the retention or brings more traits than a profile holds.
@@ -353,6 +416,24 @@ impl OfferHistory {
         };
         *count += 1;
         *last_at = (*last_at).max(Some(at));
+    }
+
+    fn join(&mut self, other: &Self) {
+        let Self { decided, shown, clicked, accepted, dismissed, .. } = other;
+        for (held, more) in [
+            (&mut self.decided, decided),
+            (&mut self.shown, shown),
+            (&mut self.clicked, clicked),
+            (&mut self.accepted, accepted),
+            (&mut self.dismissed, dismissed),
+        ] {
+            *held += more;
+        }
+        self.last_decided_at = self.last_decided_at.max(other.last_decided_at);
+        self.last_shown_at = self.last_shown_at.max(other.last_shown_at);
+        self.last_clicked_at = self.last_clicked_at.max(other.last_clicked_at);
+        self.last_accepted_at = self.last_accepted_at.max(other.last_accepted_at);
+        self.last_dismissed_at = self.last_dismissed_at.max(other.last_dismissed_at);
     }
 
     fn last_at(&self) -> Option<Timestamp> {
@@ -424,6 +505,30 @@ mod tests {
     }
 
     #[test]
+    fn fragments_of_one_person_join_to_the_fold_of_both() {
+        let events = [
+            event("", "a", 10, r#"{"traits":{"country":"France"},"context":{"consent":{"ads":true}}}"#),
+            event("Offer Shown", "b", 20, r#"{"properties":{"offer_id":"kettle"}}"#),
+            event(
+                "",
+                "c",
+                20,
+                r#"{"traits":{"country":"Italy","plan":"free"},"context":{"consent":{"ads":false,"mail":true}}}"#,
+            ),
+            event("Offer Shown", "d", 5, r#"{"properties":{"offer_id":"kettle"}}"#),
+        ];
+        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        for split in 0..=events.len() {
+            let mut joined = fold(&events[..split]);
+            joined.join(&definitions, &fold(&events[split..]));
+            assert_eq!(joined, fold(&events), "{split}");
+        }
+        assert_eq!(fold(&events).consent.get("ads").map(|decision| decision.granted), Some(false));
+        let refused = Effects::of(&event("", "a", 1, r#"{"context":{"consent":{"ads":"yes"}}}"#)).expect_err("a text");
+        assert_eq!(refused.pointer, "/context/consent/ads");
+    }
+
+    #[test]
     fn traits_have_bounds() {
         let identify = |traits: &str| Effects::of(&event("", "a", 1, &format!(r#"{{"traits":{traits}}}"#)));
         let sized = |length: usize| format!(r#"{{"a/b":"{}"}}"#, "x".repeat(length - 2));
@@ -443,7 +548,7 @@ mod tests {
 
     #[test]
     fn the_bounds_move_with_what_is_admitted() {
-        let fragment = fold(&[event("A", "a", 10, "{}")]);
+        let fragment = Arc::new(fold(&[event("A", "a", 10, "{}")]));
         let many = |prefix: &str, count: usize| Effects {
             traits: (0..count).map(|index| (format!("{prefix}{index}").into(), "1".into())).collect(),
             ..Effects::default()

@@ -3,7 +3,8 @@
 //! `core` does no I/O, so it cannot time out; it reads no clock, no randomness and no environment: time and seed are parameters. It
 //! knows nothing of HTTP, sled, redb, moka, tokio or wasmtime. What it owns, from the outside in:
 //!
-//! - [`event`]: what arrives, validated; [`identity`]: whose it is; [`change`]: how it stands in the log.
+//! - [`event`]: what arrives, validated; [`identity`]: whose it is; [`links`]: who is the same person; [`consent`]: what they allowed;
+//!   [`change`]: how it stands in the log.
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
 //! - [`aggregate`] and [`fragment`]: what events add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
@@ -15,6 +16,7 @@ pub mod catalog;
 pub mod change;
 pub mod columns;
 pub mod config;
+pub mod consent;
 pub mod decision;
 pub mod description;
 pub mod event;
@@ -22,6 +24,7 @@ pub mod fragment;
 pub mod identity;
 mod json_paths;
 pub mod limits;
+pub mod links;
 pub mod lower;
 pub mod payload;
 pub mod read;

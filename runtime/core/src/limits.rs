@@ -16,6 +16,10 @@ pub const SLOTS_MAX: usize = 32;
 pub const SLOT_COUNT_MAX: usize = 100;
 /// Bytes of an identifier's value.
 pub const IDENTIFIER_BYTES_MAX: usize = 256;
+/// Identifiers of one profile; a link that would make more is refused.
+pub const PROFILE_FRAGMENTS_MAX: usize = 64;
+/// Identifiers that one event may name beside its own.
+pub const EVENT_IDENTIFIERS_MAX: usize = 16;
 /// Bytes of an event's name.
 pub const EVENT_NAME_BYTES_MAX: usize = 256;
 /// Characters of a `messageId`, as in Segment's API.

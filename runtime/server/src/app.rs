@@ -30,6 +30,7 @@ use crate::edge::{self, Edge, LogOutbox};
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
+use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,6 +57,14 @@ pub fn run(config: RunConfig) -> Result<()> {
     let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
     let observer = Arc::new(PluginObserver::new(Arc::clone(&plugins), activation.tag(), Arc::clone(&metrics)));
 
+    let namespaces = Arc::new(config.namespaces.clone());
+    let tokens = Tokens::new(&config.tokens)?;
+    if config.trust_browsers {
+        tracing::warn!(
+            "trust_browsers is on: whoever names a user in a browser is taken for them, and sees their offers; for production sign tokens instead"
+        );
+    }
+
     let end = Arc::new(End::default());
     let (commits, committed) = mpsc::channel();
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
@@ -64,6 +73,7 @@ pub fn run(config: RunConfig) -> Result<()> {
         &log.id(),
         config.cache_bytes,
         Arc::clone(&observer) as Arc<dyn Observer>,
+        Arc::clone(&namespaces),
     )?;
     let shards = Arc::new(shards);
     activate(&log, &activation)?;
@@ -75,6 +85,9 @@ pub fn run(config: RunConfig) -> Result<()> {
         plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
     let edge = Arc::new(Edge {
         keys,
+        tokens,
+        trust_browsers: config.trust_browsers,
+        namespaces,
         plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
         plugins,
         observer,
@@ -186,9 +199,7 @@ fn activate(log: &RedbLog, activation: &Activation) -> Result<()> {
     if log.note("activation")?.as_deref() == Some(&*bytes) {
         return Ok(());
     }
-    for shard in ShardId::all() {
-        log.append(shard, vec![Arc::clone(&bytes)])?;
-    }
+    log.append(ShardId::all().map(|shard| (shard, vec![Arc::clone(&bytes)])).collect())?;
     log.barrier().wait_blocking()?;
     // Were the process to die before this, the next start would write the same activation once more, which changes nothing.
     Ok(log.keep_note("activation", &bytes)?)

@@ -1,5 +1,6 @@
 //! Configuration: one TOML file, the environment over it, flags over both.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use axum::http::HeaderValue;
 use clap::Args;
 use selvedge_core::config::from_toml;
+use selvedge_core::identity::{Form, Namespaces};
 use serde::Deserialize;
 
 use crate::auth::GivenKeys;
+use crate::tokens::TokenSettings;
 
 /// What `selvedge run` can be told; each also by the environment variable, and by the same name with `_` in the configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -52,6 +55,51 @@ pub struct RunArguments {
     /// Memory for profiles that are kept at hand, in MiB [default: 64].
     #[arg(long, env = "SELVEDGE_CACHE_MIB", value_name = "MIB")]
     cache_mib: Option<u64>,
+    /// Take a browser's word for who its user is, without a token: anybody can then read what offers another user gets.
+    #[arg(long, env = "SELVEDGE_TRUST_BROWSERS")]
+    trust_browsers: bool,
+    /// In the file only: namespaces, limits and the keys of tokens; see docs/identity.md.
+    #[arg(skip)]
+    identity: IdentitySettings,
+}
+
+/// `[identity]` of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct IdentitySettings {
+    /// How many identifiers one profile may have.
+    profile_identifiers_max: Option<usize>,
+    /// How many of each namespace.
+    limits: BTreeMap<String, usize>,
+    /// Namespaces beside the built-in ones.
+    namespaces: BTreeMap<String, NamespaceSettings>,
+    /// Keys with which the site signs its tokens.
+    tokens: Vec<TokenSettings>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NamespaceSettings {
+    /// How its values are written.
+    form: Form,
+    /// Values that are no ids.
+    blocked: Vec<String>,
+}
+
+impl IdentitySettings {
+    fn namespaces(&self) -> Result<Namespaces> {
+        let mut namespaces = Namespaces::default();
+        for (name, settings) in &self.namespaces {
+            namespaces.declare(name, settings.form, &settings.blocked)?;
+        }
+        for (name, most) in &self.limits {
+            namespaces.limit(name, *most)?;
+        }
+        if let Some(most) = self.profile_identifiers_max {
+            namespaces.limit_profile(most)?;
+        }
+        Ok(namespaces)
+    }
 }
 
 /// The settings in force.
@@ -66,6 +114,9 @@ pub struct RunConfig {
     pub keys: GivenKeys,
     pub cors_origins: Vec<HeaderValue>,
     pub cache_bytes: u64,
+    pub trust_browsers: bool,
+    pub namespaces: Namespaces,
+    pub tokens: Vec<TokenSettings>,
 }
 
 impl RunArguments {
@@ -98,6 +149,9 @@ impl RunArguments {
             },
             cors_origins: cors_origins.iter().map(|origin| check_origin(origin)).collect::<Result<_>>()?,
             cache_bytes: cache_mib * 1024 * 1024,
+            trust_browsers: self.trust_browsers || file.trust_browsers,
+            namespaces: file.identity.namespaces().context("identity")?,
+            tokens: file.identity.tokens,
         })
     }
 
@@ -143,5 +197,10 @@ mod tests {
         assert!(fault("listen = \"8080\"").contains("listen = \"8080\""));
         assert!(fault("cors_origins = [\"https://a.example/path\"]").contains("without a path"));
         assert!(fault("cache_mib = 0").contains("cache_mib"));
+        assert!(fault("[identity.limits]\nuser = 2").contains("limit of \"user\""));
+        assert!(fault("[identity.limits]\ncookie = 2").contains("no namespace \"cookie\""));
+        assert!(fault("[identity.namespaces.Crm]").contains("\"Crm\""));
+        assert!(fault("[identity.namespaces.crm]\nform = \"upper\"").contains("upper"));
+        assert!(fault("[identity]\nprofile_identifiers_max = 65").contains("from 1 to 64"));
     }
 }

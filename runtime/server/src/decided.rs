@@ -55,21 +55,35 @@ impl Decided {
         }
     }
 
-    /// Reads something of a visitor together with what was counted and is not a change yet: each count is in one of the two.
+    /// Reads something of a person together with what was counted under their identifiers and is not a change yet: each count is in one
+    /// of the two. `read` also says which identifiers these are.
     ///
-    /// Nobody waits for the reading, which may be long: it is done again where the visitor's counts became a change meanwhile.
-    pub fn beside<T>(&self, visitor: &Identifier, read: impl Fn() -> T) -> (T, Vec<DecidedOffer>) {
+    /// Nobody waits for the reading, which may be long: it is done again where a count became a change meanwhile.
+    pub fn beside<T, E>(
+        &self,
+        mut read: impl FnMut() -> Result<(T, Vec<Identifier>), E>,
+    ) -> Result<(T, Vec<DecidedOffer>), E> {
         for _ in 0..READS_MAX {
-            let before = self.tile(visitor).lock().flushed.get(visitor).copied();
-            let value = read();
-            let tile = self.tile(visitor).lock();
-            let after = tile.flushed.get(visitor).copied();
-            if after.is_none() || after == before {
-                return (value, tile.counts.get(visitor).cloned().unwrap_or_default());
+            let begun: Vec<u64> = self.0.iter().map(|tile| tile.lock().flushes).collect();
+            let (value, identifiers) = read()?;
+            let mut counts = Vec::new();
+            let mut moved = false;
+            for identifier in &identifiers {
+                let tile = self.tile(identifier).lock();
+                let begun = begun[usize::from(identifier.shard().0)];
+                moved |= tile.flushed.get(identifier).is_some_and(|flush| *flush > begun);
+                counts.extend(tile.counts.get(identifier).into_iter().flatten().cloned());
+            }
+            if !moved {
+                return Ok((value, counts));
             }
         }
-        let tile = self.tile(visitor).lock();
-        (read(), tile.counts.get(visitor).cloned().unwrap_or_default())
+        // Whoever decides waits this once.
+        let tiles: Vec<_> = self.0.iter().map(Mutex::lock).collect();
+        let (value, identifiers) = read()?;
+        let counts =
+            identifiers.iter().filter_map(|identifier| tiles[usize::from(identifier.shard().0)].counts.get(identifier));
+        Ok((value, counts.flatten().cloned().collect()))
     }
 
     /// Makes changes of the counts. May block on the disk.
@@ -107,26 +121,28 @@ mod tests {
 
     #[test]
     fn a_decision_without_offers_leaves_nothing_behind() {
-        let (decided, visitor) = (Decided::new(), Identifier::parse("user:1").expect("an identifier"));
+        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
         decided.record(&visitor, Timestamp(61_000), [].into_iter());
         assert!(decided.tile(&visitor).lock().counts.is_empty());
         decided.record(&visitor, Timestamp(61_000), ["kettle", "kettle"].into_iter());
-        let (read, counts) = decided.beside(&visitor, || 7);
+        let (read, counts) = decided.beside(|| Ok::<_, ()>((7, vec![visitor.clone()]))).expect("read");
         assert_eq!((read, counts.len(), counts[0].count, counts[0].minute), (7, 1, 2, Timestamp(60_000)));
     }
 
     #[test]
     fn a_reading_that_a_flush_overtook_is_done_again() {
-        let (decided, visitor) = (Decided::new(), Identifier::parse("user:1").expect("an identifier"));
+        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
         let reads = std::cell::Cell::new(0);
-        let (_, counts) = decided.beside(&visitor, || {
+        let read = decided.beside(|| {
             reads.set(reads.get() + 1);
             if reads.get() == 1 {
                 let mut tile = decided.tile(&visitor).lock();
                 tile.flushes += 1;
                 tile.flushed.insert(visitor.clone(), 1);
             }
+            Ok::<_, ()>(((), vec![visitor.clone()]))
         });
+        let (_, counts) = read.expect("read");
         assert_eq!((reads.get(), counts.len()), (2, 0));
     }
 }

@@ -22,6 +22,18 @@ impl Ids {
     }
 }
 
+/// An anonymous id for a visitor who has none: random, so that nobody guesses another's. As a UUID (RFC 9562, version 4).
+pub fn anonymous_id() -> Result<String, getrandom::Error> {
+    let (high, low) = (getrandom::u64()?, getrandom::u64()?);
+    let (version, variant) = (high & 0xfff | 0x4000, (low >> 48) & 0x3fff | 0x8000);
+    Ok(format!(
+        "{:08x}-{:04x}-{version:04x}-{variant:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        low & 0xffff_ffff_ffff
+    ))
+}
+
 /// A random name, for what lives longer than a process.
 pub fn random_name() -> Result<String, getrandom::Error> {
     Ok(format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?))

@@ -15,6 +15,7 @@ mod import;
 mod metrics;
 mod observer;
 mod pipeline;
+mod tokens;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ pub struct Metrics {
     duplicates: Counter,
     decided: Counter,
     fell_back: Counter,
+    links_made: Counter,
     decide_seconds: Histogram,
     durable_seconds: Histogram,
     views: Gauge,
@@ -33,6 +34,10 @@ impl Metrics {
         let prometheus = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
         describe_counter!("selvedge_events_total", "Events by what became of them: accepted or duplicate");
         describe_counter!("selvedge_events_rejected_total", "Events that were refused, by code");
+        describe_counter!(
+            "selvedge_links_total",
+            "Links between identifiers by what became of them: made, or the code of the refusal"
+        );
         describe_counter!("selvedge_events_skipped_total", "Events that a plugin passed over, by its reason");
         describe_counter!("selvedge_decisions_total", "Slots decided, by outcome: personalised or fallback");
         describe_counter!("selvedge_plugin_failures_total", "Calls of plugins that gave no answer, by stage and kind");
@@ -47,6 +52,7 @@ impl Metrics {
             accepted: counter!("selvedge_events_total", "outcome" => "accepted"),
             duplicates: counter!("selvedge_events_total", "outcome" => "duplicate"),
             decided: counter!("selvedge_decisions_total", "outcome" => "personalised"),
+            links_made: counter!("selvedge_links_total", "outcome" => "made"),
             fell_back: counter!("selvedge_decisions_total", "outcome" => "fallback"),
             decide_seconds: histogram!("selvedge_decide_seconds"),
             durable_seconds: histogram!("selvedge_durable_seconds"),
@@ -70,6 +76,16 @@ impl Metrics {
         self.view_bytes.set(usage.view_bytes as f64);
         self.pending_bytes.set(usage.pending_bytes as f64);
         self.disk_bytes.set(usage.disk_bytes as f64);
+    }
+
+    /// Identifiers were linked.
+    pub fn link_made(&self) {
+        self.links_made.increment(1);
+    }
+
+    /// A link was refused.
+    pub fn link_refused(&self, code: &'static str) {
+        counter!("selvedge_links_total", "outcome" => code).increment(1);
     }
 
     /// Events of one call.

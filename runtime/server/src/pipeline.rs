@@ -2,26 +2,29 @@
 //!
 //! Nothing between the view and the answer waits: an invocation of plugins lives on one thread from its first stage to its last.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
 use selvedge_core::catalog::{Fallback, Offer};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
-use selvedge_core::event::{Event, Receipt, Refusal};
+use selvedge_core::event::{Arrival, Event, Receipt, Refusal};
 use selvedge_core::fragment::{Bounds, Effects, EventRef, Fragment};
 use selvedge_core::identity::Identifier;
+use selvedge_core::links::check_union;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::Subject;
 use selvedge_plugin_host::{CallError, Invocation};
-use selvedge_shard::{Observer, ShardError};
+use selvedge_shard::{Observer, Profile, ShardError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::Edge;
-use crate::edge::ingest::{Ack, Batch, Outcome, acknowledge, blocking};
+use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, blocking};
 use crate::edge::profile::version;
 use crate::error::Problem;
 use crate::ids::seed;
@@ -49,9 +52,25 @@ pub struct Ask<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct Decision<'e> {
     decision_id: CompactString,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visitor: Option<Issued>,
     slots: Vec<SlotAnswer<'e>>,
     events: Outcome,
     meta: Meta<'e>,
+}
+
+/// The id that this edge gave a visitor who had none.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Issued {
+    anonymous_id: String,
+}
+
+impl Decision<'_> {
+    /// Tells the visitor the id that was issued.
+    pub fn issue(&mut self, anonymous_id: Option<&str>) {
+        self.visitor = anonymous_id.map(|id| Issued { anonymous_id: id.to_owned() });
+    }
 }
 
 #[derive(Serialize)]
@@ -112,14 +131,14 @@ fn micros(duration: Duration) -> u64 {
 /// Decides.
 pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e>, Problem> {
     // 1. Events that came with the call count in it. They do not wait for the disk.
-    let mut at = ask.at;
+    let mut newest = Vec::new();
     let mut outcome = Outcome::default();
     if !ask.events.is_empty() && !ask.dry_run {
         let mut batch = Batch::default();
         for (index, raw) in ask.events.iter().enumerate() {
             batch.prepare(edge, index, raw.get(), &ask.receipt);
         }
-        at = at.map(|at| at.max(batch.newest_of(&ask.visitor).unwrap_or(at)));
+        newest = ask.at.map_or(Vec::new(), |_| batch.newest());
         outcome = if batch.in_memory(edge) {
             batch.admit(edge)
         } else {
@@ -127,24 +146,24 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
         }?;
     }
 
-    // 2. The view: in memory, or loaded within the deadline.
+    // 2. The profile: in memory, or loaded within the deadline. Events of the call move the instant that was asked for.
     let rehearsal = Rehearsal::of(edge, &ask);
-    at = at.map(|at| at.max(rehearsal.newest_of(&ask.visitor).unwrap_or(at)));
-    let fragment = match (at, edge.shards.cached(&ask.visitor)) {
-        (None, Some(view)) => Some(Arc::clone(&view.fragment)),
-        _ => load(edge, &ask.visitor, at, ask.deadline).await?,
+    newest.extend(rehearsal.newest());
+    let known = match (ask.at, edge.shards.cached_profile(&ask.visitor)) {
+        (None, Some(profile)) => Some(Known::now(&profile)),
+        _ => load(edge, &ask, newest).await?,
     };
-    let fragment = match fragment {
-        Some(fragment) if ask.dry_run => Some(rehearsal.play(edge, &ask.visitor, fragment, &mut outcome)?),
+    let known = match known {
+        Some(known) if ask.dry_run => Some(rehearsal.play(edge, known, &mut outcome)?),
         other => other,
     };
 
     // 3. Score and rank, in one instance per plugin; then the host's own constraints.
     let decision_id = edge.ids.fresh();
     let now = clock::now();
-    let instant = fragment.as_deref().map_or(at.unwrap_or(now), |fragment| instant(at, now, fragment));
-    let rankings = match &fragment {
-        Some(fragment) => rank(edge, &ask, fragment, instant, seed(&decision_id)),
+    let instant = known.as_ref().map_or(ask.at.unwrap_or(now), |known| instant(known.at, now, &known.fragment));
+    let rankings = match &known {
+        Some(known) => rank(edge, &ask, &known.fragment, instant, seed(&decision_id)),
         None => ask.slots.iter().map(|_| None).collect(),
     };
     let judged: Vec<Option<&[Judgement]>> = rankings.iter().map(Option::as_deref).collect();
@@ -168,21 +187,38 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     let meta = Meta {
         ack: Some(if ask.ack == Ack::Durable { "durable" } else { "applied" }),
         plugins: Some(&edge.plugin_hashes),
-        ..Meta::of(version(&ask.visitor, edge.shards.cursor(ask.visitor.shard())), ask.started)
+        ..Meta::of(version(edge, known.as_ref().map_or(&[ask.visitor][..], |known| &known.identifiers)), ask.started)
     };
-    Ok(Decision { decision_id, slots, events: outcome, meta })
+    Ok(Decision { decision_id, visitor: None, slots, events: outcome, meta })
 }
 
-/// The state of an identifier, now or as of an instant. May block on the disk.
-pub fn fragment_at(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<Arc<Fragment>, ShardError> {
-    let view = edge.shards.load(identifier)?;
-    let Some(at) = at else { return Ok(Arc::clone(&view.fragment)) };
-    let fragment = &view.fragment;
-    let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
-    if later(fragment.newest_event_at) || fragment.offers.iter().any(|(_, history)| later(history.last_decided_at)) {
-        return edge.shards.as_of(identifier, at).map(Arc::new);
+/// What is known of a person.
+pub struct Known {
+    /// Their identifiers, the user first.
+    pub identifiers: Vec<Identifier>,
+    /// The fold of all their histories.
+    pub fragment: Arc<Fragment>,
+    /// The instant up to which it was folded, if not now.
+    pub at: Option<Timestamp>,
+}
+
+impl Known {
+    fn now(profile: &Profile) -> Self {
+        Self { identifiers: profile.identifiers().to_vec(), fragment: Arc::clone(profile.fragment()), at: None }
     }
-    Ok(Arc::clone(fragment))
+
+    /// What is known of an identifier's person, now or as of an instant. May block on the disk.
+    pub fn load(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<Self, ShardError> {
+        let profile = edge.shards.profile(identifier)?;
+        let known = Self { at, ..Self::now(&profile) };
+        let Some(at) = at else { return Ok(known) };
+        let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
+        let decided_later = || known.fragment.offers.iter().any(|(_, history)| later(history.last_decided_at));
+        if later(known.fragment.newest_event_at) || decided_later() {
+            return Ok(Self { fragment: Arc::new(edge.shards.profile_as_of(identifier, at)?), ..known });
+        }
+        Ok(known)
+    }
 }
 
 /// The instant at which a state is read: as asked, else now, but never before what is already known (clocks differ a little).
@@ -197,81 +233,101 @@ pub fn note_failure(edge: &Edge, plugin: usize, stage: &'static str, error: &Cal
     edge.metrics.plugin_failed(plugin, stage, error.kind());
 }
 
-/// The state, or none where the deadline came first.
-async fn load(
-    edge: &Arc<Edge>,
-    visitor: &Identifier,
-    at: Option<Timestamp>,
-    deadline: Option<Instant>,
-) -> Result<Option<Arc<Fragment>>, Problem> {
-    let visitor = visitor.clone();
-    let loading = blocking(edge, move |edge| Ok(fragment_at(edge, &visitor, at)?));
-    match deadline {
+/// What is known, or none where the deadline came first. `newest` are the events of the call, which move the instant.
+async fn load(edge: &Arc<Edge>, ask: &Ask<'_>, newest: Vec<(Identifier, Timestamp)>) -> Result<Option<Known>, Problem> {
+    let (visitor, at) = (ask.visitor.clone(), ask.at);
+    let loading = blocking(edge, move |edge| {
+        let mut at = at;
+        if at.is_some() && !newest.is_empty() {
+            let profile = edge.shards.profile(&visitor)?;
+            let of_person = newest.iter().filter(|(of, _)| profile.identifiers().contains(of));
+            at = at.max(of_person.map(|(_, at)| *at).max());
+        }
+        Ok(Known::load(edge, &visitor, at)?)
+    });
+    match ask.deadline {
         None => loading.await.map(Some),
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), loading).await {
-            Ok(fragment) => fragment.map(Some),
+            Ok(known) => known.map(Some),
             Err(_) => Ok(None),
         },
     }
 }
 
-/// A dry run's events: whose they are, their effects, or why they are refused.
-struct Rehearsal(Vec<Result<(Identifier, EventRef, Effects), Refusal>>);
+/// A dry run's events: whom they are about, their effects, or why they are refused.
+struct Rehearsal(Vec<Result<(Arrival, Effects), Refusal>>);
 
 impl Rehearsal {
     fn of(edge: &Edge, ask: &Ask<'_>) -> Self {
         let events = if ask.dry_run { ask.events.as_slice() } else { &[] };
         let observe = |raw: &&RawValue| {
-            let (identifier, event) = Event::parse(raw.get(), &ask.receipt, &mut || edge.ids.fresh())?;
-            let effects = edge.observer.observe_fresh(&event)?;
-            Ok((identifier, EventRef::from(&event), effects))
+            let arrival = Event::parse(raw.get(), &ask.receipt, &mut || edge.ids.fresh())?;
+            let effects = edge.observer.observe_fresh(&arrival.event)?;
+            Ok((arrival, effects))
         };
         Self(events.iter().map(observe).collect())
     }
 
-    fn newest_of(&self, visitor: &Identifier) -> Option<Timestamp> {
-        let events = self.0.iter().flatten();
-        events.filter(|(identifier, ..)| identifier == visitor).map(|(_, event, _)| event.at).max()
+    fn newest(&self) -> impl Iterator<Item = (Identifier, Timestamp)> {
+        self.0.iter().flatten().map(|(arrival, _)| (arrival.fragment.clone(), arrival.event.at))
     }
 
-    /// Folds them on a copy of the state that nobody else sees.
-    fn play(
-        self,
-        edge: &Edge,
-        visitor: &Identifier,
-        fragment: Arc<Fragment>,
-        outcome: &mut Outcome,
-    ) -> Result<Arc<Fragment>, Problem> {
+    /// Links and folds them on a copy of the state that nobody else sees.
+    fn play(self, edge: &Edge, known: Known, outcome: &mut Outcome) -> Result<Known, Problem> {
         if self.0.is_empty() {
-            return Ok(fragment);
+            return Ok(known);
         }
-        let mut played = Fragment::clone(&fragment);
-        let mut bounds = Bounds::of(&fragment);
+        let mut played = Known { fragment: Arc::clone(&known.fragment), ..known };
+        let mut fragment = Fragment::clone(&played.fragment);
+        let mut bounds: HashMap<Identifier, Bounds> = HashMap::new();
         let mut seen = Vec::new();
         for (index, event) in self.0.into_iter().enumerate() {
-            let (identifier, event, effects) = match event {
+            let (arrival, effects) = match event {
                 Ok(event) => event,
                 Err(refusal) => {
                     outcome.reject(index, None, refusal);
                     continue;
                 }
             };
-            let id = (identifier, event.id_hash);
-            if seen.contains(&id) || edge.shards.knows(&id.0, id.1)? {
-                outcome.duplicates += 1;
-                continue;
-            }
-            if id.0 == *visitor {
-                if let Err(refusal) = bounds.admit(event.at, &effects) {
+            let id = (arrival.fragment.clone(), arrival.event.id_hash());
+            let fresh = !seen.contains(&id) && !edge.shards.knows(&id.0, id.1)?;
+            if fresh {
+                let of_fragment = match bounds.entry(id.0.clone()) {
+                    Entry::Occupied(bounds) => bounds.into_mut(),
+                    Entry::Vacant(gap) => gap.insert(Bounds::of(&edge.shards.load(&id.0)?.fragment)),
+                };
+                if let Err(refusal) = of_fragment.admit(arrival.event.at, &effects) {
                     outcome.reject(index, None, refusal);
                     continue;
                 }
-                played.apply_event(edge.observer.definitions(), &event, &effects);
+                outcome.accepted += 1;
+            } else {
+                outcome.duplicates += 1;
             }
-            outcome.accepted += 1;
+            if arrival.named().any(|named| played.identifiers.contains(named)) {
+                for other in arrival.named() {
+                    if !played.identifiers.contains(other) {
+                        let joining = Known::load(edge, other, played.at)?;
+                        match check_union(&edge.namespaces, &played.identifiers, &joining.identifiers) {
+                            Ok(()) => {
+                                fragment.join(edge.observer.definitions(), &joining.fragment);
+                                played.identifiers.extend(joining.identifiers);
+                            }
+                            Err(error) => {
+                                let refusal = Refusal::new(error.code(), "", error.to_string());
+                                outcome.links_refused.push(Rejected::new(index, None, refusal));
+                            }
+                        }
+                    }
+                }
+            }
+            if fresh && played.identifiers.contains(&arrival.fragment) {
+                fragment.apply_event(edge.observer.definitions(), &EventRef::from(&arrival.event), &effects);
+            }
             seen.push(id);
         }
-        Ok(Arc::new(played))
+        played.fragment = Arc::new(fragment);
+        Ok(played)
     }
 }
 

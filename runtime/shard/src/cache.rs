@@ -10,13 +10,21 @@ use moka::ops::compute::Op;
 use selvedge_core::identity::Identifier;
 use selvedge_core::view::View;
 
+use crate::profiles::Joined;
+
 /// What moka keeps beside each value, about.
 const ENTRY_BYTES: usize = 200;
 /// A view that nobody asked for in this time goes.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// Views by identifier, within a budget of bytes.
-pub(crate) struct Cache(moka::sync::Cache<Identifier, Arc<View>>);
+/// The share of the budget that joined profiles may take: one in so many parts.
+const JOINED_SHARE: u64 = 4;
+
+/// Views by identifier, and profiles of several fragments, joined, by each of their identifiers; within a budget of bytes.
+pub(crate) struct Cache {
+    views: moka::sync::Cache<Identifier, Arc<View>>,
+    joined: moka::sync::Cache<Identifier, Arc<Joined>>,
+}
 
 impl Cache {
     pub(crate) fn new(bytes_max: u64) -> Self {
@@ -25,16 +33,37 @@ impl Cache {
             let bytes = ENTRY_BYTES + identifier.as_str().len() + view.fragment.weight() + seen;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        Self(moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).time_to_idle(IDLE).build())
+        let weigh_joined = |identifier: &Identifier, joined: &Arc<Joined>| {
+            // The members share one profile.
+            let shared = joined.weight() / joined.identifiers.len().max(1);
+            u32::try_from(ENTRY_BYTES + identifier.as_str().len() + shared).unwrap_or(u32::MAX)
+        };
+        let joined_max = bytes_max / JOINED_SHARE;
+        let views = moka::sync::Cache::builder().max_capacity(bytes_max - joined_max).weigher(weigh);
+        let joined = moka::sync::Cache::builder().max_capacity(joined_max).weigher(weigh_joined);
+        Self { views: views.time_to_idle(IDLE).build(), joined: joined.time_to_idle(IDLE).build() }
     }
 
     pub(crate) fn get(&self, identifier: &Identifier) -> Option<Arc<View>> {
-        self.0.get(identifier)
+        self.views.get(identifier)
+    }
+
+    /// The joined profile of an identifier, if every fragment in it still is as it was.
+    pub(crate) fn joined(&self, identifier: &Identifier) -> Option<Arc<Joined>> {
+        let joined = self.joined.get(identifier)?;
+        let as_it_was =
+            |(of, revision): &(Identifier, u64)| self.get(of).is_some_and(|view| view.revision == *revision);
+        joined.seen.iter().all(as_it_was).then_some(joined)
+    }
+
+    /// Keeps a joined profile under one of its identifiers.
+    pub(crate) fn keep_joined(&self, identifier: &Identifier, joined: Arc<Joined>) {
+        self.joined.insert(identifier.clone(), joined);
     }
 
     /// Puts a view in place of an older one.
     pub(crate) fn publish(&self, view: Arc<View>) {
-        self.0.entry_by_ref(&view.identifier).and_compute_with(|held| match held {
+        self.views.entry_by_ref(&view.identifier).and_compute_with(|held| match held {
             Some(held) if held.value().revision >= view.revision => Op::Nop,
             _ => Op::Put(Arc::clone(&view)),
         });
@@ -42,12 +71,13 @@ impl Cache {
 
     /// Does the housekeeping that is due.
     pub(crate) fn maintain(&self) {
-        self.0.run_pending_tasks();
+        self.views.run_pending_tasks();
+        self.joined.run_pending_tasks();
     }
 
     /// Views held, and their bytes, about.
     pub(crate) fn usage(&self) -> (u64, u64) {
-        (self.0.entry_count(), self.0.weighted_size())
+        (self.views.entry_count(), self.views.weighted_size() + self.joined.weighted_size())
     }
 }
 
@@ -57,7 +87,7 @@ mod tests {
     use selvedge_core::fragment::Fragment;
 
     fn view(revision: u64) -> Arc<View> {
-        let identifier = Identifier::parse("user:1").expect("an identifier");
+        let identifier = Identifier::stored("user:1").expect("an identifier");
         Arc::new(View { identifier, fragment: Arc::new(Fragment::default()), revision, seen: None })
     }
 
@@ -76,7 +106,7 @@ mod tests {
     fn the_budget_holds() {
         let cache = Cache::new(10_000);
         for user in 0..1000 {
-            let identifier = Identifier::parse(&format!("user:{user}")).expect("an identifier");
+            let identifier = Identifier::stored(&format!("user:{user}")).expect("an identifier");
             cache.publish(Arc::new(View {
                 identifier,
                 fragment: Arc::new(Fragment::default()),

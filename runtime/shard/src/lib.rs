@@ -8,13 +8,17 @@
 //! - the cursor never moves backwards and never commits apart from its data;
 //! - a slow load never overwrites a newer view.
 //!
+//! [`Shards::profile`] joins the fragments of one person at read; [`Shards::link`] and [`Shards::unlink`] say who is one.
+//!
 //! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the log's order is
 //! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
 //! contribute comes through [`Observer`].
 
 mod cache;
 mod disk;
+mod links;
 mod pending;
+mod profiles;
 mod record;
 
 use std::collections::{HashMap, HashSet};
@@ -28,7 +32,8 @@ use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::event::{Event, Refusal};
 use selvedge_core::fragment::{Bounds, Effects, EventRef, Fragment};
-use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::identity::{Identifier, Namespaces, ShardId};
+use selvedge_core::links::Word;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Seen, View};
 
@@ -36,6 +41,9 @@ use crate::cache::Cache;
 use crate::disk::{Disk, FragmentWrite, HistoryEntry};
 use crate::pending::{Body, Held, Pending, PendingChange, PendingFragment};
 use crate::record::{Record, StoredRecord};
+
+pub use crate::links::Unlinked;
+pub use crate::profiles::Profile;
 
 /// Bytes of changes that may be pending, over all shards, about.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -72,8 +80,8 @@ pub trait Observer: Send + Sync {
 
 /// Takes changes in the order in which they were admitted.
 pub trait Outbox {
-    /// Appends to a shard's log; the error is for people.
-    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String>;
+    /// Appends to shards' logs, so that after a crash all of it is there or none; the error is for people.
+    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), String>;
 }
 
 /// A change that is ready to be admitted: observed and encoded.
@@ -97,6 +105,12 @@ impl Prepared {
         Self { identifier, change: PendingChange { bytes, body: Body::Decided(offers) } }
     }
 
+    /// One half of a link.
+    fn link(identifier: Identifier, other: Identifier, word: Word) -> Self {
+        let change = Change::Link { fragment: identifier.clone(), other: other.clone(), word };
+        Self { identifier, change: PendingChange { bytes: change.encode().into(), body: Body::Link { other, word } } }
+    }
+
     /// Whose change it is.
     pub fn identifier(&self) -> &Identifier {
         &self.identifier
@@ -106,7 +120,7 @@ impl Prepared {
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {
             Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_) => None,
+            Body::Decided(_) | Body::Link { .. } => None,
         }
     }
 }
@@ -129,6 +143,9 @@ pub struct Shards {
     observer: Arc<dyn Observer>,
     cells: Vec<Cell>,
     pending_bytes: AtomicUsize,
+    namespaces: Arc<Namespaces>,
+    /// Held from the check of a link to its admission.
+    linking: Mutex<()>,
 }
 
 /// One shard.
@@ -164,7 +181,13 @@ impl State {
 
 impl Shards {
     /// Opens the shards in a directory, for a log of this name. `cache_bytes` bounds the views in memory.
-    pub fn open(path: &Path, log_id: &str, cache_bytes: u64, observer: Arc<dyn Observer>) -> Result<Self, ShardError> {
+    pub fn open(
+        path: &Path,
+        log_id: &str,
+        cache_bytes: u64,
+        observer: Arc<dyn Observer>,
+        namespaces: Arc<Namespaces>,
+    ) -> Result<Self, ShardError> {
         let disk = Disk::open(path, log_id)?;
         let cells = ShardId::all().map(|shard| {
             let cursor = disk.cursor(shard)?;
@@ -177,7 +200,8 @@ impl Shards {
             })
         });
         let cells = cells.collect::<Result<_, ShardError>>()?;
-        Ok(Self { disk, cache: Cache::new(cache_bytes), observer, cells, pending_bytes: AtomicUsize::new(0) })
+        let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
+        Ok(Self { disk, cache, observer, cells, pending_bytes, namespaces, linking })
     }
 
     /// Up to where a shard's log is in the base.
@@ -277,7 +301,8 @@ impl Shards {
             match &mut change {
                 Change::Event { event, .. } if event.at > at => return,
                 Change::Decided { offers, .. } => offers.retain(|decided| decided.minute <= at),
-                Change::Event { .. } | Change::Activate(_) => {}
+                // Who is who is not a matter of time: it is what is known now.
+                Change::Event { .. } | Change::Link { .. } | Change::Activate(_) => {}
             }
             self.fold(&mut fragment, &change);
         })?;
@@ -332,18 +357,27 @@ impl Shards {
         if bytes.is_empty() {
             return Ok(verdicts);
         }
-        outbox.append(shard, bytes).map_err(ShardError::Outbox)?;
+        outbox.append(vec![(shard, bytes)]).map_err(ShardError::Outbox)?;
+        let accepted = changes.into_iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
+        self.take(&mut state, accepted.map(|(prepared, _)| prepared), &bases);
+        Ok(verdicts)
+    }
+
+    /// Makes changes that the outbox has pending, on top of their fragments as they stand, and publishes the views.
+    fn take(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        changes: impl Iterator<Item = Prepared>,
+        bases: &HashMap<Identifier, Held, FxBuildHasher>,
+    ) {
         let (definitions, mut touched, mut weight) =
             (self.observer.definitions(), HashSet::<_, FxBuildHasher>::default(), 0);
-        for (prepared, verdict) in changes.into_iter().zip(&verdicts) {
-            if *verdict == Verdict::Accepted {
-                let Prepared { identifier, change } = prepared;
-                weight += change.weight();
-                // Every identifier has its base above.
-                let held = || bases.get(&identifier).cloned().unwrap_or_default();
-                state.pending.push(&identifier, change, held, definitions);
-                touched.insert(identifier);
-            }
+        for Prepared { identifier, change } in changes {
+            weight += change.weight();
+            // Every identifier has its base.
+            let held = || bases.get(&identifier).cloned().unwrap_or_default();
+            state.pending.push(&identifier, change, held, definitions);
+            touched.insert(identifier);
         }
         self.pending_bytes.fetch_add(weight, Ordering::Relaxed);
         for identifier in touched {
@@ -351,10 +385,9 @@ impl Shards {
                 *changed = true;
             }
             if let Some(held) = state.pending.get(&identifier).map(PendingFragment::held) {
-                self.publish(&mut state, &identifier, held);
+                self.publish(state, &identifier, held);
             }
         }
-        Ok(verdicts)
     }
 
     /// Which changes count: each id once, and within the bounds of a profile, each judged as if those before it had been folded.
@@ -365,7 +398,7 @@ impl Shards {
         bases: &HashMap<Identifier, Held, FxBuildHasher>,
     ) -> Result<Vec<Verdict>, ShardError> {
         let mut fresh: HashSet<(&Identifier, [u8; 16]), FxBuildHasher> = HashSet::default();
-        let mut bounds: HashMap<&Identifier, Bounds<'_>, FxBuildHasher> = HashMap::default();
+        let mut bounds: HashMap<&Identifier, Bounds, FxBuildHasher> = HashMap::default();
         let mut verdicts = Vec::with_capacity(changes.len());
         for Prepared { identifier, change } in changes {
             let Body::Event { event, effects } = &change.body else {
@@ -544,6 +577,7 @@ impl Shards {
                 fragment.apply_event(self.observer.definitions(), &EventRef::from(event), &effects);
             }
             Change::Decided { offers, .. } => fragment.apply_decided(offers),
+            Change::Link { other, word, .. } => fragment.apply_link(other, *word),
             Change::Activate(_) => {}
         }
     }
@@ -580,7 +614,7 @@ pub struct Usage {
 fn id_hash(change: &Change) -> Option<[u8; 16]> {
     match change {
         Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. } | Change::Activate(_) => None,
+        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) => None,
     }
 }
 

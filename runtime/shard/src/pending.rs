@@ -11,6 +11,7 @@ use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::fragment::{Effects, EventRef, Fragment};
 use selvedge_core::identity::Identifier;
+use selvedge_core::links::Word;
 use selvedge_core::view::Seen;
 
 /// A change on its way into the base.
@@ -26,6 +27,7 @@ pub(crate) struct PendingChange {
 pub(crate) enum Body {
     Event { event: EventRef, effects: Effects },
     Decided(Vec<DecidedOffer>),
+    Link { other: Identifier, word: Word },
 }
 
 impl Body {
@@ -33,13 +35,14 @@ impl Body {
         match self {
             Self::Event { event, effects } => fragment.apply_event(definitions, event, effects),
             Self::Decided(offers) => fragment.apply_decided(offers),
+            Self::Link { other, word } => fragment.apply_link(other, *word),
         }
     }
 
     pub(crate) fn id_hash(&self) -> Option<[u8; 16]> {
         match self {
             Self::Event { event, .. } => Some(event.id_hash),
-            Self::Decided(_) => None,
+            Self::Decided(_) | Self::Link { .. } => None,
         }
     }
 }
@@ -53,6 +56,7 @@ impl PendingChange {
                 effects.contributions.iter().map(|contribution| 40 + contribution.key.len()).sum::<usize>() + traits
             }
             Body::Decided(offers) => offers.len() * 40,
+            Body::Link { .. } => 0,
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects
     }

@@ -50,8 +50,10 @@ impl Observer for Counting {
 struct Log(Mutex<Vec<(ShardId, Vec<u8>)>>);
 
 impl Outbox for Log {
-    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String> {
-        self.0.lock().extend(changes.iter().map(|bytes| (shard, bytes.to_vec())));
+    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), String> {
+        for (shard, changes) in changes {
+            self.0.lock().extend(changes.iter().map(|bytes| (shard, bytes.to_vec())));
+        }
         Ok(())
     }
 }
@@ -65,7 +67,7 @@ impl Log {
 }
 
 fn identifier(user: u8) -> Identifier {
-    Identifier::parse(&format!("user:{user}")).expect("an identifier")
+    Identifier::stored(&format!("user:{user}")).expect("an identifier")
 }
 
 fn event(id: &str, second: i64) -> Event {
@@ -80,7 +82,7 @@ fn prepared(shards: &Shards, user: u8, id: &str, second: i64) -> Prepared {
 }
 
 fn open(path: &Path, activation: u64) -> Shards {
-    Shards::open(path, "log", 1 << 20, Counting::new(activation)).expect("open the shards")
+    Shards::open(path, "log", 1 << 20, Counting::new(activation), Arc::default()).expect("open the shards")
 }
 
 fn read(shards: &Shards, fragment: &Fragment) -> (i128, i128) {
@@ -147,7 +149,9 @@ fn another_activation_folds_the_history_again() {
         shards.flush().expect("flush");
     }
     let counting = Counting::new(2);
-    let shards = Shards::open(folder.path(), "log", 1 << 20, Arc::clone(&counting) as Arc<dyn Observer>).expect("open");
+    let shards =
+        Shards::open(folder.path(), "log", 1 << 20, Arc::clone(&counting) as Arc<dyn Observer>, Arc::default())
+            .expect("open");
     assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (40, 780));
     assert_eq!(counting.observed.load(Ordering::Relaxed), 40);
 }
@@ -180,7 +184,7 @@ fn shards_of_another_log_are_emptied() {
         admit(&shards, &log, 1, &[("a", 5)]);
         shards.advance(identifier(1).shard(), 1, 1).expect("advance");
     }
-    let shards = Shards::open(folder.path(), "another", 1 << 20, Counting::new(1)).expect("open");
+    let shards = Shards::open(folder.path(), "another", 1 << 20, Counting::new(1), Arc::default()).expect("open");
     assert_eq!(shards.cursor(identifier(1).shard()).seq, 0);
     assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (0, 0));
 }

@@ -33,6 +33,30 @@ impl Decayed {
     /// Adds an amount (10⁻⁶) to a key at an instant.
     pub(crate) fn add(&mut self, key: &str, amount: i64, at: i64, half_life_ms: i64) {
         let (period, rest) = (at.div_euclid(half_life_ms), at.rem_euclid(half_life_ms));
+        if self.reaches(period) {
+            // At most 2³³, so the product stays far below 128 bits for as long as anyone lives.
+            let growth = libm::round(libm::exp2(rest as f64 / half_life_ms as f64) * 4_294_967_296.0) as i128;
+            self.put(key, period, i128::from(amount) * growth, half_life_ms);
+        }
+    }
+
+    /// Takes in other sums: what adding the amounts of both gives, as far as both are exact.
+    pub(crate) fn join(&mut self, other: &Self, half_life_ms: i64) {
+        if let Some(newest) = other.newest {
+            self.reaches(newest);
+        }
+        for (key, periods) in &other.keys {
+            for (period, scaled) in periods {
+                if self.reaches(*period) {
+                    self.put(key, *period, *scaled, half_life_ms);
+                }
+            }
+        }
+        self.truncated |= other.truncated;
+    }
+
+    /// Whether a period is near enough to the newest to count; one that is the newest itself drops what lies too far back.
+    fn reaches(&mut self, period: i64) -> bool {
         let newest = self.newest.map_or(period, |newest| newest.max(period));
         if self.newest != Some(newest) {
             self.newest = Some(newest);
@@ -41,12 +65,10 @@ impl Decayed {
                 !periods.is_empty()
             });
         }
-        if newest - period >= PERIODS_MAX {
-            return;
-        }
-        // At most 2³³, so the product stays far below 128 bits for as long as anyone lives.
-        let growth = libm::round(libm::exp2(rest as f64 / half_life_ms as f64) * 4_294_967_296.0) as i128;
-        let scaled = i128::from(amount) * growth;
+        newest - period < PERIODS_MAX
+    }
+
+    fn put(&mut self, key: &str, period: i64, scaled: i128, half_life_ms: i64) {
         match self.keys.binary_search_by(|entry| entry.0.as_str().cmp(key)) {
             Ok(found) => {
                 let periods = &mut self.keys[found].1;
@@ -156,6 +178,10 @@ mod tests {
             };
             let one = add_all(&mut entries.iter());
             prop_assert_eq!(&one, &add_all(&mut entries.iter().rev()));
+            let (left, right) = entries.split_at(entries.len() / 3);
+            let mut joined = add_all(&mut left.iter());
+            joined.join(&add_all(&mut right.iter()), 30 * DAY);
+            prop_assert_eq!(&one, &joined, "parts joined");
             let now = 400 * DAY;
             for key in 0_u8..5 {
                 let naive: f64 = entries

@@ -37,6 +37,12 @@ impl Distinct {
         }
     }
 
+    /// Takes in another set: what inserting the keys of both gives.
+    pub(crate) fn join(&mut self, other: &Self) {
+        other.hashes.iter().for_each(|hash| self.insert_hash(*hash));
+        self.truncated |= other.truncated;
+    }
+
     /// The number of keys, and whether it is exact.
     pub(crate) fn count(&self) -> (u64, bool) {
         let kept = self.hashes.len() as u64;
@@ -103,6 +109,15 @@ impl Days {
         self.steps.push(day - before);
     }
 
+    /// Takes in another set.
+    pub(crate) fn join(&mut self, other: &Self) {
+        let mut day = 0;
+        for step in &other.steps {
+            day += step;
+            self.insert(day);
+        }
+    }
+
     /// The number of days.
     pub(crate) fn count(&self) -> u64 {
         self.steps.len() as u64
@@ -138,6 +153,20 @@ mod tests {
     }
 
     #[test]
+    fn sets_that_overlap_join_to_the_set_of_both() {
+        for keys in [100, HASHES_MAX, 3 * HASHES_MAX] {
+            let set = |keys: std::ops::Range<usize>| {
+                let mut set = Distinct::default();
+                keys.for_each(|key| set.insert(&format!("key-{key}")));
+                set
+            };
+            let mut joined = set(0..keys / 2 + 10);
+            joined.join(&set(keys / 2..keys));
+            assert_eq!(joined, set(0..keys), "{keys}");
+        }
+    }
+
+    #[test]
     fn a_cut_set_of_hashes_is_refused() {
         let bytes = postcard::to_allocvec(&Distinct { hashes: vec![1, 2], truncated: false }).expect("encode");
         assert!(postcard::from_bytes::<Distinct>(&bytes).is_ok());
@@ -154,7 +183,16 @@ mod tests {
             prop_assert_eq!(set.count(), naive.len() as u64);
             let mut again = Days::default();
             days.iter().rev().for_each(|day| again.insert(*day));
-            prop_assert_eq!(set, again);
+            prop_assert_eq!(&set, &again);
+            let (left, right) = days.split_at(days.len() / 3);
+            let part = |days: &[i64]| {
+                let mut part = Days::default();
+                days.iter().for_each(|day| part.insert(*day));
+                part
+            };
+            let mut joined = part(left);
+            joined.join(&part(right));
+            prop_assert_eq!(set, joined);
         }
     }
 }

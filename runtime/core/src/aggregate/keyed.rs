@@ -40,6 +40,15 @@ impl Keyed {
         }
     }
 
+    /// Takes in other sums: what adding the amounts of both gives, as far as both are exact.
+    pub(crate) fn join(&mut self, other: &Self) {
+        other.sums.iter().for_each(|(key, sum)| self.add(key, *sum));
+        if let Some(rest) = other.rest {
+            *self.rest.get_or_insert(0) += rest;
+        }
+        self.saturated |= other.saturated;
+    }
+
     /// A key's sum; 0 where there is none.
     pub(crate) fn get(&self, key: &str) -> i64 {
         self.position(key).map_or(0, |found| self.sums[found].1)
@@ -126,6 +135,23 @@ mod tests {
         returned.add("c", 3);
         let less: Vec<_> = bought.less(&returned).into_iter().map(|(key, sum)| (key.to_string(), sum)).collect();
         assert_eq!(less, [("a".into(), 4), ("b".into(), 2), ("c".into(), -3)]);
+    }
+
+    #[test]
+    fn sums_join_key_by_key() {
+        let sums = |entries: &[(&str, i64)]| {
+            let mut keyed = Keyed::default();
+            entries.iter().for_each(|(key, amount)| keyed.add(key, *amount));
+            keyed
+        };
+        let mut joined = sums(&[("a", 2), ("b", 3)]);
+        joined.join(&sums(&[("b", -1), ("c", 0)]));
+        assert_eq!(joined, sums(&[("a", 2), ("b", 2), ("c", 0)]));
+        let full: Vec<_> = (0..KEYS_MAX).map(|key| format!("{key:05}")).collect();
+        let full = sums(&full.iter().map(|key| (key.as_str(), 10)).collect::<Vec<_>>());
+        let mut over = sums(&[("heavy", 99)]);
+        over.join(&full);
+        assert_eq!((over.len(), over.exact(), over.get("heavy")), (KEYS_MAX, false, 99));
     }
 
     #[test]

@@ -190,6 +190,13 @@ impl Definitions {
         }
     }
 
+    /// Takes the states of another history into these: what folding the events of both gives, as far as readings say `exact`.
+    pub fn join(&self, states: &mut [State], others: &[State]) {
+        for ((merge, state), other) in self.merges.iter().zip(states).zip(others) {
+            merge.join(state, other);
+        }
+    }
+
     /// Evaluates a reading at an instant and says whether the value is exact.
     ///
     /// The states must be those of a fold up to that instant: a reading looks at an event's time only through its window.

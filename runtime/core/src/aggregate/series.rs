@@ -41,6 +41,20 @@ impl Series {
         self.drop_until(newest - reach_ms);
     }
 
+    /// Takes in another series: what inserting the amounts of both gives.
+    ///
+    /// An instant in a tile has [`TAIL_MAX`] newer ones in its own series, so it is in the tail of neither nor of both together.
+    pub(crate) fn join(&mut self, other: &Self, reach_ms: i64) {
+        self.tail = joined(&self.tail, &other.tail);
+        self.tiles = joined(&self.tiles, &other.tiles);
+        let Some(newest) = self.tail.last().map(|last| last.0) else { return };
+        let over = self.tail.len().saturating_sub(TAIL_MAX);
+        for (instant, amount) in self.tail.drain(..over) {
+            add(&mut self.tiles, instant.div_euclid(TILE_MS), amount);
+        }
+        self.drop_until(newest - reach_ms);
+    }
+
     /// The sum of all amounts after an instant, and whether it is exact.
     pub(crate) fn sum_after(&self, opens_after: i64) -> (i128, bool) {
         let first = self.tail.partition_point(|(at, _)| *at <= opens_after);
@@ -70,6 +84,26 @@ impl Series {
         let tail = self.tail.partition_point(|(instant, _)| *instant <= at);
         self.tail.drain(..tail);
     }
+}
+
+/// The entries of both lists, ascending, equal positions added up.
+fn joined(one: &[(i64, i128)], other: &[(i64, i128)]) -> Vec<(i64, i128)> {
+    let mut joined = Vec::with_capacity(one.len() + other.len());
+    let (mut left, mut right) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        match a.0.cmp(&b.0) {
+            std::cmp::Ordering::Less => joined.extend(left.next()),
+            std::cmp::Ordering::Greater => joined.extend(right.next()),
+            std::cmp::Ordering::Equal => {
+                joined.push((a.0, a.1 + b.1));
+                left.next();
+                right.next();
+            }
+        }
+    }
+    joined.extend(left);
+    joined.extend(right);
+    joined
 }
 
 /// Adds to the entry of a position, keeping the list ascending.
@@ -110,6 +144,10 @@ mod tests {
             }
             let one = series(&entries);
             prop_assert_eq!(&one, &series(&other));
+            let (left, right) = other.split_at(other.len() / 3);
+            let mut joined = series(left);
+            joined.join(&series(right), REACH);
+            prop_assert_eq!(&one, &joined, "parts joined");
             for opens_after in [opens * 60_000, opens / 15 * 900_000 - 1] {
                 let naive: i64 = entries.iter().filter(|(at, _)| *at > opens_after).map(|(_, amount)| amount).sum();
                 let (sum, exact) = one.sum_after(opens_after);

@@ -83,6 +83,36 @@ impl Merge {
         })
     }
 
+    /// Takes in the state of another history: what folding the contributions of both gives, as far as both are exact.
+    pub(crate) fn join(&self, state: &mut State, other: &State) {
+        match (state, other, &self.operator) {
+            (State::Sum { total, series }, State::Sum { total: Some(other), series: amounts }, _) => {
+                *total = Some(total.unwrap_or(0) + other);
+                series.join(amounts, self.reach_ms);
+            }
+            (State::Extreme(held), State::Extreme(Some(other)), Operator::Min) => {
+                *held = Some(held.map_or(*other, |held| held.min(*other)));
+            }
+            (State::Extreme(held), State::Extreme(Some(other)), _) => {
+                *held = Some(held.map_or(*other, |held| held.max(*other)));
+            }
+            (State::Placed(held), State::Placed(Some(Placed { place, value })), Operator::First(_)) => {
+                merge_placed(held, place.clone(), *value, |new, old| new < old);
+            }
+            (State::Placed(held), State::Placed(Some(Placed { place, value })), _) => {
+                merge_placed(held, place.clone(), *value, |new, old| new > old);
+            }
+            (State::Distinct(held), State::Distinct(other), _) => held.join(other),
+            (State::Days(held), State::Days(other), _) => held.join(other),
+            (State::Keyed(held), State::Keyed(other), _) => held.join(other),
+            (State::Decayed(held), State::Decayed(other), Operator::DecayedSumByKey { half_life_ms }) => {
+                held.join(other, *half_life_ms);
+            }
+            // Nothing there, or a state of another operator, which the fold cannot give.
+            _ => {}
+        }
+    }
+
     /// Merges one contribution. A state of another operator is left alone: the fold is built so that it cannot occur.
     pub(crate) fn apply(&self, state: &mut State, contribution: &Contribution, when: When) {
         let value = contribution.value;
@@ -97,10 +127,10 @@ impl Merge {
             (State::Extreme(extreme), Operator::Min) => *extreme = Some(extreme.map_or(value, |held| held.min(value))),
             (State::Extreme(extreme), _) => *extreme = Some(extreme.map_or(value, |held| held.max(value))),
             (State::Placed(held), Operator::First(order)) => {
-                merge_placed(held, place(*order, contribution, when), value, |new, old| new < old);
+                merge_placed(held, place(*order, contribution, when), i128::from(value), |new, old| new < old);
             }
             (State::Placed(held), Operator::Last(order)) => {
-                merge_placed(held, place(*order, contribution, when), value, |new, old| new > old);
+                merge_placed(held, place(*order, contribution, when), i128::from(value), |new, old| new > old);
             }
             (State::Distinct(distinct), _) => distinct.insert(&contribution.key),
             (State::Days(days), _) => days.insert(when.day),
@@ -137,8 +167,7 @@ fn place(order: Order, contribution: &Contribution, when: When) -> Place {
     }
 }
 
-fn merge_placed(held: &mut Option<Placed>, place: Place, value: i64, wins: impl Fn(&Place, &Place) -> bool) {
-    let value = i128::from(value);
+fn merge_placed(held: &mut Option<Placed>, place: Place, value: i128, wins: impl Fn(&Place, &Place) -> bool) {
     match held {
         Some(held) if held.place == place => held.value += value,
         Some(held) if !wins(&place, &held.place) => {}

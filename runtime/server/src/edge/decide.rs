@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use selvedge_core::decision::SlotRequest;
-use selvedge_core::event::{Receipt, quoted};
+use selvedge_core::event::{Receipt, Speaker, quoted};
 use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use super::{Edge, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::ids::anonymous_id;
 use crate::pipeline::{self, Ask};
 
 /// The deadline where the caller gives none.
@@ -50,6 +51,8 @@ struct DecideBody<'a> {
     at: Option<Cow<'a, str>>,
     #[serde(default)]
     dry_run: bool,
+    #[serde(borrow)]
+    identity_token: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +62,13 @@ struct Visitor<'a> {
     user_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     anonymous_id: Option<Cow<'a, str>>,
+}
+
+impl Visitor<'_> {
+    /// Whether nothing says who it is, so that an id is issued.
+    fn is_unknown(&self, speaker: &Speaker) -> bool {
+        self.user_id.is_none() && self.anonymous_id.is_none() && !matches!(speaker, Speaker::Proven(_))
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,13 +96,17 @@ pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Bod
         let role = edge.keys.authenticate(&headers, None)?;
         let bytes = read_body(body).await?;
         let body: DecideBody<'_> = parse_body(utf8(&bytes)?)?;
+        let receipt = receipt(&edge, role, &headers, body.identity_token.as_deref())?;
+        let issued = body.visitor.as_ref().filter(|visitor| visitor.is_unknown(&receipt.speaker));
+        let issued = issued.map(|_| anonymous_id()).transpose().map_err(|error| Problem::storage(&error))?;
         let (user_id, anonymous_id) = match &body.visitor {
-            Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref()),
+            Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref().or(issued.as_deref())),
             None => (None, None),
         };
-        let receipt = Receipt { user_id, anonymous_id, ..receipt(role, clock::now()) };
+        let receipt = Receipt { user_id, anonymous_id, ..receipt };
         let ask = check(&edge, role, &body, receipt, started)?;
-        let decision = pipeline::decide(&edge, ask).await?;
+        let mut decision = pipeline::decide(&edge, ask).await?;
+        decision.issue(issued.as_deref());
         let json = serde_json::to_vec(&decision).map_err(|error| Problem::storage(&error))?;
         Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
     };
@@ -106,10 +120,18 @@ fn check<'a>(
     receipt: Receipt<'a>,
     started: Instant,
 ) -> Result<Ask<'a>, Problem> {
-    let whose = receipt.whose(None, None).map_err(|refusal| {
+    let whose = receipt.visitor().map_err(|refusal| {
         let missing = refusal.code == "identifier_missing";
         let pointer = if missing { "/visitor".to_owned() } else { format!("/visitor{}", refusal.pointer) };
-        Problem::bad_request(if missing { "visitor_missing" } else { refusal.code }, refusal.detail).at(pointer)
+        let (code, detail) = if missing {
+            (
+                "visitor_missing",
+                "name the visitor by userId or anonymousId; {\"visitor\": {}} asks for an anonymousId".to_owned(),
+            )
+        } else {
+            (refusal.code, refusal.detail)
+        };
+        Problem::bad_request(code, detail).at(pointer)
     });
     let (visitor, _) = whose?;
     if body.at.is_some() || body.dry_run {

@@ -11,9 +11,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
 use selvedge_central::CentralLog;
-use selvedge_core::event::{Event, EventKind, Receipt, Refusal, Speaker, quoted};
+use selvedge_core::event::{Arrival, Event, EventKind, Receipt, Refusal, Speaker, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
+use selvedge_core::links::{How, LinkError, Word};
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
+use crate::tokens;
 
 /// Bodies up to this size are worked on where they arrive; larger ones on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
@@ -47,17 +49,20 @@ pub struct IngestQuery {
 
 /// What became of a call's events.
 #[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcome {
     pub accepted: usize,
     pub duplicates: usize,
     pub rejected: Vec<Rejected>,
+    /// Links of accepted events that were refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links_refused: Vec<Rejected>,
 }
 
 impl Outcome {
     /// Adds an event that was refused.
     pub fn reject(&mut self, index: usize, message_id: Option<String>, refusal: Refusal) {
-        let Refusal { code, pointer, detail } = refusal;
-        self.rejected.push(Rejected { index, message_id, code, pointer, detail });
+        self.rejected.push(Rejected::new(index, message_id, refusal));
     }
 }
 
@@ -71,6 +76,14 @@ pub struct Rejected {
     code: &'static str,
     pointer: String,
     detail: String,
+}
+
+impl Rejected {
+    /// A refusal of the event at this place of its call.
+    pub fn new(index: usize, message_id: Option<String>, refusal: Refusal) -> Self {
+        let Refusal { code, pointer, detail } = refusal;
+        Self { index, message_id, code, pointer, detail }
+    }
 }
 
 #[derive(Serialize)]
@@ -91,13 +104,18 @@ struct BatchBody<'a> {
     sent_at: Option<Cow<'a, str>>,
     #[serde(borrow)]
     write_key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    identity_token: Option<Cow<'a, str>>,
 }
 
+/// What a body of one event may say of its caller.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KeyInBody<'a> {
+struct CallerInBody<'a> {
     #[serde(borrow)]
     write_key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    identity_token: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +125,7 @@ struct IdOnly<'a> {
     message_id: Option<Cow<'a, str>>,
 }
 
-/// `POST /v1/{identify,track,page,screen}`.
+/// `POST /v1/{identify,track,page,screen,alias}`.
 pub async fn single(
     kind: EventKind,
     State(edge): State<Arc<Edge>>,
@@ -121,9 +139,10 @@ pub async fn single(
         let bytes = read_body(body).await?;
         let prepare = move |edge: &Edge| {
             let text = utf8(&bytes)?;
-            let in_body: KeyInBody<'_> = parse_body(text)?;
+            let in_body: CallerInBody<'_> = parse_body(text)?;
             let role = edge.keys.authenticate(&headers, in_body.write_key.as_deref())?;
-            let receipt = Receipt { kind: Some(kind), ..receipt(role, clock::now()) };
+            let receipt = receipt(edge, role, &headers, in_body.identity_token.as_deref())?;
+            let receipt = Receipt { kind: Some(kind), ..receipt };
             let mut batch = Batch::default();
             batch.prepare(edge, 0, text, &receipt);
             Ok::<_, Problem>(batch)
@@ -193,7 +212,8 @@ fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batc
             Problem::bad_request("timestamp_invalid", format!("{} is {error}", quoted(&text))).at("/sentAt")
         })
     });
-    let receipt = Receipt { sent_at: sent_at.transpose()?, context: body.context, ..receipt(role, clock::now()) };
+    let receipt = receipt(edge, role, headers, body.identity_token.as_deref())?;
+    let receipt = Receipt { sent_at: sent_at.transpose()?, context: body.context, ..receipt };
     let mut batch = Batch::default();
     for (index, raw) in body.batch.iter().enumerate() {
         batch.prepare(edge, index, raw.get(), &receipt);
@@ -204,22 +224,38 @@ fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batc
 /// Events of one call on their way in.
 #[derive(Default)]
 pub struct Batch {
-    /// By shard: the position in the call, the id, the change.
-    shards: BTreeMap<ShardId, Vec<(usize, CompactString, Prepared)>>,
+    /// By shard: the place in the call, the change.
+    shards: BTreeMap<ShardId, Vec<(Place, Prepared)>>,
+    links: Vec<Link>,
     refusals: Vec<(usize, Option<String>, Refusal)>,
+}
+
+/// Where an event stands in its call, and its id.
+type Place = (usize, CompactString);
+
+/// Two identifiers that an event names as one person's.
+struct Link {
+    index: usize,
+    pair: (Identifier, Identifier),
+    word: Word,
 }
 
 impl Batch {
     /// Checks and observes one event.
     pub fn prepare(&mut self, edge: &Edge, index: usize, text: &str, receipt: &Receipt<'_>) {
-        let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|(identifier, event)| {
-            let effects = edge.observer.observe_fresh(&event)?;
-            let message_id = event.message_id.clone();
-            Ok((message_id, Prepared::event(identifier, event, effects)))
+        let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|arrival| {
+            let effects = edge.observer.observe_fresh(&arrival.event)?;
+            Ok((arrival, effects))
         });
         match prepared {
-            Ok((message_id, prepared)) => {
-                self.shards.entry(prepared.identifier().shard()).or_default().push((index, message_id, prepared));
+            Ok((Arrival { fragment, event, links }, effects)) => {
+                for (other, how) in links {
+                    let word = Word { at: event.at, linked: true, id: link_id(&event, &other), how };
+                    self.links.push(Link { index, pair: (fragment.clone(), other), word });
+                }
+                let place = (index, event.message_id.clone());
+                let of_shard = self.shards.entry(fragment.shard()).or_default();
+                of_shard.push((place, Prepared::event(fragment, event, effects)));
             }
             Err(refusal) => {
                 let id = serde_json::from_str::<IdOnly<'_>>(text).ok().and_then(|event| event.message_id);
@@ -228,19 +264,20 @@ impl Batch {
         }
     }
 
-    /// The time of the newest event of a visitor.
-    pub fn newest_of(&self, visitor: &Identifier) -> Option<Timestamp> {
-        let of_visitor = self.shards.values().flatten().filter(|(_, _, prepared)| prepared.identifier() == visitor);
-        of_visitor.filter_map(|(_, _, prepared)| prepared.at()).max()
+    /// The time of the newest event of each identifier.
+    pub fn newest(&self) -> Vec<(Identifier, Timestamp)> {
+        let changes = self.shards.values().flatten();
+        changes.filter_map(|(_, prepared)| Some((prepared.identifier().clone(), prepared.at()?))).collect()
     }
 
     /// Whether admission will find everything in memory, so that it may be done where the request arrived.
     pub fn in_memory(&self, edge: &Edge) -> bool {
-        self.shards.values().flatten().all(|(_, _, prepared)| edge.shards.prepared(prepared.identifier()))
+        self.shards.values().flatten().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
+            && self.links.iter().all(|link| edge.shards.linked(&link.pair.0, &link.pair.1, link.word.at))
     }
 
     /// Puts what counts into views and log. May block on the disk.
-    pub fn admit(self, edge: &Edge) -> Result<Outcome, Problem> {
+    pub fn admit(mut self, edge: &Edge) -> Result<Outcome, Problem> {
         if edge.shards.overloaded() {
             return Err(Problem::unavailable(
                 "overloaded",
@@ -248,10 +285,11 @@ impl Batch {
             ));
         }
         let mut outcome = Outcome::default();
+        self.admit_aliases(edge)?;
         let mut refusals = self.refusals;
+        let mut duplicates = Vec::new();
         for (shard, changes) in self.shards {
-            let (places, prepared): (Vec<_>, Vec<_>) =
-                changes.into_iter().map(|(index, id, change)| ((index, id), change)).unzip();
+            let (places, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
             for change in &prepared {
                 edge.shards.prepare(change.identifier())?;
             }
@@ -259,12 +297,25 @@ impl Batch {
             for ((index, message_id), verdict) in places.into_iter().zip(verdicts) {
                 match verdict {
                     Verdict::Accepted => outcome.accepted += 1,
-                    Verdict::Duplicate => outcome.duplicates += 1,
+                    Verdict::Duplicate => {
+                        outcome.duplicates += 1;
+                        duplicates.push(index);
+                    }
                     Verdict::Refused(refusal) => refusals.push((index, Some(message_id.into_string()), refusal)),
                 }
             }
         }
         edge.metrics.events(outcome.accepted, outcome.duplicates);
+        let refused = |index: usize| refusals.iter().any(|(of, ..)| *of == index);
+        for link in self.links.into_iter().filter(|link| !refused(link.index)) {
+            // An event that comes again says nothing new; but a crash may have come between it and its link.
+            if duplicates.contains(&link.index) && edge.shards.ever_linked(&link.pair.0, &link.pair.1)? {
+                continue;
+            }
+            if let Err(refusal) = link.admit(edge)? {
+                outcome.links_refused.push(Rejected::new(link.index, None, refusal));
+            }
+        }
         refusals.sort_by_key(|(index, ..)| *index);
         for (index, message_id, refusal) in refusals {
             edge.metrics.event_rejected(refusal.code);
@@ -273,6 +324,74 @@ impl Batch {
         }
         Ok(outcome)
     }
+
+    /// An alias is nothing but its link: one that may not be made refuses the event.
+    fn admit_aliases(&mut self, edge: &Edge) -> Result<(), Problem> {
+        let (aliases, links) =
+            std::mem::take(&mut self.links).into_iter().partition(|link| link.word.how == How::Alias);
+        self.links = links;
+        let aliases: Vec<Link> = aliases;
+        for alias in aliases {
+            let Err(refusal) = alias.admit(edge)? else { continue };
+            let changes = self.shards.get_mut(&alias.pair.0.shard());
+            let changes =
+                changes.into_iter().flat_map(|changes| changes.extract_if(.., |((index, _), _)| *index == alias.index));
+            let ids: Vec<_> = changes.map(|((_, id), _)| id.into_string()).collect();
+            self.refusals.push((alias.index, ids.into_iter().next(), refusal));
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Makes the link, unless it is there or was taken back later. May block on the disk.
+    fn admit(&self, edge: &Edge) -> Result<Result<(), Refusal>, Problem> {
+        let (one, other) = &self.pair;
+        let outcome = if self.word.how == How::Alias && self.renames_user(edge)? {
+            // What an alias calls the previous id is a user of its own.
+            Err(LinkError::TwoUsers(one.clone(), other.clone()))
+        } else {
+            edge.shards.link(one, other, self.word, &LogOutbox(&edge.log))?
+        };
+        match outcome {
+            Ok(made) => {
+                if made {
+                    edge.metrics.link_made();
+                }
+                Ok(Ok(()))
+            }
+            Err(error) => {
+                let refusal = Refusal::new(error.code(), self.pointer(), error.to_string());
+                edge.metrics.link_refused(refusal.code);
+                if self.word.how != How::Alias {
+                    edge.dead_letters.keep(clock::now(), None, &refusal);
+                }
+                Ok(Err(refusal))
+            }
+        }
+    }
+
+    /// Whether the previous id of an alias is known as a user and not as a visitor.
+    fn renames_user(&self, edge: &Edge) -> Result<bool, Problem> {
+        let (one, other) = &self.pair;
+        let Ok(user) = edge.namespaces.identifier("user", other.value()) else { return Ok(false) };
+        Ok(user != *one
+            && edge.shards.load(other)?.fragment.is_empty()
+            && !edge.shards.load(&user)?.fragment.is_empty())
+    }
+
+    fn pointer(&self) -> &'static str {
+        match self.word.how {
+            How::Alias => "/previousId",
+            How::ExternalId => "/context/externalIds",
+            How::Event | How::Identify | How::Api => "/anonymousId",
+        }
+    }
+}
+
+/// One id for both halves of a link, and for a retry of its event.
+fn link_id(event: &Event, other: &Identifier) -> [u8; 16] {
+    xxhash_rust::xxh3::xxh3_128(format!("{}\0{}", event.message_id, other.as_str()).as_bytes()).to_be_bytes()
 }
 
 /// Waits until everything admitted so far is durable, where that was asked for.
@@ -294,10 +413,30 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&edge)).await.map_err(|error| Problem::storage(&error))?
 }
 
-/// What is known of a call by its key.
-pub fn receipt<'a>(role: Role, received_at: Timestamp) -> Receipt<'a> {
-    let speaker = if role == Role::Publishable { Speaker::Browser } else { Speaker::Server };
-    Receipt { received_at, sent_at: None, speaker, kind: None, user_id: None, anonymous_id: None, context: None }
+/// What is known of a call by its key, and by the site's token where it carries one.
+pub fn receipt<'a>(
+    edge: &'a Edge,
+    role: Role,
+    headers: &HeaderMap,
+    token_in_body: Option<&str>,
+) -> Result<Receipt<'a>, Problem> {
+    let in_header = headers.get(tokens::HEADER).map(|token| token.to_str().unwrap_or_default());
+    let speaker = match in_header.or(token_in_body) {
+        _ if role > Role::Publishable => Speaker::Server,
+        Some(token) => Speaker::Proven(edge.tokens.user(token, &edge.namespaces)?),
+        None if edge.trust_browsers => Speaker::Server,
+        None => Speaker::Browser,
+    };
+    Ok(Receipt {
+        received_at: clock::now(),
+        sent_at: None,
+        speaker,
+        kind: None,
+        user_id: None,
+        anonymous_id: None,
+        context: None,
+        namespaces: &edge.namespaces,
+    })
 }
 
 /// Refuses more of something than a call may hold.

@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+pub mod identities;
 pub mod ingest;
 pub mod profile;
 
@@ -17,7 +18,7 @@ use axum::{Json, Router};
 use selvedge_central::{CentralLog, RedbLog};
 use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
-use selvedge_core::identity::ShardId;
+use selvedge_core::identity::{Namespaces, ShardId};
 use selvedge_core::limits;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
 use selvedge_shard::{Outbox, Shards};
@@ -34,10 +35,15 @@ use crate::error::Problem;
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
+use crate::tokens::{self, Tokens};
 
 /// Everything that a request of this edge needs.
 pub struct Edge {
     pub keys: Keys,
+    pub tokens: Tokens,
+    /// Whether a browser's word for its user is taken without a token.
+    pub trust_browsers: bool,
+    pub namespaces: Arc<Namespaces>,
     pub plugins: Arc<PluginSet>,
     /// The plugins' hashes as answers carry them.
     pub plugin_hashes: Box<RawValue>,
@@ -60,8 +66,8 @@ pub struct Edge {
 pub struct LogOutbox<'a>(pub &'a RedbLog);
 
 impl Outbox for LogOutbox<'_> {
-    fn append(&self, shard: ShardId, changes: Vec<Arc<[u8]>>) -> Result<(), String> {
-        self.0.append(shard, changes).map_err(|error| error.to_string())
+    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), String> {
+        self.0.append(changes).map_err(|error| error.to_string())
     }
 }
 
@@ -76,6 +82,7 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
+            HeaderName::from_static(tokens::HEADER),
             header::IF_NONE_MATCH,
         ])
         .expose_headers([header::ETAG, header::RETRY_AFTER]);
@@ -85,8 +92,12 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/track", track(EventKind::Track))
         .route("/v1/page", track(EventKind::Page))
         .route("/v1/screen", track(EventKind::Screen))
+        .route("/v1/alias", track(EventKind::Alias))
         .route("/v1/batch", post(ingest::batch))
         .route("/v1/profiles/{identifier}", get(profile::profile))
+        .route("/v1/profiles/{identifier}/identities", get(identities::identities))
+        .route("/v1/identities/link", post(identities::link))
+        .route("/v1/identities/unlink", post(identities::unlink))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .fallback(not_found)

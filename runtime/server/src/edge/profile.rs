@@ -1,18 +1,21 @@
 //! The profile endpoint: everything known of one identifier, now or as of an instant.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::aggregate::Value;
 use selvedge_core::change::DecidedOffer;
+use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::{Fragment, OfferHistory, Trait};
-use selvedge_core::identity::Identifier;
+use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::{Cursor, Subject};
+use selvedge_core::view::Subject;
 use selvedge_plugin_host::Invocation;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -23,7 +26,7 @@ use super::ingest::blocking;
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
-use crate::pipeline::{self, Meta};
+use crate::pipeline::{self, Known, Meta};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +43,7 @@ pub struct ProfileAnswer {
     aggregates: Ordered<AggregateAnswer>,
     scores: Ordered<ScoreAnswer>,
     audiences: [(); 0],
-    consent: BTreeMap<(), ()>,
+    consent: BTreeMap<String, ConsentAnswer>,
     offers: BTreeMap<String, OfferAnswer>,
     meta: Meta<'static>,
 }
@@ -54,7 +57,7 @@ struct TraitAnswer {
 }
 
 #[derive(Serialize)]
-struct AggregateAnswer {
+pub struct AggregateAnswer {
     value: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
@@ -83,8 +86,18 @@ struct OfferAnswer {
     last_dismissed_at: Option<String>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConsentAnswer {
+    granted: bool,
+    updated_at: String,
+}
+
+/// Aggregates by name, in declared order.
+pub type Aggregates = Ordered<AggregateAnswer>;
+
 /// A JSON object whose keys stand in a given order.
-struct Ordered<T>(Vec<(String, T)>);
+pub struct Ordered<T>(Vec<(String, T)>);
 
 impl<T: Serialize> Serialize for Ordered<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -99,20 +112,13 @@ impl<T: Serialize> Serialize for Ordered<T> {
 /// `GET /v1/profiles/{namespace}:{id}`.
 pub async fn profile(
     State(edge): State<Arc<Edge>>,
-    identifier: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    identifier: Result<Path<String>, PathRejection>,
     query: Result<Query<ProfileQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<ProfileAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
-        let Path(identifier) = identifier.map_err(|error| {
-            Problem::bad_request(
-                "identifier_invalid",
-                format!("the path is not NAMESPACE:VALUE: {}", error.body_text()),
-            )
-        })?;
-        let identifier = Identifier::parse(&identifier)
-            .map_err(|error| Problem::bad_request("identifier_invalid", format!("{} {error}", quoted(&identifier))))?;
+        let identifier = named(&edge, identifier)?;
         let Query(query) = query.map_err(|error| {
             Problem::bad_request("query_invalid", format!("the query takes at=RFC3339: {}", error.body_text()))
         })?;
@@ -126,17 +132,48 @@ pub async fn profile(
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
+/// The identifier that a path names.
+pub fn named(edge: &Edge, path: Result<Path<String>, PathRejection>) -> Result<Identifier, Problem> {
+    let Path(text) = path.map_err(|error| {
+        let detail = format!("the path is not NAMESPACE:VALUE: {}", error.body_text());
+        Problem::bad_request("identifier_invalid", detail)
+    })?;
+    edge.namespaces
+        .parse(&text)
+        .map_err(|error| Problem::bad_request(error.code(), format!("{} {error}", quoted(&text))))
+}
+
+/// That nothing is known.
+pub fn not_found(identifier: &Identifier, at: Option<Timestamp>) -> Problem {
+    let as_of = at.map_or_else(String::new, |at| format!(" as of {at}"));
+    let detail = format!("nothing is known of {identifier}{as_of}");
+    Problem::new(StatusCode::NOT_FOUND, "profile_not_found", detail)
+}
+
+/// Every aggregate of a fold at an instant.
+pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggregates {
+    let definitions = &edge.plugins.schema().definitions;
+    let moment = definitions.time().moment(instant);
+    let subject = Subject { fragment, scores: &[], context: None, channel: "", moment: &moment, seed: 0 };
+    let aggregates = subject.aggregates(definitions).map(|(reading, value, exact)| {
+        (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
+    });
+    Ordered(aggregates.collect())
+}
+
 fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<ProfileAnswer, Problem> {
     let started = std::time::Instant::now();
-    let (fragment, decided) = edge.decided.beside(identifier, || pipeline::fragment_at(edge, identifier, at));
-    let mut fragment = Fragment::clone(&*fragment?);
+    let (known, decided) = edge.decided.beside(|| {
+        let known = Known::load(edge, identifier, at)?;
+        let identifiers = known.identifiers.clone();
+        Ok::<_, Problem>((known, identifiers))
+    })?;
+    let mut fragment = Arc::unwrap_or_clone(known.fragment);
     let instant = pipeline::instant(at, clock::now(), &fragment);
     let decided: Vec<DecidedOffer> = decided.into_iter().filter(|offer| offer.minute <= instant).collect();
     fragment.apply_decided(&decided);
     if fragment.is_empty() {
-        let detail =
-            format!("nothing is known of {identifier}{}", at.map_or_else(String::new, |at| format!(" as of {at}")));
-        return Err(Problem::new(StatusCode::NOT_FOUND, "profile_not_found", detail));
+        return Err(not_found(identifier, at));
     }
     let schema = edge.plugins.schema();
     let moment = schema.definitions.time().moment(instant);
@@ -144,31 +181,41 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
     let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
         pipeline::note_failure(edge, plugin, "score", &error)
     });
-    let aggregates = subject.aggregates(&schema.definitions).map(|(reading, value, exact)| {
-        (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
-    });
     let scores = schema.scores.iter().zip(scores);
-    let cursor = edge.shards.cursor(identifier.shard());
+    let consent = |(purpose, decision): (&str, Decision)| {
+        let answer = ConsentAnswer { granted: decision.granted, updated_at: decision.at.to_string() };
+        (purpose.to_owned(), answer)
+    };
     Ok(ProfileAnswer {
         id: identifier.clone(),
-        identifiers: vec![identifier.clone()],
         traits: fragment.traits.iter().filter_map(trait_answer).collect(),
-        aggregates: Ordered(aggregates.collect()),
+        aggregates: aggregates(edge, &fragment, instant),
         scores: Ordered(
             scores
                 .map(|(score, value)| (score.name.clone(), ScoreAnswer { value, unit: score.unit.clone() }))
                 .collect(),
         ),
         audiences: [],
-        consent: BTreeMap::new(),
+        consent: fragment.consent.iter().map(consent).collect(),
         offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
-        meta: Meta::of(version(identifier, cursor), started),
+        meta: Meta::of(version(edge, &known.identifiers), started),
+        identifiers: known.identifiers,
     })
 }
 
-/// `SHARD:EPOCH:SEQ`.
-pub fn version(identifier: &Identifier, cursor: Cursor) -> String {
-    format!("{}:{}:{}", identifier.shard().0, cursor.epoch, cursor.seq)
+/// `SHARD:EPOCH:SEQ` of every shard that holds something of these identifiers.
+pub fn version(edge: &Edge, identifiers: &[Identifier]) -> String {
+    let mut shards: Vec<ShardId> = identifiers.iter().map(Identifier::shard).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    let mut version = String::with_capacity(16 * shards.len());
+    for shard in shards {
+        let cursor = edge.shards.cursor(shard);
+        let separator = if version.is_empty() { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = write!(version, "{separator}{}:{}:{}", shard.0, cursor.epoch, cursor.seq);
+    }
+    version
 }
 
 fn trait_answer(held: &Trait) -> Option<(String, TraitAnswer)> {
