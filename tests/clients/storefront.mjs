@@ -21,6 +21,7 @@ try {
       aggregates: await page.locator("#aggregates").innerText(),
       scores: await page.locator("#scores").innerText(),
       why: await page.locator("#why").innerText(),
+      identifiers: await page.locator("#identifiers li").allInnerTexts(),
     };
     await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
   };
@@ -38,6 +39,17 @@ try {
   await note("bought");
   await press("T-400", "back");
   await note("returned");
+  const account = async (kind) => {
+    await page.locator(`#account button.${kind}`).click();
+    await settled();
+  };
+  await account("sign-in");
+  await note("signedIn");
+  await account("forget");
+  await note("forgotten");
+  await account("sign-in");
+  await account("sign-out");
+  await note("signedOut");
   await page.locator("#who").selectOption("ben");
   await settled();
   await note("simulated");

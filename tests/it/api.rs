@@ -237,7 +237,7 @@ fn bad_input_is_named_and_changes_nothing() {
         "identifier_invalid",
         "/visitor/userId",
     );
-    expect("/v1/decide", json!({"visitor": {"userId": 7}, "slots": slots}), 400, "malformed_json", "/visitor/userId");
+    expect("/v1/decide", json!({"visitor": {"userId": 7}, "slots": slots}), 400, "wrong_type", "/visitor/userId");
     expect("/v1/decide", json!({"visitor": {"userId": "a"}}), 400, "slots_missing", "/slots");
     expect(
         "/v1/decide",
@@ -266,7 +266,7 @@ fn bad_input_is_named_and_changes_nothing() {
         "/v1/decide",
         json!({"visitor": {"userId": "a"}, "slots": slots, "dryrun": true}),
         400,
-        "malformed_json",
+        "unknown_field",
         "/dryrun",
     );
     expect(
@@ -287,7 +287,7 @@ fn bad_input_is_named_and_changes_nothing() {
         "/v1/decide",
         json!({"visitor": {"userId": "a"}, "slots": slots, "onStale": "wait"}),
         400,
-        "malformed_json",
+        "wrong_type",
         "/onStale",
     );
     let events: Vec<_> = (0..101).map(|index| viewed(&index.to_string(), "toys")).collect();
@@ -343,8 +343,12 @@ fn bad_input_is_named_and_changes_nothing() {
         (&answer["rejected"][0]["code"], &answer["rejected"][0]["pointer"]),
         (&json!("event_too_large"), &json!("/context"))
     );
-    expect("/v1/batch", json!({"batch": 5}), 400, "malformed_json", "/batch");
-    expect("/v1/batch", json!({"batch": [], "writeKey": 5}), 400, "malformed_json", "/writeKey");
+    expect("/v1/batch", json!({"batch": 5}), 400, "wrong_type", "/batch");
+    expect("/v1/batch", json!({}), 400, "field_missing", "");
+    expect("/v1/batch", json!({"batch": [], "writeKey": 5}), 400, "wrong_type", "/writeKey");
+    let slot = edge.post(WRITE, "/v1/decide", &json!({"visitor": {"userId": "a"}, "slots": ["home-hero"]}).to_string());
+    assert!(slot.text.contains(r#"an object such as {\"slot\": \"home-hero\"}"#), "{}", slot.text);
+    expect("/v1/group", json!({"userId": "a", "groupId": "g"}), 422, "type_unsupported", "/type");
     expect("/v1/identify", json!({"userId": "a", "context": {"traits": [1]}}), 422, "wrong_type", "/context/traits");
     // What is quoted is quoted briefly.
     let long = edge.post(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, WRITE};
-use selvedge_tests::{TestEdge, TestEdgeBuilder, root};
+use selvedge_tests::{TestEdge, TestEdgeBuilder, root, tokens};
 use serde_json::{Value, json};
 
 fn clients() -> PathBuf {
@@ -63,7 +63,12 @@ fn the_demos_page_shows_other_offers_after_a_purchase() {
     // The page's origin must be known before the edge starts.
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let origin = format!("http://{listen}");
-    let edge = TestEdgeBuilder::default().arguments(&["--cors-origin", &origin]).start();
+    let config = tempfile::tempdir().unwrap();
+    let tokens_in = config.path().join("selvedge.toml");
+    std::fs::write(&tokens_in, tokens::configuration("shop")).unwrap();
+    let edge = TestEdgeBuilder::default()
+        .arguments(&["--cors-origin", &origin, "--config", tokens_in.to_str().unwrap()])
+        .start();
     let mut storefront = Command::new(root().join("target/release/examples/storefront"))
         .args([
             "--edge",
@@ -76,6 +81,8 @@ fn the_demos_page_shows_other_offers_after_a_purchase() {
             WRITE,
             "--secret-key",
             SECRET,
+            "--token-secret",
+            tokens::SECRET,
         ])
         .stdout(Stdio::piped())
         .spawn()
@@ -97,8 +104,32 @@ fn the_demos_page_shows_other_offers_after_a_purchase() {
     assert_eq!(hero("bought"), "kite", "the train is bought, the interest is not gone");
     assert!(!seen["offers"]["bought"]["grid"].as_array().unwrap().contains(&json!("wooden-train")));
     assert_eq!(hero("returned"), "wooden-train");
-    assert_eq!(hero("simulated"), "herb-planter", "Ben gardens, and has his watering can");
     let text = |step: &str, part: &str| seen[step][part].as_str().unwrap().to_owned();
+    // Dora likes light: with the toys of this visit the train stands beside the lamp, and apart again the visit has its toys only.
+    assert!(
+        hero("signedIn") == "reading-lamp"
+            && seen["offers"]["signedIn"]["grid"].as_array().unwrap().contains(&json!("wooden-train"))
+    );
+    assert!(!seen["offers"]["forgotten"]["grid"].as_array().unwrap().contains(&json!("reading-lamp")));
+    assert_eq!(seen["returned"]["identifiers"].as_array().unwrap().len(), 1);
+    let signed_in = &seen["signedIn"]["identifiers"];
+    assert_eq!((signed_in.as_array().unwrap().len(), &signed_in[0]), (2, &json!("user:dora")));
+    assert!(
+        text("signedIn", "aggregates").contains("affinity to toys")
+            && text("signedIn", "aggregates").contains("affinity to light")
+    );
+    assert_eq!(seen["forgotten"]["identifiers"], seen["returned"]["identifiers"]);
+    assert!(
+        text("forgotten", "aggregates").contains("affinity to toys")
+            && !text("forgotten", "aggregates").contains("affinity to light")
+    );
+    assert_eq!((hero("forgotten"), hero("returned")), ("wooden-train".into(), "wooden-train".into()));
+    assert_eq!(
+        (hero("signedOut"), seen["signedOut"]["identifiers"].as_array().unwrap().len()),
+        ("regency-cakestand".into(), 1),
+        "somebody new"
+    );
+    assert_eq!(hero("simulated"), "herb-planter", "Ben gardens, and has his watering can");
     assert!(
         text("bought", "aggregates").contains("19.95") && text("bought", "aggregates").contains("affinity to toys")
     );

@@ -180,7 +180,7 @@ fn two_plugins_that_rank_must_be_told_apart() {
             .plugins(both.path())
             .arguments(&["--catalog", path.to_str().unwrap()])
     };
-    assert!(builder().fails().contains("slot \"hero\" must name its ranker"));
+    assert!(builder().fails().contains("slot \"hero\" must name its ranker: add ranker = \"faulty\" or \"retail\""));
     std::fs::write(&path, CATALOG.replace("fallback = ", "ranker = \"retail\"\nfallback = ")).unwrap();
     let edge = builder().start();
     let offer = &decide(&edge, json!({"fault": "panic"}))["slots"][0]["offers"][0];

@@ -169,11 +169,7 @@ fn identifiers_are_named_in_many_ways() {
 fn a_browser_is_somebody_only_with_the_sites_token() {
     let config = tempfile::tempdir().unwrap();
     let path = config.path().join("selvedge.toml");
-    std::fs::write(
-        &path,
-        format!("[[identity.tokens]]\nalgorithm = \"HS256\"\naudience = \"shop\"\nsecret = \"{}\"\n", tokens::SECRET),
-    )
-    .unwrap();
+    std::fs::write(&path, tokens::configuration("shop")).unwrap();
     let edge = TestEdgeBuilder::default().arguments(&["--config", path.to_str().unwrap()]).start();
     edge.batch(&[viewed(json!({"userId": "ada"}), "1", "garden")]);
     let call = |headers: &[(&str, &str)], path: &str, body: Value| {

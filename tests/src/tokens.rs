@@ -8,6 +8,11 @@ use serde_json::Value;
 /// The site's secret.
 pub const SECRET: &str = "a-secret-of-the-test-shop-0123456789";
 
+/// The configuration of an edge that takes the site's tokens.
+pub fn configuration(audience: &str) -> String {
+    format!("[[identity.tokens]]\nalgorithm = \"HS256\"\naudience = \"{audience}\"\nsecret = \"{SECRET}\"\n")
+}
+
 /// Signs claims with HS256.
 pub fn sign(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()

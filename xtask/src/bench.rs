@@ -1,8 +1,9 @@
 //! The benches, in one command.
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::plugins::{self, Toolchain};
@@ -10,14 +11,24 @@ use crate::shell::{root, run};
 
 /// What `cargo xtask bench` can be told.
 #[derive(Args)]
-pub struct BenchArguments {}
+pub struct BenchArguments {
+    /// The UCI Online Retail data as CSV, also as .gz; without it as many orders are generated.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+}
 
 /// Builds what the benches need and runs them.
-pub fn bench(_: &BenchArguments) -> Result<()> {
+pub fn bench(arguments: &BenchArguments) -> Result<()> {
     let root = root();
+    let data =
+        arguments.data.as_ref().map(|path| path.canonicalize().with_context(|| format!("read {}", path.display())));
+    let data = data.transpose()?;
     plugins::build(Toolchain::Auto)?;
     let cargo = |arguments: &[&str]| run(Command::new("cargo").args(arguments).current_dir(&root));
     cargo(&["build", "--release", "--locked", "--workspace", "--all-targets"])?;
     cargo(&["bench", "--locked", "--workspace", "--bench", "plugin_call"])?;
-    cargo(&["bench", "--locked", "--workspace", "--bench", "first_decision"])
+    cargo(&["bench", "--locked", "--workspace", "--bench", "identity"])?;
+    let mut first_decision = Command::new("cargo");
+    first_decision.args(["bench", "--locked", "--workspace", "--bench", "first_decision"]).current_dir(&root);
+    run(first_decision.envs(data.map(|path| ("SELVEDGE_BENCH_DATA", path))))
 }

@@ -1,7 +1,8 @@
 //! The demo: an edge with the sample plugins and the demo's catalogue, and a small storefront in front of it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
@@ -24,6 +25,12 @@ pub struct DemoArguments {
     /// The storefront's address.
     #[arg(long, default_value = "127.0.0.1:8082")]
     shop: SocketAddr,
+    /// Where the demo keeps its data [default: target/demo]; a second demo beside the first needs another place.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Forget what was done in the demo before.
+    #[arg(long)]
+    fresh: bool,
     /// Stop once everything serves.
     #[arg(long)]
     exit_after_ready: bool,
@@ -44,8 +51,8 @@ impl Drop for Running {
 pub fn demo(arguments: &DemoArguments) -> Result<()> {
     let root = root();
     plugins::build(Toolchain::Auto)?;
-    let build =
-        ["build", "--release", "--locked", "-p", "selvedge-server", "--bin", "selvedge", "--example", "storefront"];
+    // With the whole workspace's features, so that no other command builds the dependencies again.
+    let build = ["build", "--release", "--locked", "--workspace", "--bin", "selvedge", "--example", "storefront"];
     run(Command::new("cargo").args(build).current_dir(&root))?;
 
     let shop_at = free(arguments.shop)?;
@@ -55,7 +62,19 @@ pub fn demo(arguments: &DemoArguments) -> Result<()> {
         ("SELVEDGE_SECRET_KEY", key("sk")?),
     ];
     let mut edge = Command::new(root.join("target/release/selvedge"));
-    edge.arg("run").arg("--data").arg(root.join("target/demo"));
+    let data = arguments.data.clone().unwrap_or_else(|| root.join("target/demo"));
+    let earlier = data.exists();
+    if earlier && arguments.fresh {
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+    }
+    // The shop signs tokens for its customers; the edge knows its secret from a file.
+    let secret = key("shop")?;
+    let config = root.join("target/demo.toml");
+    write_private(
+        &config,
+        &format!("[[identity.tokens]]\nalgorithm = \"HS256\"\naudience = \"shop\"\nsecret = \"{secret}\"\n"),
+    )?;
+    edge.arg("run").arg("--config").arg(&config).arg("--data").arg(&data);
     edge.args(["--listen", &arguments.listen.to_string(), "--admin", &arguments.admin.to_string()]);
     edge.arg("--plugins")
         .arg(root.join("target/plugins"))
@@ -67,6 +86,7 @@ pub fn demo(arguments: &DemoArguments) -> Result<()> {
 
     let mut shop = Command::new(root.join("target/release/examples/storefront"));
     shop.args(["--edge", &address(&ready, "public"), "--listen", &shop_at.to_string()]).envs(keys.clone());
+    shop.env("SELVEDGE_SHOP_TOKEN_SECRET", &secret);
     let (_shop, shop_ready) = start(shop, "the storefront")?;
 
     let events = &shop_ready["simulatedEvents"];
@@ -75,6 +95,9 @@ pub fn demo(arguments: &DemoArguments) -> Result<()> {
         address(&shop_ready, "storefront")
     );
     println!("The edge is at {}, its metrics at {}/metrics.", address(&ready, "public"), address(&ready, "admin"));
+    if earlier && !arguments.fresh {
+        println!("It goes on where the last demo ended ({}); --fresh begins anew.", data.display());
+    }
     for (name, key) in &keys {
         println!("export {name}={key}");
     }
@@ -110,9 +133,17 @@ fn free(address: SocketAddr) -> Result<SocketAddr> {
 
 /// A key that nobody guesses, for this run of the demo only.
 fn key(prefix: &str) -> Result<String> {
-    let mut bytes = [0_u8; 12];
+    let mut bytes = [0_u8; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("read randomness")?;
     Ok(bytes.iter().fold(format!("{prefix}_demo_"), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// Writes a file that only its owner may read.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| format!("write {}", path.display()))
 }

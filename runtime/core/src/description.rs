@@ -2,6 +2,7 @@
 
 use crate::aggregate::{Definition, DefinitionError};
 use crate::config::Config;
+use crate::event::EventKind;
 use crate::read::Read;
 use crate::value::Kind;
 
@@ -53,6 +54,14 @@ impl Description {
         let fault = |detail: String| Err(DescriptionError(detail));
         if !well_formed(&self.name, b'-') {
             return fault(format!("the plugin's name {:?} may hold lower-case letters, digits and -", self.name));
+        }
+        let special = |name: &str| {
+            EventKind::ALL.iter().any(|kind| *kind != EventKind::Track && name == format!("${}", kind.name()))
+        };
+        if let Some(name) = self.observes.iter().find(|name| name.starts_with('$') && !special(name)) {
+            return fault(format!(
+                "it observes {name:?}, which never comes; there are $identify, $page, $screen and $alias"
+            ));
         }
         let mut seen = std::collections::BTreeSet::new();
         for name in

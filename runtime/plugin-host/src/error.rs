@@ -12,6 +12,22 @@ pub struct LoadError {
     pub detail: String,
 }
 
+/// A catalogue that the active plugins cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogFault {
+    /// A plugin cannot read its offers.
+    #[error(transparent)]
+    Plugin(#[from] LoadError),
+    /// It is not clear who ranks for a slot.
+    #[error("slot {slot:?} {detail}")]
+    Ranker {
+        /// The slot.
+        slot: String,
+        /// What is wrong and the mend.
+        detail: String,
+    },
+}
+
 /// Why a stage gave no answer. What a plugin returns and what happens to it are never the same variant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {

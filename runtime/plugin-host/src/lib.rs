@@ -19,6 +19,6 @@ pub mod plugins;
 
 pub use component::Component;
 pub use engine::{Engine, EngineConfig};
-pub use error::{CallError, LoadError};
+pub use error::{CallError, CatalogFault, LoadError};
 pub use invocation::Invocation;
 pub use plugins::{CatalogReads, PluginSet};

@@ -12,7 +12,7 @@ use selvedge_core::view::{Schema, ScoreName};
 
 use crate::component::Component;
 use crate::engine::Engine;
-use crate::error::LoadError;
+use crate::error::{CatalogFault, LoadError};
 
 /// A component whose reads are resolved.
 pub struct Plugin {
@@ -197,7 +197,7 @@ pub struct CatalogReads {
 
 impl CatalogReads {
     /// Resolves a catalogue. The fault names the plugin or the slot.
-    pub fn resolve(plugins: &PluginSet, catalog: &Catalog) -> Result<Self, LoadError> {
+    pub fn resolve(plugins: &PluginSet, catalog: &Catalog) -> Result<Self, CatalogFault> {
         let resolve = |plugin: &Plugin| {
             let Component { description, config, .. } = &plugin.component;
             let reads = || OfferReads::resolve(&description.offer_reads, &plugins.schema, catalog, config);
@@ -206,17 +206,16 @@ impl CatalogReads {
         let offer_reads = plugins.plugins.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
         let ranking: Vec<usize> = (0..offer_reads.len()).filter(|index| offer_reads[*index].is_some()).collect();
         let ranker = |slot: &selvedge_core::catalog::Slot| {
-            let named = |detail: String| LoadError { name: slot.ranker.clone().unwrap_or_default(), detail };
+            let fault = |detail| CatalogFault::Ranker { slot: slot.name.clone(), detail };
+            let names =
+                || ranking.iter().map(|index| format!("{:?}", plugins.plugins[*index].name())).collect::<Vec<_>>();
             match (&slot.ranker, ranking.as_slice()) {
                 (None, []) => Ok(None),
                 (None, [only]) => Ok(Some(*only)),
-                (None, _) => Err(named(format!("slot {:?} must name its ranker: several plugins rank", slot.name))),
+                (None, _) => Err(fault(format!("must name its ranker: add ranker = {}", names().join(" or ")))),
                 (Some(name), _) => match plugins.find(name).filter(|index| ranking.contains(index)) {
                     Some(index) => Ok(Some(index)),
-                    None => Err(named(format!(
-                        "is the ranker of slot {:?}, but no active plugin of that name ranks",
-                        slot.name
-                    ))),
+                    None => Err(fault(format!("has the ranker {name:?}, but no active plugin of that name ranks"))),
                 },
             }
         };

@@ -196,8 +196,13 @@ fn open_log(path: &Path, commits: mpsc::Sender<Vec<Committed>>, end: Arc<End>) -
 /// Writes to every shard's log what folds from here on, where that differs from what folded last.
 fn activate(log: &RedbLog, activation: &Activation) -> Result<()> {
     let bytes: Arc<[u8]> = Change::Activate(activation.clone()).encode().into();
-    if log.note("activation")?.as_deref() == Some(&*bytes) {
+    let before = log.note("activation")?;
+    if before.as_deref() == Some(&*bytes) {
         return Ok(());
+    }
+    if let Some(Ok(Change::Activate(before))) = before.as_deref().map(Change::decode) {
+        let changes = before.changes(activation).join(", ");
+        tracing::warn!("{changes}: every profile is folded again from its history, when it is next read");
     }
     log.append(ShardId::all().map(|shard| (shard, vec![Arc::clone(&bytes)])).collect())?;
     log.barrier().wait_blocking()?;

@@ -53,23 +53,26 @@ impl Keys {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        let complete = given.publishable.is_some() && given.write.is_some() && given.secret.is_some();
-        let generate = stored.is_none() && !complete;
+        let are_given = [given.publishable.is_some(), given.write.is_some(), given.secret.is_some()];
+        let fresh = stored.is_none() && are_given.contains(&false);
         let kept = match stored {
             Some(kept) => kept,
-            None => Self { publishable: fresh("pk")?, write: fresh("wk")?, secret: fresh("sk")? },
+            None => Self { publishable: fresh_key("pk")?, write: fresh_key("wk")?, secret: fresh_key("sk")? },
         };
         let keys = Self {
-            publishable: given.publishable.unwrap_or(kept.publishable),
-            write: given.write.unwrap_or(kept.write),
-            secret: given.secret.unwrap_or(kept.secret),
+            publishable: given.publishable.unwrap_or_else(|| kept.publishable.clone()),
+            write: given.write.unwrap_or_else(|| kept.write.clone()),
+            secret: given.secret.unwrap_or_else(|| kept.secret.clone()),
         };
         keys.check()?;
-        if generate {
-            write_private(&path, &toml::to_string(&keys)?)?;
-            let Self { publishable, write, secret } = &keys;
-            eprintln!("Generated development keys (stored in {}):", path.display());
-            eprintln!("  publishable {publishable}\n  write       {write}\n  secret      {secret}");
+        if fresh {
+            write_private(&path, &toml::to_string(&kept)?)?;
+            eprintln!("Generated development keys, kept in {}:", path.display());
+            let names = ["SELVEDGE_PUBLISHABLE_KEY", "SELVEDGE_WRITE_KEY", "SELVEDGE_SECRET_KEY"];
+            let all = names.iter().zip([&kept.publishable, &kept.write, &kept.secret]).zip(are_given);
+            all.filter(|(_, given)| !given).for_each(|((name, key), _)| eprintln!("export {name}={key}"));
+        } else if are_given.contains(&false) {
+            eprintln!("The keys are in {}.", path.display());
         }
         Ok(keys)
     }
@@ -159,7 +162,7 @@ pub fn presented_key(headers: &HeaderMap) -> Option<String> {
     headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn fresh(prefix: &str) -> Result<String> {
+fn fresh_key(prefix: &str) -> Result<String> {
     let mut bytes = [0_u8; 20];
     getrandom::fill(&mut bytes).context("read randomness for a key")?;
     Ok(bytes.iter().fold(format!("{prefix}_dev_"), |text, byte| format!("{text}{byte:02x}")))
@@ -215,6 +218,8 @@ mod tests {
         let given = GivenKeys { secret: Some("sk_given_1".into()), ..GivenKeys::default() };
         let second = Keys::open(folder.path(), given).expect("keys");
         assert_eq!((first.publishable.as_str(), second.secret.as_str()), (second.publishable.as_str(), "sk_given_1"));
+        // A given key is never written down.
+        assert!(!fs::read_to_string(folder.path().join("keys.toml")).expect("keys").contains("sk_given_1"));
         let shared = GivenKeys { secret: Some(first.write.clone()), ..GivenKeys::default() };
         assert!(
             Keys::open(folder.path(), shared)

@@ -144,7 +144,7 @@ impl Operator {
                 let text = parameters.need("half-life")?;
                 let half_life_ms = parse_duration_ms(text)
                     .filter(|ms| (60_000..=400 * crate::time::DAY_MS).contains(ms))
-                    .ok_or_else(|| format!("half-life = {text:?} is not a duration from 1m to 400d"))?;
+                    .ok_or_else(|| format!("the half-life {text:?} is not a duration from 1m to 400d"))?;
                 Self::DecayedSumByKey { half_life_ms }
             }
             "ratio" => {

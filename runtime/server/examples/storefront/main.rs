@@ -2,15 +2,17 @@
 //!
 //! The browser sends what the visitor does and asks what to show, straight to the edge, with the publishable key. This server side serves
 //! the page and reads the visitor's profile for the panel, with the secret key, which never leaves it: a visitor is
-//! whoever holds the cookie that this server gave out, and sees their own profile or that of a simulated visitor.
+//! whoever holds the cookie that this server gave out, and sees their own profile or that of a simulated visitor. Who signs in gets a
+//! token of this shop, with which the browser speaks for the shop's customer; the edge knows the shop's key.
 //!
 //! ```sh
 //! cargo run --release -p selvedge-server --example storefront -- --edge http://127.0.0.1:8080 \
-//!     --publishable-key PK --write-key WK --secret-key SK
+//!     --publishable-key PK --write-key WK --secret-key SK --token-secret SECRET
 //! ```
 
 mod simulation;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,9 +20,11 @@ use anyhow::{Context, Result, ensure};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -40,6 +44,9 @@ struct Arguments {
     write_key: String,
     #[arg(long, env = "SELVEDGE_SECRET_KEY", hide_env_values = true)]
     secret_key: String,
+    /// The secret of `[[identity.tokens]]` with the audience `shop` in the edge's configuration.
+    #[arg(long, env = "SELVEDGE_SHOP_TOKEN_SECRET", hide_env_values = true)]
+    token_secret: String,
     /// The seed of the simulated visitors.
     #[arg(long, default_value_t = 2010)]
     seed: u64,
@@ -49,13 +56,23 @@ struct Shop {
     edge: String,
     publishable_key: String,
     secret_key: String,
+    token_secret: String,
     agent: Agent,
+    /// Visitors who are signed in, all as the one customer that this shop has.
+    signed_in: Mutex<HashSet<String>>,
 }
 
+/// The customer as whom one can sign in.
+const CUSTOMER: &str = "dora";
+/// Whom tokens are for: this shop's edges.
+const AUDIENCE: &str = "shop";
+/// Seconds for which a token holds.
+const TOKEN_S: u64 = 600;
+
 fn main() -> Result<()> {
-    let Arguments { edge, listen, publishable_key, write_key, secret_key, seed } = Arguments::parse();
+    let Arguments { edge, listen, publishable_key, write_key, secret_key, token_secret, seed } = Arguments::parse();
     let agent: Agent = Agent::config_builder().http_status_as_error(false).build().into();
-    let shop = Shop { edge, publishable_key, secret_key, agent };
+    let shop = Shop { edge, publishable_key, secret_key, token_secret, agent, signed_in: Mutex::default() };
     let seeded = seed_shop(&shop, &write_key, seed)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
@@ -87,6 +104,9 @@ fn routes(shop: Arc<Shop>) -> Router {
         .route("/shop.js", script(include_str!("shop.js")))
         .route("/shop.css", style(include_str!("shop.css")))
         .route("/session", get(session))
+        .route("/sign-in", post(sign_in))
+        .route("/sign-out", post(sign_out))
+        .route("/forget", post(forget))
         .route("/visitor", get(visitor))
         .with_state(shop)
 }
@@ -95,22 +115,47 @@ fn typed(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
 }
 
-/// Who calls, by cookie; a newcomer gets one.
+/// Who calls, by cookie; a newcomer gets one. Whoever is signed in gets a token.
 async fn session(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Result<Response, StatusCode> {
-    let (visitor, fresh) = match visitor_of(&headers) {
-        Some(visitor) => (visitor, false),
-        None => (format!("{:016x}", getrandom::u64().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?), true),
-    };
-    let simulated: Vec<_> =
-        simulation::PERSONAS.iter().map(|persona| json!({"id": persona.id, "about": persona.about})).collect();
-    let answer = json!({"edge": shop.edge, "publishableKey": shop.publishable_key, "anonymousId": visitor, "simulated": simulated});
-    let mut response = Json(answer).into_response();
-    if fresh {
-        let cookie = format!("visitor={visitor}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
-        let cookie = HeaderValue::from_str(&cookie).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    match visitor_of(&headers) {
+        Some(visitor) => shop.greet(&visitor),
+        None => shop.welcome(),
     }
-    Ok(response)
+}
+
+/// Signs the caller in. A real shop would want a password.
+async fn sign_in(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Result<Response, StatusCode> {
+    let visitor = visitor_of(&headers).ok_or(StatusCode::UNAUTHORIZED)?;
+    shop.signed_in.lock().insert(visitor.clone());
+    shop.greet(&visitor)
+}
+
+/// Signs the caller out: whoever comes next in this browser is somebody new.
+async fn sign_out(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Result<Response, StatusCode> {
+    let visitor = visitor_of(&headers).ok_or(StatusCode::UNAUTHORIZED)?;
+    shop.signed_in.lock().remove(&visitor);
+    shop.welcome()
+}
+
+/// It was not the customer after all: this browser and the customer are taken apart again.
+async fn forget(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Result<Response, StatusCode> {
+    let visitor = visitor_of(&headers).ok_or(StatusCode::UNAUTHORIZED)?;
+    shop.signed_in.lock().remove(&visitor);
+    let (unlinking, pair) = (Arc::clone(&shop), [format!("user:{CUSTOMER}"), format!("anonymous:{visitor}")]);
+    let unlinked = tokio::task::spawn_blocking(move || {
+        let url = format!("{}/v1/identities/unlink", unlinking.edge);
+        unlinking
+            .agent
+            .post(url)
+            .header("authorization", unlinking.bearer())
+            .send(json!({ "identifiers": pair }).to_string())
+    });
+    let unlinked = unlinked.await.ok().and_then(Result::ok).ok_or(StatusCode::BAD_GATEWAY)?;
+    // Where they were not linked there is nothing to take apart.
+    if !matches!(unlinked.status().as_u16(), 200 | 409) {
+        return Err(StatusCode::BAD_GATEWAY);
+    }
+    shop.greet(&visitor)
 }
 
 fn visitor_of(headers: &HeaderMap) -> Option<String> {
@@ -139,6 +184,7 @@ async fn visitor(
     let own = visitor_of(&headers);
     let identifier = match (persona, own) {
         (Some(persona), _) => format!("user:{}", persona.id),
+        (None, Some(own)) if shop.signed_in.lock().contains(&own) => format!("user:{CUSTOMER}"),
         (None, Some(own)) => format!("anonymous:{own}"),
         (None, None) => return Err(StatusCode::UNAUTHORIZED),
     };
@@ -167,6 +213,36 @@ async fn visitor(
 }
 
 impl Shop {
+    /// What the page needs to know of its visitor.
+    fn greet(&self, visitor: &str) -> Result<Response, StatusCode> {
+        let simulated: Vec<_> =
+            simulation::PERSONAS.iter().map(|persona| json!({"id": persona.id, "about": persona.about})).collect();
+        let signed_in = self.signed_in.lock().contains(visitor);
+        let token = signed_in.then(|| self.token()).transpose().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        Ok(Json(json!({
+            "edge": self.edge, "publishableKey": self.publishable_key, "anonymousId": visitor,
+            "customer": signed_in.then_some(CUSTOMER), "identityToken": token, "simulated": simulated,
+        }))
+        .into_response())
+    }
+
+    /// The same for somebody new, with their cookie.
+    fn welcome(&self) -> Result<Response, StatusCode> {
+        let visitor = format!("{:016x}", getrandom::u64().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
+        let mut response = self.greet(&visitor)?;
+        let cookie = format!("visitor={visitor}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
+        let cookie = HeaderValue::from_str(&cookie).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+        Ok(response)
+    }
+
+    /// What a browser shows the edge to speak for the customer.
+    fn token(&self) -> Result<String, jsonwebtoken::errors::Error> {
+        let claims = json!({"sub": CUSTOMER, "aud": AUDIENCE, "exp": jsonwebtoken::get_current_timestamp() + TOKEN_S});
+        let key = EncodingKey::from_secret(self.token_secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::new(Algorithm::HS256), &claims, &key)
+    }
+
     fn bearer(&self) -> String {
         format!("Bearer {}", self.secret_key)
     }

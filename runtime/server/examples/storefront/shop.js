@@ -22,6 +22,25 @@ let session;
 let orders = JSON.parse(localStorage.getItem("orders") || "{}"); // product id → id of the order that is kept
 let shown = []; // feedback on the offers of the last answer, sent with the next call
 
+// Signing in, out, and taking it back: the shop's server answers who this is now. At sign-in one event names both, and links them.
+async function become(path, said) {
+  session = await (await fetch(path, {method: "POST"})).json();
+  if (path === "sign-out") {
+    orders = {};
+    keep();
+  }
+  showAccount();
+  const login = {type: "identify", messageId: crypto.randomUUID(), timestamp: new Date().toISOString()};
+  await act(path === "sign-in" ? [login] : [], said);
+}
+
+function showAccount() {
+  const actions = session.customer
+    ? [button("Sign out", "sign-out", () => become("sign-out", "signed out: somebody new")), button("That was not me", "forget", () => become("forget", "taken apart again"))]
+    : [button("Sign in as Dora", "sign-in", () => become("sign-in", "signed in"))];
+  byId("account").replaceChildren(...actions);
+}
+
 // An element with text only: nothing that comes from outside is ever read as markup.
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -43,7 +62,8 @@ const event = (name, properties) => ({type: "track", event: name, messageId: cry
 async function decide(events) {
   const response = await fetch(session.edge + "/v1/decide", {
     method: "POST",
-    headers: {"authorization": "Bearer " + session.publishableKey, "content-type": "application/json"},
+    headers: {"authorization": "Bearer " + session.publishableKey, "content-type": "application/json",
+      ...(session.identityToken ? {"selvedge-identity": session.identityToken} : {})},
     // A shop would rather show its fallback than wait; this page has nothing to show but the answer.
     body: JSON.stringify({visitor: {anonymousId: session.anonymousId}, slots: SLOTS, events: [...shown, ...events], context: {page: {path: location.pathname}}, deadlineMs: 5000}),
   });
@@ -154,6 +174,8 @@ async function refreshPanel() {
   list("aggregates", rows);
   const scores = answer.profile ? Object.entries(answer.profile.scores) : [];
   list("scores", scores.filter(([, score]) => score.value !== null).map(([name, score]) => [name.replace("retail.", "").replaceAll("_", " "), score.value.toFixed(3)]));
+  const identifiers = answer.profile && answer.profile.identifiers ? answer.profile.identifiers : [];
+  byId("identifiers").replaceChildren(...identifiers.map((identifier) => element("li", "", identifier)));
   if (answer.decision) show(answer.decision);
 }
 
@@ -171,12 +193,13 @@ async function start() {
   }
   byId("who").addEventListener("change", async () => {
     const other = byId("who").value !== "";
-    for (const place of ["hero", "shelf"]) byId(place).inert = other;
+    for (const place of ["hero", "shelf", "account"]) byId(place).inert = other;
     if (!other) show(await decide([]));
     await refreshPanel();
     document.body.dataset.step = String(Number(document.body.dataset.step || 0) + 1);
   });
   showShelf();
+  showAccount();
   show(await decide([]));
   await refreshPanel();
   document.body.dataset.step = "1";

@@ -16,6 +16,9 @@ pub const PERSONAS: [Persona; 3] = [
     Persona { id: "cleo", about: "Cleo, who has children", category: 3 },
 ];
 
+/// The customer as whom one can sign in.
+const CUSTOMER: Persona = Persona { id: crate::CUSTOMER, about: "Dora, who likes light", category: 2 };
+
 /// Others, whom nobody looks at; they make the numbers of the operator move.
 const OTHERS: u64 = 200;
 
@@ -52,7 +55,7 @@ impl Dice {
 pub fn events(seed: u64, now: Timestamp) -> Vec<Value> {
     let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
     let mut events = Vec::new();
-    for persona in &PERSONAS {
+    for persona in PERSONAS.iter().chain([&CUSTOMER]) {
         visits(&mut events, persona.id, &mut Dice(seed ^ persona.category as u64), persona.category, 90, today);
     }
     for other in 0..OTHERS {

@@ -29,7 +29,7 @@ const DEADLINE_MS: u64 = 50;
 const DEADLINE_MS_MAX: u64 = 10_000;
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object such as {\"visitor\": …, \"slots\": …}")]
 struct DecideBody<'a> {
     #[serde(borrow)]
     visitor: Option<Visitor<'a>>,
@@ -56,7 +56,7 @@ struct DecideBody<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object such as {\"anonymousId\": \"a-1\"}")]
 struct Visitor<'a> {
     #[serde(borrow)]
     user_id: Option<Cow<'a, str>>,
@@ -72,7 +72,7 @@ impl Visitor<'_> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"slot\": \"home-hero\"}")]
 struct SlotBody<'a> {
     #[serde(borrow)]
     slot: Cow<'a, str>,
@@ -184,7 +184,11 @@ fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, 
     let check = |(index, wanted): (usize, &SlotBody<'_>)| {
         let Some(slot) = edge.catalog.slot(&wanted.slot) else {
             let known: Vec<&str> = edge.catalog.slots.iter().map(|slot| slot.name.as_str()).take(20).collect();
-            let detail = format!("the catalogue has no slot {}; it has {}", quoted(&wanted.slot), known.join(", "));
+            let detail = if known.is_empty() {
+                "no catalogue is loaded; start this edge with --catalog FILE".to_owned()
+            } else {
+                format!("the catalogue has no slot {}; it has {}", quoted(&wanted.slot), known.join(", "))
+            };
             return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_slot", detail).at(format!("/slots/{index}/slot")));
         };
         let count = wanted.count.unwrap_or(1);

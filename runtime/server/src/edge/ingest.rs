@@ -166,6 +166,12 @@ pub async fn single(
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
+/// `POST /v1/group`, which is not there yet.
+pub async fn group() -> Problem {
+    let detail = "group calls are not supported here yet; send the group as a trait of the visitor";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "type_unsupported", detail).at("/type")
+}
+
 /// `POST /v1/batch`.
 pub async fn batch(
     State(edge): State<Arc<Edge>>,

@@ -93,6 +93,7 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/page", track(EventKind::Page))
         .route("/v1/screen", track(EventKind::Screen))
         .route("/v1/alias", track(EventKind::Alias))
+        .route("/v1/group", post(ingest::group))
         .route("/v1/batch", post(ingest::batch))
         .route("/v1/profiles/{identifier}", get(profile::profile))
         .route("/v1/profiles/{identifier}/identities", get(identities::identities))
@@ -163,12 +164,21 @@ pub async fn read_body(body: Body) -> Result<Bytes, Problem> {
 /// Reads a body's JSON. One that does not fit is read once more, slowly, to say where the fault is.
 pub fn parse_body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     serde_json::from_str(text).map_err(|_| {
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            return Problem::bad_request("malformed_json", format!("the body is not JSON: {error}"));
+        }
         let again: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text));
         let Err(error) = again else {
             return Problem::bad_request("malformed_json", "the body is followed by more than a JSON object");
         };
         let pointer: String =
             error.path().iter().map(|segment| format!("/{segment}").replace("/[", "/").replace(']', "")).collect();
-        Problem::bad_request("malformed_json", format!("the body does not fit: {}", error.inner())).at(pointer)
+        let text = error.inner().to_string();
+        let code = match text.as_str() {
+            text if text.starts_with("unknown field") => "unknown_field",
+            text if text.starts_with("missing field") => "field_missing",
+            _ => "wrong_type",
+        };
+        Problem::bad_request(code, format!("the body does not fit: {text}")).at(pointer)
     })
 }

@@ -24,7 +24,7 @@ use self::map::Map;
 use self::report::Report;
 use self::resume::Resume;
 use self::rows::Source;
-use self::send::{Sender, Target};
+use self::send::{Sender, Target, WrongKey};
 
 /// What `selvedge import` can be told.
 #[derive(Args, Clone, Debug)]
@@ -91,9 +91,14 @@ pub fn run(arguments: ImportArguments) -> Result<()> {
     let outcome = send_all(&mut source, &mut assembler, &mut sender, &mut report, &mut resume, &bar);
     let finished = sender.finish(&mut report, &mut resume);
     bar.finish_and_clear();
-    outcome.and(finished).context(
-        "the import stopped; run the same command again to go on where it stopped (events that arrived already count once)",
-    )?;
+    if let Err(error) = outcome.and(finished) {
+        if error.is::<WrongKey>() {
+            return Err(error);
+        }
+        return Err(error.context(
+            "the import stopped; run the same command again to go on where it stopped (events that arrived already count once)",
+        ));
+    }
     resume.done()?;
     report.finish(started.elapsed(), arguments.json)
 }

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::assemble::RefusedRows;
@@ -119,7 +119,7 @@ impl Report {
                 events_per_second: events as f64 / seconds,
             };
             println!("{}", serde_json::to_string(&document)?);
-            return Ok(());
+            return self.outcome();
         }
         println!(
             "{} rows, {} events accepted, {} duplicates, in {seconds:.1} s ({:.0} events/s)",
@@ -143,6 +143,14 @@ impl Report {
                 rows.join(", "),
                 refused.example
             );
+        }
+        self.outcome()
+    }
+
+    /// An import of which nothing arrived has failed, whatever was wrong with its rows.
+    fn outcome(&self) -> Result<()> {
+        if !self.refused.is_empty() && self.accepted + self.duplicates + self.skipped == 0 {
+            bail!("no row became an event that was accepted; look at the reasons above");
         }
         Ok(())
     }

@@ -66,6 +66,9 @@ impl Resume {
     /// Writes the state; a reader finds the old or the new one, never half of either.
     pub fn save(&mut self) -> Result<()> {
         self.saved = Instant::now();
+        if self.state.events_done == 0 {
+            return Ok(());
+        }
         let fresh = self.path.with_extension("json.new");
         let text = serde_json::to_string(&self.state)?;
         fs::write(&fresh, text)

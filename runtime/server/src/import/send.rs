@@ -34,6 +34,11 @@ struct Health {
     log: String,
 }
 
+/// The target does not take the key: trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("the target refuses the key: {0}; give a write key with --key or SELVEDGE_WRITE_KEY")]
+pub struct WrongKey(String);
+
 /// The answer to a batch.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
@@ -58,6 +63,9 @@ struct ProblemDocument {
 
 impl Target {
     pub fn new(url: &str, key: &str, patience: Duration) -> Result<Self> {
+        if key.trim().is_empty() {
+            bail!("--key is empty; give the write key with --key or SELVEDGE_WRITE_KEY");
+        }
         if !url.starts_with("http://") && !url.starts_with("https://") {
             bail!("--to {url:?} is not a URL such as http://127.0.0.1:8080");
         }
@@ -96,6 +104,9 @@ impl Target {
                     }
                     let problem = serde_json::from_str(&text)
                         .unwrap_or_else(|_| ProblemDocument { code: status.to_string(), detail: text });
+                    if matches!(status, 401 | 403) {
+                        return Err(WrongKey(format!("{} {}", problem.code, problem.detail)).into());
+                    }
                     if !matches!(status, 429 | 503) || tired {
                         bail!("{} answered {status} {}: {}", self.url, problem.code, problem.detail);
                     }
