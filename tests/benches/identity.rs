@@ -55,7 +55,7 @@ fn main() {
     }
     let edge = edge.restart_as(TestEdgeBuilder::default());
     // The first decisions of a process are its own.
-    (0..200).for_each(|stranger| drop(decide(&edge, &format!("stranger-{stranger}"))));
+    (0..200).for_each(|stranger| _ = decide(&edge, &format!("stranger-{stranger}")));
     let mut cold = [Vec::new(), Vec::new()];
     for person in 0..PERSONS {
         for (kind, elapsed) in kinds.iter().zip(&mut cold) {

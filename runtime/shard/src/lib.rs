@@ -14,6 +14,7 @@
 //! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
 //! contribute comes through [`Observer`].
 
+mod base;
 mod cache;
 mod disk;
 mod links;
@@ -37,10 +38,10 @@ use selvedge_core::links::Word;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Seen, View};
 
+use crate::base::id_hash;
 use crate::cache::Cache;
-use crate::disk::{Disk, FragmentWrite, HistoryEntry};
+use crate::disk::Disk;
 use crate::pending::{Body, Held, Pending, PendingChange, PendingFragment};
-use crate::record::{Record, StoredRecord};
 
 pub use crate::links::Unlinked;
 pub use crate::profiles::Profile;
@@ -241,7 +242,7 @@ impl Shards {
             }
             if let Some(pending) = state.pending.get(identifier) {
                 let held = pending.held();
-                return Ok(self.publish(&mut state, identifier, held));
+                return Ok(self.publish(&mut state, identifier, held, None));
             }
             if state.loading.contains_key(identifier) {
                 cell.loaded.wait(&mut state);
@@ -259,7 +260,7 @@ impl Shards {
             let fragment = fragment?;
             if !changed {
                 let seen = (fragment.events == 0).then(Arc::default);
-                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }));
+                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, None));
             }
         }
     }
@@ -281,7 +282,8 @@ impl Shards {
         };
         let mut state = cell.state.lock();
         if self.cache.get(identifier).is_some_and(|held| held.revision == view.revision) {
-            self.publish(&mut state, identifier, Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) });
+            let held = Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) };
+            self.publish(&mut state, identifier, held, Some(&|_| {}));
         }
         Ok(())
     }
@@ -370,23 +372,27 @@ impl Shards {
         changes: impl Iterator<Item = Prepared>,
         bases: &HashMap<Identifier, Held, FxBuildHasher>,
     ) {
-        let (definitions, mut touched, mut weight) =
-            (self.observer.definitions(), HashSet::<_, FxBuildHasher>::default(), 0);
+        let (definitions, mut weight) = (self.observer.definitions(), 0);
+        let mut touched: HashMap<Identifier, Vec<Arc<PendingChange>>, FxBuildHasher> = HashMap::default();
         for Prepared { identifier, change } in changes {
             weight += change.weight();
             // Every identifier has its base.
             let held = || bases.get(&identifier).cloned().unwrap_or_default();
-            state.pending.push(&identifier, change, held, definitions);
-            touched.insert(identifier);
+            let change = state.pending.push(&identifier, change, held, definitions);
+            touched.entry(identifier).or_default().push(change);
         }
         self.pending_bytes.fetch_add(weight, Ordering::Relaxed);
-        for identifier in touched {
+        for (identifier, changes) in touched {
             if let Some(changed) = state.loading.get_mut(&identifier) {
                 *changed = true;
             }
-            if let Some(held) = state.pending.get(&identifier).map(PendingFragment::held) {
-                self.publish(state, &identifier, held);
-            }
+            let Some(held) = state.pending.get(&identifier).map(PendingFragment::held) else { continue };
+            // Who is who may have changed with a link: the join is made again.
+            let relinked = changes.iter().any(|change| matches!(change.body, Body::Link { .. }));
+            let apply = |joined: &mut Fragment| {
+                changes.iter().for_each(|change| change.body.apply(joined, definitions));
+            };
+            self.publish(state, &identifier, held, (!relinked).then_some(&apply as &dyn Fn(&mut Fragment)));
         }
     }
 
@@ -430,87 +436,6 @@ impl Shards {
         Ok(verdicts)
     }
 
-    /// Moves the first pending changes of a shard into the base: the log has ordered them, with consecutive sequences from `first_seq`.
-    /// Calls for one shard must not overlap.
-    pub fn advance(&self, shard: ShardId, first_seq: u64, count: usize) -> Result<(), ShardError> {
-        let cell = self.cell(shard);
-        let definitions = self.observer.definitions();
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
-        let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();
-        {
-            let state = cell.state.lock();
-            if state.pending.first(count).count() != count {
-                return Err(ShardError::Corrupt(format!(
-                    "shard {}: the log ordered changes that are not pending",
-                    shard.0
-                )));
-            }
-            for ((identifier, change), seq) in state.pending.first(count).zip(first_seq..) {
-                let entry = HistoryEntry { seq, bytes: Arc::clone(&change.bytes), id_hash: change.body.id_hash() };
-                histories.entry(identifier.clone()).or_default().push(entry);
-            }
-            for (identifier, entries) in &histories {
-                if let Some(base) = state.pending.base_after(identifier, entries.len(), definitions) {
-                    bases.insert(identifier.clone(), base);
-                }
-            }
-        }
-        let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
-        {
-            let _rows = cell.rows.write();
-            let written = bases.iter().map(|(identifier, fragment)| (identifier, fragment, 0));
-            self.write(shard, cursor, &histories, written)?;
-            let mut state = cell.state.lock();
-            let weight = state.pending.advance(count, bases);
-            self.pending_bytes.fetch_sub(weight, Ordering::Relaxed);
-        }
-        cell.seq.store(cursor.seq, Ordering::Release);
-        Ok(())
-    }
-
-    /// Folds entries of the log that no pending change stands for: after a start, what the base does not hold yet. Entries must
-    /// follow the cursor without a gap.
-    pub fn recover(&self, shard: ShardId, entries: &[(u64, Vec<u8>)]) -> Result<(), ShardError> {
-        let cell = self.cell(shard);
-        let cursor = cell.cursor();
-        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return Ok(()) };
-        if *first != cursor.seq + 1 {
-            let detail = format!("shard {}: the log continues at {first}, the base ends at {}", shard.0, cursor.seq);
-            return Err(ShardError::Corrupt(detail));
-        }
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
-        let mut bases: HashMap<Identifier, (Arc<Fragment>, u64), FxBuildHasher> = HashMap::default();
-        for (seq, bytes) in entries {
-            let change = Change::decode(bytes)?;
-            let Some(identifier) = change.fragment().cloned() else { continue };
-            if !bases.contains_key(&identifier) {
-                bases.insert(identifier.clone(), self.read_base(&identifier)?);
-            }
-            let Some((base, folded)) = bases.get_mut(&identifier) else { continue };
-            let hash = id_hash(&change);
-            let entry = HistoryEntry { seq: *seq, bytes: bytes.as_slice().into(), id_hash: hash };
-            histories.entry(identifier.clone()).or_default().push(entry);
-            // A write that a crash cut off may have got as far as this fragment, but not to the cursor.
-            if *seq > *folded {
-                self.fold(Arc::make_mut(base), &change);
-            }
-        }
-        let _rows = cell.rows.write();
-        let written = bases.iter().map(|(identifier, (base, folded))| (identifier, base, *folded));
-        self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, &histories, written)?;
-        cell.seq.store(*last, Ordering::Release);
-        Ok(())
-    }
-
-    /// Forgets a shard's base, which the log will rebuild.
-    pub fn reset(&self, shard: ShardId) -> Result<(), ShardError> {
-        let cell = self.cell(shard);
-        let _rows = cell.rows.write();
-        self.disk.clear(shard)?;
-        cell.seq.store(0, Ordering::Release);
-        Ok(())
-    }
-
     /// Does the housekeeping that is due; call it about once a second.
     pub fn maintain(&self) {
         self.cache.maintain();
@@ -531,11 +456,20 @@ impl Shards {
         &self.cells[usize::from(shard.0)]
     }
 
-    fn publish(&self, state: &mut MutexGuard<'_, State>, identifier: &Identifier, held: Held) -> Arc<View> {
+    /// Puts a view in place of an older one. `change` does to a join what was done to the fragment since; none where that is not known.
+    fn publish(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        identifier: &Identifier,
+        held: Held,
+        change: Option<&dyn Fn(&mut Fragment)>,
+    ) -> Arc<View> {
         let Held { fragment, seen } = held;
+        let before = self.cache.get(identifier).map(|view| view.revision);
         let revision = state.next_revision();
         let view = Arc::new(View { identifier: identifier.clone(), fragment, revision, seen });
         self.cache.publish(Arc::clone(&view));
+        self.cache.follow(&view, before, change);
         view
     }
 
@@ -550,55 +484,6 @@ impl Shards {
         // Seldom: it was evicted since it was loaded. A fragment that is being written is pending, so these rows are whole.
         self.read_base(identifier).map(|(fragment, _)| Held { fragment, seen: None })
     }
-
-    /// The base of a fragment on disk and the last change in it; folded again from its history where it was folded under another
-    /// activation.
-    fn read_base(&self, identifier: &Identifier) -> Result<(Arc<Fragment>, u64), ShardError> {
-        let empty = || Fragment::empty(self.observer.definitions());
-        let Some(bytes) = self.disk.record(identifier)? else { return Ok((Arc::new(empty()), 0)) };
-        // The form of the states may differ under another activation, so the tag is looked at first.
-        let (activation, seq) = StoredRecord::tags(&bytes)?;
-        if activation == self.observer.activation() {
-            return Ok((Arc::new(StoredRecord::decode(&bytes)?.fragment), seq));
-        }
-        let mut fragment = empty();
-        self.disk.history(identifier)?.for_each(|entry, change| {
-            if entry <= seq {
-                self.fold(&mut fragment, &change);
-            }
-        })?;
-        Ok((Arc::new(fragment), seq))
-    }
-
-    fn fold(&self, fragment: &mut Fragment, change: &Change) {
-        match change {
-            Change::Event { event, .. } => {
-                let effects = self.observer.observe(event);
-                fragment.apply_event(self.observer.definitions(), &EventRef::from(event), &effects);
-            }
-            Change::Decided { offers, .. } => fragment.apply_decided(offers),
-            Change::Link { other, word, .. } => fragment.apply_link(other, *word),
-            Change::Activate(_) => {}
-        }
-    }
-
-    /// Writes fragments, each with its state and the last change that was in it before.
-    fn write<'f>(
-        &self,
-        shard: ShardId,
-        cursor: Cursor,
-        histories: &HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher>,
-        bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>, u64)>,
-    ) -> Result<(), ShardError> {
-        let activation = self.observer.activation();
-        let mut writes: Vec<FragmentWrite<'_>> = Vec::new();
-        for (identifier, fragment, folded) in bases {
-            let entries = histories.get(identifier).map_or(&[][..], Vec::as_slice);
-            let seq = entries.last().map_or(cursor.seq, |entry| entry.seq).max(folded);
-            writes.push(FragmentWrite { identifier, record: Record { activation, seq, fragment }, entries });
-        }
-        self.disk.write(shard, cursor, &writes)
-    }
 }
 
 /// Figures for the operator.
@@ -609,13 +494,6 @@ pub struct Usage {
     pub view_bytes: u64,
     pub pending_bytes: u64,
     pub disk_bytes: u64,
-}
-
-fn id_hash(change: &Change) -> Option<[u8; 16]> {
-    match change {
-        Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) => None,
-    }
 }
 
 #[cfg(test)]

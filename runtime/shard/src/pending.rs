@@ -108,7 +108,7 @@ impl Pending {
         change: PendingChange,
         held: impl FnOnce() -> Held,
         definitions: &Definitions,
-    ) {
+    ) -> Arc<PendingChange> {
         let change = Arc::new(change);
         let fragment = self.fragments.entry(identifier.clone()).or_insert_with(|| {
             let Held { fragment: base, seen } = held();
@@ -124,7 +124,8 @@ impl Pending {
             self.ids.insert((identifier.clone(), id_hash));
         }
         self.order.push_back((identifier.clone(), Arc::clone(&change)));
-        fragment.changes.push_back(change);
+        fragment.changes.push_back(Arc::clone(&change));
+        change
     }
 
     /// The first changes in log order, which are about to enter the base.

@@ -1,7 +1,7 @@
 //! Profiles: the fragments of one person, joined at read.
 //!
-//! Nothing is stored of a join. It is kept in memory beside the revision of every fragment that was looked at, and holds as long as none
-//! of them changes; so linking shows at once and unlinking is exact.
+//! Nothing is stored of a join. It is kept in memory beside the revision of every fragment that was looked at; it follows the events of
+//! its fragments, and is made again when their links change; so linking shows at once and unlinking is exact.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ pub enum Profile {
 }
 
 /// The fragments of one person, joined.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Joined {
     pub(crate) identifiers: Vec<Identifier>,
-    fragment: Arc<Fragment>,
+    pub(crate) fragment: Arc<Fragment>,
     /// Every fragment that was looked at, as it was.
     pub(crate) seen: Vec<(Identifier, u64)>,
 }
@@ -81,20 +81,11 @@ impl Shards {
             return Ok(Profile::Joined(joined));
         }
         let (group, views) = self.look_around(identifier, &[])?;
-        let leader = group.identifiers.first().unwrap_or(identifier);
-        let joined = match self.cache.joined(leader) {
-            Some(joined) => joined,
-            None => {
-                let of = |identifier: &Identifier| views.get(identifier).map(|view| &view.fragment);
-                let fragment = self.join(group.identifiers.iter().filter_map(of).map(|fragment| &**fragment));
-                let seen = views.iter().map(|(identifier, view)| (identifier.clone(), view.revision)).collect();
-                let identifiers = group.identifiers.clone();
-                let joined = Arc::new(Joined { identifiers, fragment: Arc::new(fragment), seen });
-                self.cache.keep_joined(leader, Arc::clone(&joined));
-                joined
-            }
-        };
-        self.cache.keep_joined(identifier, Arc::clone(&joined));
+        let members = group.identifiers.iter().filter_map(|member| views.get(member));
+        let fragment = Arc::new(self.join(members.map(|view| &*view.fragment)));
+        let seen = views.iter().map(|(identifier, view)| (identifier.clone(), view.revision)).collect();
+        let joined = Arc::new(Joined { identifiers: group.identifiers, fragment, seen });
+        self.cache.keep_joined(&joined);
         Ok(Profile::Joined(joined))
     }
 

@@ -7,6 +7,7 @@ use selvedge_core::activation::RETENTION_MS;
 use selvedge_core::aggregate::{Contribution, Definition, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::event::EventKind;
+use selvedge_core::links::How;
 use selvedge_core::time::BusinessTime;
 use selvedge_core::value::Kind;
 
@@ -304,30 +305,87 @@ fn decided_offers_are_pending_and_then_in_the_base() {
     assert_eq!(as_of.offers[0].1.decided, 2);
 }
 
+#[test]
+fn a_link_is_in_both_fragments_or_in_none_and_a_missing_half_is_made_up_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let (one, other) = (person(0), person(1));
+    let word = |at: i64, how| Word { at: Timestamp(at), linked: true, id: [1; 16], how };
+    let members = |shards: &Shards, of: &Identifier| shards.profile(of).expect("profile").identifiers().to_vec();
+    assert_eq!(shards.link(&one, &other, word(5, How::Event), &log).expect("link"), Ok(true));
+    assert_eq!(shards.link(&other, &one, word(6, How::Event), &log).expect("link"), Ok(false), "linked already");
+    assert!(shards.linked(&one, &other, Timestamp(0)));
+    assert_eq!(log.0.lock().len(), 2);
+    // A log that ends between the halves, as that of another edge may.
+    let half = tempfile::tempdir().expect("a folder");
+    let late = open(half.path(), 1);
+    late.recover(one.shard(), &log.entries(one.shard())).expect("recover");
+    assert_eq!(members(&late, &one), [one.clone(), other.clone()]);
+    assert_eq!(members(&late, &other), [other.clone()], "its half is late");
+    assert!(!late.linked(&one, &other, Timestamp(0)));
+    let rest = Log::default();
+    assert_eq!(late.link(&one, &other, word(9, How::Event), &rest).expect("link"), Ok(true));
+    assert_eq!((members(&late, &other).len(), rest.0.lock().len()), (2, 1));
+    // What was taken back stays so for events from before, not for a trusted system.
+    assert_eq!(
+        shards.unlink(&one, &other, Word { linked: false, ..word(7, How::Api) }, &log).expect("unlink"),
+        Unlinked::Done
+    );
+    assert_eq!(
+        shards.unlink(&one, &other, Word { linked: false, ..word(8, How::Api) }, &log).expect("unlink"),
+        Unlinked::WereNot
+    );
+    assert_eq!(shards.link(&one, &other, word(6, How::Event), &log).expect("link"), Ok(false));
+    assert_eq!(members(&shards, &one), [one.clone()]);
+    assert_eq!(shards.link(&one, &other, word(1, How::Api), &log).expect("link"), Ok(true));
+    assert_eq!(members(&shards, &other).len(), 2);
+}
+
+fn person(number: u8) -> Identifier {
+    let names = ["user:0", "anonymous:1", "device:2", "loyalty:3"];
+    Identifier::stored(names[usize::from(number) % 4]).expect("an identifier")
+}
+
 /// What a random run does.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Events of a user: ids and seconds.
+    /// Events of an identifier: ids and seconds.
     Admit(u8, Vec<(u8, i64)>),
-    /// The log has ordered so many more changes of a user's shard.
+    /// The log has ordered so many more changes of an identifier's shard.
     Advance(u8, usize),
     /// The process dies and starts again; the log has everything that was appended.
     Restart,
     /// Somebody reads.
     Load(u8),
+    /// Two are one person, or no longer.
+    Say(u8, u8, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0_u8..4, prop::collection::vec((any::<u8>(), 0_i64..1000), 1..6)).prop_map(|(user, events)| Step::Admit(user, events)),
-        4 => (0_u8..4, 1_usize..6).prop_map(|(user, count)| Step::Advance(user, count)),
+        5 => (0_u8..4, prop::collection::vec((any::<u8>(), 0_i64..1000), 1..6)).prop_map(|(of, events)| Step::Admit(of, events)),
+        4 => (0_u8..4, 1_usize..6).prop_map(|(of, count)| Step::Advance(of, count)),
         1 => Just(Step::Restart),
         2 => (0_u8..4).prop_map(Step::Load),
+        3 => (0_u8..4, 0_u8..4, any::<bool>()).prop_map(|(one, other, linked)| Step::Say(one, other, linked)),
     ]
 }
 
+/// Who is connected.
+fn connected(links: &HashSet<(u8, u8)>, root: u8) -> HashSet<u8> {
+    let mut members = HashSet::from([root]);
+    for _ in 0..4 {
+        for (one, other) in links {
+            if members.contains(one) || members.contains(other) {
+                members.extend([*one, *other]);
+            }
+        }
+    }
+    members
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn any_run_agrees_with_the_naive_model(steps in prop::collection::vec(step(), 1..60)) {
@@ -335,19 +393,25 @@ proptest! {
         let log = Log::default();
         let mut shards = open(folder.path(), 1);
         let mut model: HashMap<(u8, String), i64> = HashMap::new();
+        let mut links: HashSet<(u8, u8)> = HashSet::new();
         for step in steps {
             match step {
-                Step::Admit(user, events) => {
+                Step::Admit(of, events) => {
                     let named: Vec<_> = events.iter().map(|(id, second)| (id.to_string(), *second)).collect();
-                    let given: Vec<_> = named.iter().map(|(id, second)| (id.as_str(), *second)).collect();
-                    for (verdict, (id, second)) in admit(&shards, &log, user, &given).into_iter().zip(&named) {
-                        let fresh = !model.contains_key(&(user, id.clone()));
+                    let changes = named.iter().map(|(id, second)| {
+                        let event = event(id, *second);
+                        let effects = shards.observer.observe(&event);
+                        Prepared::event(person(of), event, effects)
+                    });
+                    let verdicts = shards.admit(person(of).shard(), changes.collect(), &log).expect("admit");
+                    for (verdict, (id, second)) in verdicts.into_iter().zip(&named) {
+                        let fresh = !model.contains_key(&(of, id.clone()));
                         prop_assert_eq!(verdict == Verdict::Accepted, fresh);
-                        model.entry((user, id.clone())).or_insert(*second);
+                        model.entry((of, id.clone())).or_insert(*second);
                     }
                 }
-                Step::Advance(user, count) => {
-                    let shard = identifier(user).shard();
+                Step::Advance(of, count) => {
+                    let shard = person(of).shard();
                     let (done, head) = (shards.cursor(shard).seq, log.entries(shard).len() as u64);
                     let count = count.min((head - done) as usize);
                     if count > 0 {
@@ -357,25 +421,46 @@ proptest! {
                 Step::Restart => {
                     drop(shards);
                     shards = open(folder.path(), 1);
-                    for user in 0_u8..4 {
-                        let shard = identifier(user).shard();
+                    for shard in (0_u8..4).map(|of| person(of).shard()).collect::<HashSet<_>>() {
                         let done = shards.cursor(shard).seq as usize;
                         shards.recover(shard, &log.entries(shard)[done..]).expect("recover");
                     }
                 }
-                Step::Load(user) => {
-                    shards.prepare(&identifier(user)).expect("prepare");
+                Step::Load(of) => {
+                    shards.prepare(&person(of)).expect("prepare");
+                }
+                Step::Say(one, other, linked) => {
+                    let word = Word { at: Timestamp(0), linked, id: [0; 16], how: How::Api };
+                    let pair = (one.min(other), one.max(other));
+                    if linked {
+                        let said = shards.link(&person(one), &person(other), word, &log).expect("link");
+                        prop_assert_eq!(said.is_ok(), one != other);
+                        if one != other {
+                            links.insert(pair);
+                        }
+                    } else {
+                        let said = shards.unlink(&person(one), &person(other), word, &log).expect("unlink");
+                        prop_assert_eq!(said == Unlinked::Done, links.remove(&pair));
+                    }
                 }
             }
-            for user in 0_u8..4 {
-                let expected = model.iter().filter(|((of, _), _)| *of == user);
-                let expected = expected.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)));
-                let view = shards.load(&identifier(user)).expect("load");
-                prop_assert_eq!(read(&shards, &view.fragment), expected);
-                let early = model.iter().filter(|((of, _), second)| *of == user && **second <= 500);
-                let early = early.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)));
-                let as_of = shards.as_of(&identifier(user), Timestamp(500_000)).expect("as of");
-                prop_assert_eq!(read(&shards, &as_of), early);
+            for of in 0_u8..4 {
+                let members = connected(&links, of);
+                let sums = |counts: &dyn Fn(u8, i64) -> bool| {
+                    let counted = model.iter().filter(|((of, _), second)| counts(*of, **second));
+                    counted.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)))
+                };
+                let view = shards.load(&person(of)).expect("load");
+                prop_assert_eq!(read(&shards, &view.fragment), sums(&|other, _| other == of));
+                let profile = shards.profile(&person(of)).expect("profile");
+                let identifiers: HashSet<Identifier> = profile.identifiers().iter().cloned().collect();
+                prop_assert_eq!(identifiers, members.iter().map(|member| person(*member)).collect());
+                prop_assert_eq!(read(&shards, profile.fragment()), sums(&|other, _| members.contains(&other)));
+                if let Some(cached) = shards.cached_profile(&person(of)) {
+                    prop_assert_eq!(read(&shards, cached.fragment()), read(&shards, profile.fragment()));
+                }
+                let early = shards.profile_as_of(&person(of), Timestamp(500_000)).expect("as of");
+                prop_assert_eq!(read(&shards, &early), sums(&|other, second| members.contains(&other) && second <= 500));
             }
         }
     }
