@@ -21,6 +21,11 @@ impl Decimal {
         i64::try_from(quotient + i128::from(up)).ok().map(Self)
     }
 
+    /// The negative; none where it is out of range.
+    pub fn checked_neg(self) -> Option<Self> {
+        self.0.checked_neg().map(Self)
+    }
+
     /// The sum; none where it does not fit.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
@@ -35,9 +40,9 @@ impl Decimal {
 impl core::ops::Neg for Decimal {
     type Output = Self;
 
-    /// The opposite; that of the very smallest value, which has none, is the largest.
+    /// The negative. The very smallest value has none: a plugin that meets it panics; see [`checked_neg`](Self::checked_neg).
     fn neg(self) -> Self {
-        Self(self.0.checked_neg().unwrap_or(i64::MAX))
+        Self(self.0.checked_neg().expect("a decimal's negative is out of range; use checked_neg"))
     }
 }
 
@@ -132,6 +137,6 @@ mod tests {
         assert_eq!(Decimal(3).checked_mul(Decimal(500_000)), Some(Decimal(2)));
         assert_eq!(Decimal(-3).checked_mul(Decimal(500_000)), Some(Decimal(-2)));
         assert_eq!(Decimal(i64::MAX).checked_mul(Decimal(2_000_000)), None);
-        assert_eq!(-Decimal(i64::MIN), Decimal(i64::MAX));
+        assert_eq!((Decimal(i64::MIN).checked_neg(), -Decimal(3)), (None, Decimal(-3)));
     }
 }

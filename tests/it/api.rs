@@ -335,7 +335,7 @@ fn bad_input_is_named_and_changes_nothing() {
     expect("/v1/batch", huge, 413, "body_too_large", "");
     // The call's context is kept with every event of it.
     let inherited =
-        json!({"batch": vec![json!({"type": "page", "userId": "a"}); 100], "context": {"a": "x".repeat(90_000)}});
+        json!({"batch": vec![json!({"type": "page", "userId": "a"}); 100], "context": {"a": "x".repeat(30_000)}});
     expect("/v1/batch", inherited, 413, "context_too_large", "/context");
     let inherited = json!({"batch": [{"type": "page", "userId": "a"}], "context": {"a": "x".repeat(256 * 1024)}});
     let answer = edge.post(WRITE, "/v1/batch", &inherited.to_string()).ok();

@@ -184,7 +184,7 @@ fn purchase(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
 
 /// A refund or a cancellation carries positive amounts and quantities; it subtracts them.
 fn reversal(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
-    totals.revenue.add(-event.amount()?);
+    totals.revenue.add(event.amount()?.checked_neg().ok_or_else(overflow)?);
     totals.lines.add(event.products.len() as i64);
     for line in &event.products {
         if let Some(product) = line.product_id {

@@ -4,7 +4,6 @@
 
 use compact_str::CompactString;
 use indexmap::IndexSet;
-use rustc_hash::FxBuildHasher;
 
 use crate::value::Kind;
 
@@ -224,7 +223,7 @@ impl<'s> Table<'s> {
 
 /// The texts behind the handles of one call.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(IndexSet<CompactString, FxBuildHasher>);
+pub struct Keys(IndexSet<CompactString>);
 
 impl Keys {
     /// The handle that a plugin answers where a contribution has no key.

@@ -225,7 +225,20 @@ fn not_an_object(payload: &str) -> Refusal {
         #[allow(dead_code)] // that it can be read is all
         traits: Option<Entries<'a>>,
     }
-    let pointer = if serde_json::from_str::<Own<'_>>(payload).is_err() { "/traits" } else { "/context/traits" };
+    #[derive(Deserialize)]
+    struct Beside<'a> {
+        #[serde(borrow, default)]
+        #[allow(dead_code)]
+        context: Option<ContextReads<'a>>,
+    }
+    let pointer = match () {
+        () if serde_json::from_str::<Own<'_>>(payload).is_err() => "/traits",
+        () if serde_json::from_str::<Beside<'_>>(payload).is_err() => "/context/traits",
+        () => {
+            let detail = "names a field twice, such as offer_id; send each once";
+            return Refusal::new("wrong_type", "/properties", detail);
+        }
+    };
     Refusal::new("wrong_type", pointer, "is not an object; send {\"name\": value, …} or leave it out")
 }
 
@@ -239,6 +252,15 @@ fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusa
             "trait_too_large",
             place(),
             format!("a trait's value has at most {} bytes", limits::TRAIT_BYTES_MAX),
+        ));
+    }
+    // A value that readers choke on is no value: too deep, half a character, a number beyond all numbers.
+    let plain = value.get().bytes().all(|byte| !matches!(byte, b'[' | b'{' | b'\\' | b'e' | b'E'));
+    if !plain && serde_json::from_str::<serde_json::Value>(value.get()).is_err() {
+        return Err(Refusal::new(
+            "trait_invalid",
+            place(),
+            "is not a value that every reader of JSON takes; send plain text, numbers and lists",
         ));
     }
     Ok(())
@@ -374,12 +396,18 @@ pub struct Bounds {
     fragment: Arc<Fragment>,
     newest_event_at: Option<Timestamp>,
     new_traits: Vec<CompactString>,
+    new_trait_bytes: usize,
 }
 
 impl Bounds {
     /// Before the first event.
     pub fn of(fragment: &Arc<Fragment>) -> Self {
-        Self { fragment: Arc::clone(fragment), newest_event_at: fragment.newest_event_at, new_traits: Vec::new() }
+        Self {
+            fragment: Arc::clone(fragment),
+            newest_event_at: fragment.newest_event_at,
+            new_traits: Vec::new(),
+            new_trait_bytes: 0,
+        }
     }
 
     /// Takes an event in, unless it is older than the retention or brings more traits than a profile holds.
@@ -400,6 +428,19 @@ impl Bounds {
             let detail =
                 format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
             return Err(Refusal::new("too_many_traits", "/traits", detail));
+        }
+        if !effects.traits.is_empty() {
+            let held: usize = self.fragment.traits.iter().map(|held| held.name.len() + held.value.len()).sum();
+            let new: usize = effects.traits.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if held + self.new_trait_bytes + new > limits::TRAITS_BYTES_MAX {
+                self.new_traits.truncate(before);
+                let detail = format!(
+                    "the profile's traits would have more than {} bytes; take some back with null",
+                    limits::TRAITS_BYTES_MAX
+                );
+                return Err(Refusal::new("too_many_traits", "/traits", detail));
+            }
+            self.new_trait_bytes += new;
         }
         self.newest_event_at = self.newest_event_at.max(Some(at));
         Ok(())
@@ -542,6 +583,12 @@ mod tests {
             let entries: Vec<_> = (0..count).map(|index| format!("\"t{index}\":1")).collect();
             format!("{{{}}}", entries.join(","))
         };
+        for odd in
+            [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, &format!(r#"{{"a":{}{}}}"#, "[".repeat(500), "]".repeat(500))]
+        {
+            assert_eq!(identify(odd).expect_err("odd").code, "trait_invalid", "{odd}");
+        }
+        assert!(identify(r#"{"a":"\u00e9 {}","b":[1,{"c":1e9}]}"#).is_ok());
         assert!(identify(&many(limits::TRAITS_MAX)).is_ok());
         assert_eq!(identify(&many(limits::TRAITS_MAX + 1)).expect_err("too many").code, "too_many_traits");
     }
@@ -558,6 +605,9 @@ mod tests {
         assert_eq!(code(bounds.admit(Timestamp(20), &many("a", limits::TRAITS_MAX - 1))), Ok(()));
         assert_eq!(code(bounds.admit(Timestamp(20), &many("b", 2))), Err("too_many_traits"));
         assert_eq!(code(bounds.admit(Timestamp(20), &many("a", 9))), Ok(()), "known by now");
+        let wide =
+            Effects { traits: vec![("a0".into(), "x".repeat(limits::TRAITS_BYTES_MAX).into())], ..Effects::default() };
+        assert_eq!(code(bounds.admit(Timestamp(20), &wide)), Err("too_many_traits"));
         assert_eq!(code(bounds.admit(Timestamp(20 + RETENTION_MS), &many("c", 1))), Ok(()));
         assert_eq!(code(bounds.admit(Timestamp(19), &Effects::default())), Err("too_old"));
     }

@@ -5,7 +5,7 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a request body, after decompression.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that the events of one call may inherit from it in all: its `context`, once for every event.
-pub const INHERITED_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const INHERITED_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 2_500;
 /// Events that may come with one decide call.
@@ -30,6 +30,8 @@ pub const KEY_BYTES_MAX: usize = 256;
 pub const TRAITS_MAX: usize = 512;
 /// Bytes of one trait's value as JSON.
 pub const TRAIT_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of all traits of one profile; an event that brings more is refused.
+pub const TRAITS_BYTES_MAX: usize = 128 * 1024;
 /// How far ahead of its receipt an event's time may lie; it is then set to the receipt.
 pub const FUTURE_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 /// A client clock that is off by more than this is corrected by `sentAt`.

@@ -164,7 +164,8 @@ impl Timestamp {
             && matches!(bytes[10], b'T' | b't')
             && bytes[13] == b':'
             && bytes[16] == b':'
-            && !text.contains('[');
+            && !text.contains([',', '['])
+            && has_offset(bytes);
         if !has_shape {
             return Err(TimestampError);
         }
@@ -176,6 +177,17 @@ impl Timestamp {
     /// This instant moved by a number of milliseconds.
     pub fn plus_ms(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
+    }
+}
+
+/// Whether a text ends with an offset of RFC 3339: `Z`, or hours and minutes of a day either way.
+fn has_offset(text: &[u8]) -> bool {
+    match text {
+        [.., b'Z' | b'z'] => true,
+        [.., b'+' | b'-', ten_h @ b'0'..=b'2', h @ b'0'..=b'9', b':', b'0'..=b'5', b'0'..=b'9'] => {
+            (*ten_h, *h) <= (b'2', b'3')
+        }
+        _ => false,
     }
 }
 
@@ -264,6 +276,14 @@ mod tests {
         assert_eq!(shown("2010-12-01T08:26:00.5+01:00").as_deref(), Ok("2010-12-01T07:26:00.5Z"));
         for text in ["2010-12-01", "2010-12-01T08:26:00", "yesterday", "2010-13-01T00:00:00Z", "1899-12-31T23:59:59Z"] {
             assert_eq!(Timestamp::parse(text), Err(TimestampError), "{text}");
+        }
+        for lax in [
+            "2010-12-01T08:26:00+01",
+            "2010-12-01T08:26:00+25:59",
+            "2010-12-01T08:26:00+01:60",
+            "2010-12-01T08:26:00,5Z",
+        ] {
+            assert_eq!(Timestamp::parse(lax), Err(TimestampError), "{lax}");
         }
         assert!(Timestamp::parse("2010-12-01 08:26:00Z").is_err());
         assert!(Timestamp::parse("2010-12-01T08:26:00Z[UTC]").is_err());

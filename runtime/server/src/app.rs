@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
-use axum::serve::ListenerExt as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use selvedge_central::{CentralLog, Committed, LogError, RedbLog};
 use selvedge_core::activation::Activation;
 use selvedge_core::catalog::Catalog;
@@ -38,6 +41,15 @@ const TICK: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(10);
 /// Bytes of the log that are folded at once after a start.
 const RECOVER_BYTES: usize = 1024 * 1024;
+/// How long a connection may take to send a request's head, and may idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections of each listener at once.
+const PUBLIC_CONNECTIONS: usize = 8192;
+const ADMIN_CONNECTIONS: usize = 256;
+/// Bodies of more than a few KiB in memory at once, about a MiB each.
+const BODIES: usize = 64;
+/// Histories that are folded at once for questions about the past.
+const HISTORIES: usize = 2;
 /// Bodies that are worked on at once beside the request path.
 const LARGE_BODIES: usize = 4;
 /// Threads that may block. Each runs at most one invocation of the plugins, so the pool of instances is sized by it.
@@ -100,7 +112,9 @@ pub fn run(config: RunConfig) -> Result<()> {
         metrics,
         ids: Ids::new().context("read randomness")?,
         serving: AtomicBool::new(true),
+        bodies: Arc::new(Semaphore::new(BODIES)),
         large_bodies: Semaphore::new(LARGE_BODIES),
+        histories: Arc::new(Semaphore::new(HISTORIES)),
     });
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
@@ -272,11 +286,12 @@ async fn serve(edge: Arc<Edge>, config: &RunConfig, end: &Arc<End>, started: Ins
     let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
     let stop = Arc::new(Notify::new());
     let routes = edge::router(Arc::clone(&edge), config.cors_origins.clone());
-    let mut public = tokio::spawn(listener(public, routes, Arc::clone(&stop)));
+    let mut public = tokio::spawn(listener(public, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
     let mut admin = tokio::spawn(listener(
         admin,
         admin::router(Arc::clone(&edge), !admin_at.ip().is_loopback()),
         Arc::clone(&stop),
+        ADMIN_CONNECTIONS,
     ));
     let ticker = tokio::spawn(tick(Arc::clone(&edge), Arc::clone(end)));
     tracing::info!(after = ?started.elapsed(), "ready");
@@ -307,12 +322,41 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 
-async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>) -> std::io::Result<()> {
-    let listener = listener.tap_io(|connection| {
+/// Serves connections until it is told to stop, then those that are under way.
+///
+/// A connection has so long to send a request's head, also the next one's; more connections than a listener takes wait to be accepted.
+async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>, connections_max: usize) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let stopped = stop.notified();
+    tokio::pin!(stopped);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (connection, place) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stopped => break,
+        };
+        let Ok((connection, _)) = connection else {
+            // Out of file descriptors, most likely: those that end make room.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
         // Answers are small and wanted at once. A connection that refuses the option still works.
         let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, routes).with_graceful_shutdown(async move { stop.notified().await }).await
+        let served = http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(routes.clone()));
+        let served = graceful.watch(served);
+        tokio::spawn(async move {
+            // A connection that breaks is its client's affair.
+            let _ = served.await;
+            drop(place);
+        });
+    }
+    graceful.shutdown().await;
 }
 
 async fn signal() -> Result<()> {

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 
 use compact_str::CompactString;
 use parking_lot::Mutex;
-use rustc_hash::FxBuildHasher;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::value::Timestamp;
@@ -15,17 +14,17 @@ use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 /// How often a reader tries before it makes the writers wait.
 const READS_MAX: usize = 3;
 /// Flushes for which it is remembered whose counts went: a read takes no longer.
-const FLUSHES_KEPT: u64 = 600;
+const FLUSHES_KEPT: u64 = 30;
 
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);
 
 #[derive(Default)]
 struct Tile {
-    counts: HashMap<Identifier, Vec<DecidedOffer>, FxBuildHasher>,
+    counts: HashMap<Identifier, Vec<DecidedOffer>>,
     /// Flushes so far, and for each visitor the last that took its counts.
     flushes: u64,
-    flushed: HashMap<Identifier, u64, FxBuildHasher>,
+    flushed: HashMap<Identifier, u64>,
 }
 
 impl Decided {

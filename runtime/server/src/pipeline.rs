@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::Edge;
-use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, blocking};
+use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, blocking, with_history};
 use crate::edge::profile::version;
 use crate::error::Problem;
 use crate::ids::seed;
@@ -236,7 +236,7 @@ pub fn note_failure(edge: &Edge, plugin: usize, stage: &'static str, error: &Cal
 /// What is known, or none where the deadline came first. `newest` are the events of the call, which move the instant.
 async fn load(edge: &Arc<Edge>, ask: &Ask<'_>, newest: Vec<(Identifier, Timestamp)>) -> Result<Option<Known>, Problem> {
     let (visitor, at) = (ask.visitor.clone(), ask.at);
-    let loading = blocking(edge, move |edge| {
+    let work = move |edge: &Edge| {
         let mut at = at;
         if at.is_some() && !newest.is_empty() {
             let profile = edge.shards.profile(&visitor)?;
@@ -244,7 +244,8 @@ async fn load(edge: &Arc<Edge>, ask: &Ask<'_>, newest: Vec<(Identifier, Timestam
             at = at.max(of_person.map(|(_, at)| *at).max());
         }
         Ok(Known::load(edge, &visitor, at)?)
-    });
+    };
+    let loading = async { if at.is_some() { with_history(edge, work).await } else { blocking(edge, work).await } };
     match ask.deadline {
         None => loading.await.map(Some),
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), loading).await {

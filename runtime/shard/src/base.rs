@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustc_hash::FxBuildHasher;
 use selvedge_core::change::Change;
 use selvedge_core::fragment::{EventRef, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
@@ -23,8 +22,8 @@ impl Shards {
     pub fn advance(&self, shard: ShardId, first_seq: u64, count: usize) -> Result<(), ShardError> {
         let cell = self.cell(shard);
         let definitions = self.observer.definitions();
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
-        let mut bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher> = HashMap::default();
+        let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
+        let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         {
             let state = cell.state.lock();
             if state.pending.first(count).count() != count {
@@ -66,8 +65,8 @@ impl Shards {
             let detail = format!("shard {}: the log continues at {first}, the base ends at {}", shard.0, cursor.seq);
             return Err(ShardError::Corrupt(detail));
         }
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher> = HashMap::default();
-        let mut bases: HashMap<Identifier, (Arc<Fragment>, u64), FxBuildHasher> = HashMap::default();
+        let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
+        let mut bases: HashMap<Identifier, (Arc<Fragment>, u64)> = HashMap::default();
         for (seq, bytes) in entries {
             let change = Change::decode(bytes)?;
             let Some(identifier) = change.fragment().cloned() else { continue };
@@ -135,7 +134,7 @@ impl Shards {
         &self,
         shard: ShardId,
         cursor: Cursor,
-        histories: &HashMap<Identifier, Vec<HistoryEntry>, FxBuildHasher>,
+        histories: &HashMap<Identifier, Vec<HistoryEntry>>,
         bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>, u64)>,
     ) -> Result<(), ShardError> {
         let activation = self.observer.activation();

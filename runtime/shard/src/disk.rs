@@ -85,6 +85,8 @@ impl Disk {
     pub(crate) fn open(path: &Path, log_id: &str) -> Result<Self, ShardError> {
         let disk = match Self::open_as_it_is(path) {
             Ok(disk) => disk,
+            // A full disk damages nothing.
+            Err(error) if error.to_string().contains("os error 28") => return Err(error),
             Err(error) => {
                 let aside = set_aside(path)?;
                 tracing::error!(%error, aside = %aside.display(), "the shards on disk do not open; they are put aside and rebuilt from the log");
@@ -197,6 +199,33 @@ impl Disk {
         if taken == count { Ok(blocks) } else { Err(corrupt()) }
     }
 
+    /// The loose blocks at the end of a history, by their first sequence: what stands before them is packed.
+    fn loose_blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
+        let prefix = key(HISTORY, identifier);
+        let mut loose = Vec::new();
+        for row in self.tree(identifier.shard()).scan_prefix(&prefix).rev() {
+            let (row_key, value) = row?;
+            let Some((seq, [0, 0])) = row_key[prefix.len()..].split_first_chunk::<8>() else { continue };
+            let first = split_count(&value).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+            if first.1.first() != Some(&LOOSE) {
+                break;
+            }
+            let mut bytes = first.1.to_vec();
+            for part in 1..first.0 {
+                let next = self.tree(identifier.shard()).get(part_key(
+                    HISTORY,
+                    identifier,
+                    Some(u64::from_be_bytes(*seq)),
+                    part,
+                ))?;
+                bytes.extend_from_slice(&next.ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?);
+            }
+            loose.push((u64::from_be_bytes(*seq), bytes));
+        }
+        loose.reverse();
+        Ok(loose)
+    }
+
     /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
     /// repeated from the log as a whole and gives the same rows.
     pub(crate) fn write(&self, shard: ShardId, cursor: Cursor, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
@@ -238,8 +267,8 @@ impl Disk {
         identifier: &Identifier,
         newest: (u64, Vec<u8>),
     ) -> Result<(), ShardError> {
-        let mut loose = self.blocks(identifier)?;
-        loose.retain(|(seq, bytes)| bytes.first() == Some(&LOOSE) && *seq < newest.0);
+        let mut loose = self.loose_blocks(identifier)?;
+        loose.retain(|(seq, _)| *seq < newest.0);
         let mut replaced: Vec<_> = loose.iter().map(|(seq, bytes)| (*seq, parts_of(bytes.len()))).collect();
         loose.push(newest);
         for (seq, packed) in pack(&loose).map_err(|CorruptBlock| ShardError::Corrupt(identifier.to_string()))? {

@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-use rustc_hash::FxBuildHasher;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::event::{Event, Refusal};
@@ -170,7 +169,7 @@ struct State {
     pending: Pending,
     revision: u64,
     /// Fragments that are being loaded, and whether they changed meanwhile.
-    loading: HashMap<Identifier, bool, FxBuildHasher>,
+    loading: HashMap<Identifier, bool>,
 }
 
 impl State {
@@ -325,8 +324,8 @@ impl Shards {
             (self.disk.history(identifier)?, pending)
         };
         // Events of a write that has been made and not yet been taken out of pending.
-        let awaited: HashSet<_, FxBuildHasher> = pending.iter().filter_map(|change| change.body.id_hash()).collect();
-        let mut seen: HashSet<[u8; 16], FxBuildHasher> = HashSet::default();
+        let awaited: HashSet<_> = pending.iter().filter_map(|change| change.body.id_hash()).collect();
+        let mut seen: HashSet<[u8; 16]> = HashSet::default();
         history.for_each(|_, change| {
             seen.extend(id_hash(&change).filter(|hash| awaited.contains(hash)));
             take(change);
@@ -347,7 +346,7 @@ impl Shards {
     ) -> Result<Vec<Verdict>, ShardError> {
         let cell = self.cell(shard);
         let mut state = cell.state.lock();
-        let mut bases: HashMap<Identifier, Held, FxBuildHasher> = HashMap::default();
+        let mut bases: HashMap<Identifier, Held> = HashMap::default();
         for prepared in &changes {
             if !bases.contains_key(&prepared.identifier) {
                 bases.insert(prepared.identifier.clone(), self.current(&state, &prepared.identifier)?);
@@ -370,10 +369,10 @@ impl Shards {
         &self,
         state: &mut MutexGuard<'_, State>,
         changes: impl Iterator<Item = Prepared>,
-        bases: &HashMap<Identifier, Held, FxBuildHasher>,
+        bases: &HashMap<Identifier, Held>,
     ) {
         let (definitions, mut weight) = (self.observer.definitions(), 0);
-        let mut touched: HashMap<Identifier, Vec<Arc<PendingChange>>, FxBuildHasher> = HashMap::default();
+        let mut touched: HashMap<Identifier, Vec<Arc<PendingChange>>> = HashMap::default();
         for Prepared { identifier, change } in changes {
             weight += change.weight();
             // Every identifier has its base.
@@ -401,10 +400,10 @@ impl Shards {
         &self,
         state: &State,
         changes: &[Prepared],
-        bases: &HashMap<Identifier, Held, FxBuildHasher>,
+        bases: &HashMap<Identifier, Held>,
     ) -> Result<Vec<Verdict>, ShardError> {
-        let mut fresh: HashSet<(&Identifier, [u8; 16]), FxBuildHasher> = HashSet::default();
-        let mut bounds: HashMap<&Identifier, Bounds, FxBuildHasher> = HashMap::default();
+        let mut fresh: HashSet<(&Identifier, [u8; 16])> = HashSet::default();
+        let mut bounds: HashMap<&Identifier, Bounds> = HashMap::default();
         let mut verdicts = Vec::with_capacity(changes.len());
         for Prepared { identifier, change } in changes {
             let Body::Event { event, effects } = &change.body else {

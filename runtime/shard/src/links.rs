@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{How, LinkError, Word, check_pair, check_union};
 use selvedge_core::value::Timestamp;
@@ -125,7 +124,7 @@ impl Shards {
                 states.push((identifier.shard(), self.cell(identifier.shard()).state.lock()));
             }
         }
-        let mut bases: HashMap<Identifier, Held, FxBuildHasher> = HashMap::default();
+        let mut bases: HashMap<Identifier, Held> = HashMap::default();
         let mut changes: Vec<Vec<Prepared>> = states.iter().map(|_| Vec::new()).collect();
         for (identifier, other) in halves {
             let Some(place) = states.iter().position(|(shard, _)| *shard == identifier.shard()) else { continue };

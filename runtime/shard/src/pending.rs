@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::fragment::{Effects, EventRef, Fragment};
@@ -86,10 +85,10 @@ impl PendingFragment {
 /// The pending changes of one shard.
 #[derive(Default)]
 pub(crate) struct Pending {
-    fragments: HashMap<Identifier, PendingFragment, FxBuildHasher>,
+    fragments: HashMap<Identifier, PendingFragment>,
     /// All changes in the order of the log.
     order: VecDeque<(Identifier, Arc<PendingChange>)>,
-    ids: HashSet<(Identifier, [u8; 16]), FxBuildHasher>,
+    ids: HashSet<(Identifier, [u8; 16])>,
 }
 
 impl Pending {
@@ -150,7 +149,7 @@ impl Pending {
     }
 
     /// Takes the first changes out: they are in the base now. Returns the weight that went, and the fragments that have none left.
-    pub(crate) fn advance(&mut self, count: usize, bases: HashMap<Identifier, Arc<Fragment>, FxBuildHasher>) -> usize {
+    pub(crate) fn advance(&mut self, count: usize, bases: HashMap<Identifier, Arc<Fragment>>) -> usize {
         let mut weight = 0;
         for _ in 0..count {
             let Some((identifier, change)) = self.order.pop_front() else { break };

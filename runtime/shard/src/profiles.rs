@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{Group, ordered, resolve};
@@ -59,7 +58,7 @@ impl Profile {
 }
 
 /// The views that a look at a profile came by.
-type Views = HashMap<Identifier, Arc<View>, FxBuildHasher>;
+type Views = HashMap<Identifier, Arc<View>>;
 
 impl Shards {
     /// The profile of an identifier where all of it is in memory. Never touches the disk.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{heap_bytes, insert_tight};
 use crate::value::Decimal;
 
-/// Keys that are kept; beyond it the key that weighs least gives way.
+/// Keys that are kept for sure. At twice as many those that weigh least give way, all at once, so that each new key costs little.
 pub(crate) const KEYS_MAX: usize = 256;
 /// Half-lives after which an amount is dropped: it has fallen below 2⁻⁶⁴ of itself.
 const PERIODS_MAX: i64 = 64;
@@ -79,7 +79,7 @@ impl Decayed {
             }
             Err(gap) => {
                 insert_tight(&mut self.keys, gap, (CompactString::from(key), vec![(period, scaled)]));
-                if self.keys.len() > KEYS_MAX {
+                if self.keys.len() > 2 * KEYS_MAX {
                     self.drop_lightest(half_life_ms);
                 }
             }
@@ -115,13 +115,14 @@ impl Decayed {
 
     fn drop_lightest(&mut self, half_life_ms: i64) {
         let at = self.newest.unwrap_or(0) * half_life_ms;
-        let weight = |periods: &Periods| libm::fabs(value(periods, at, half_life_ms));
-        let lightest = (0..self.keys.len())
-            .min_by(|a, b| weight(&self.keys[*a].1).total_cmp(&weight(&self.keys[*b].1)).then_with(|| b.cmp(a)));
-        if let Some(index) = lightest {
-            self.keys.remove(index);
-            self.truncated = true;
-        }
+        let weights = self.keys.iter().map(|(_, periods)| libm::fabs(value(periods, at, half_life_ms)));
+        let mut order: Vec<(f64, usize)> = weights.zip(0..).collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let mut kept = vec![false; self.keys.len()];
+        order.iter().take(KEYS_MAX).for_each(|(_, index)| kept[*index] = true);
+        let mut kept = kept.into_iter();
+        self.keys.retain(|_| kept.next().unwrap_or(false));
+        self.truncated = true;
     }
 }
 
@@ -152,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn one_key_past_the_bound_the_lightest_gives_way() {
+    fn past_the_bound_the_lightest_give_way() {
         let mut decayed = Decayed::default();
-        for key in 0..KEYS_MAX {
-            decayed.add(&format!("{key:03}"), 2 * Decimal::SCALE, 0, DAY);
+        for key in 0..2 * KEYS_MAX {
+            decayed.add(&format!("{key:04}"), (1 + key as i64 % 2) * Decimal::SCALE, 0, DAY);
         }
         assert!(decayed.exact());
-        decayed.add("light", Decimal::SCALE, 0, DAY);
+        decayed.add("light", Decimal::SCALE / 2, 0, DAY);
         assert!(!decayed.exact());
-        assert_eq!(decayed.get("light", 0, DAY), 0.0);
-        assert_eq!(decayed.keys.len(), KEYS_MAX);
+        assert_eq!((decayed.get("light", 0, DAY), decayed.get("0000", 0, DAY)), (0.0, 0.0));
+        assert_eq!((decayed.keys.len(), decayed.get("0001", 0, DAY)), (KEYS_MAX, 2.0));
     }
 
     proptest! {

@@ -94,7 +94,7 @@ pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Bod
     let started = Instant::now();
     let answer = async {
         let role = edge.keys.authenticate(&headers, None)?;
-        let bytes = read_body(body).await?;
+        let bytes = read_body(&edge, body).await?;
         let body: DecideBody<'_> = parse_body(utf8(&bytes)?)?;
         let receipt = receipt(&edge, role, &headers, body.identity_token.as_deref())?;
         let issued = body.visitor.as_ref().filter(|visitor| visitor.is_unknown(&receipt.speaker));

@@ -128,7 +128,7 @@ pub async fn link(
 ) -> Result<Json<LinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
-        let bytes = read_body(body).await?;
+        let bytes = read_body(&edge, body).await?;
         let body: LinkBody = parse_body(utf8(&bytes)?)?;
         let [one, other] = two(&edge, &body.identifiers)?;
         let dry_run = body.dry_run;
@@ -193,7 +193,7 @@ pub async fn unlink(
 ) -> Result<Json<UnlinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
-        let bytes = read_body(body).await?;
+        let bytes = read_body(&edge, body).await?;
         let body: UnlinkBody = parse_body(utf8(&bytes)?)?;
         let (one, other) = match &body.identifier {
             Some(identifier) if body.identifiers.is_empty() => (parse(&edge, identifier, "/identifier")?, None),

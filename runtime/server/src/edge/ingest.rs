@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
@@ -108,6 +108,13 @@ struct BatchBody<'a> {
     identity_token: Option<Cow<'a, str>>,
 }
 
+impl BatchBody<'_> {
+    /// Bytes that its events inherit from it in all.
+    fn inherited(&self) -> usize {
+        self.context.map_or(0, |context| context.get().len() * self.batch.len())
+    }
+}
+
 /// What a body of one event may say of its caller.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,7 +143,7 @@ pub async fn single(
     let answer = async {
         let ack = ack(query)?;
         check_header_key(&edge, &headers)?;
-        let bytes = read_body(body).await?;
+        let bytes = read_body(&edge, body).await?;
         let prepare = move |edge: &Edge| {
             let text = utf8(&bytes)?;
             let in_body: CallerInBody<'_> = parse_body(text)?;
@@ -182,14 +189,14 @@ pub async fn batch(
     let answer = async {
         let ack = ack(query)?;
         check_header_key(&edge, &headers)?;
-        let bytes = read_body(body).await?;
-        let large = bytes.len() > INLINE_BYTES_MAX;
-        let work = move |edge: &Edge| prepare_batch(edge, &headers, &bytes);
-        let outcome = if large {
+        let bytes = read_body(&edge, body).await?;
+        let body: BatchBody<'_> = parse_body(utf8(&bytes)?)?;
+        let outcome = if bytes.len() + body.inherited() > INLINE_BYTES_MAX {
             let _place = edge.large_bodies.acquire().await.map_err(|error| Problem::storage(&error))?;
-            blocking(&edge, move |edge| work(edge)?.admit(edge)).await?
+            let work = move |edge: &Edge| prepare_batch(edge, &headers, parse_body(utf8(&bytes)?)?)?.admit(edge);
+            blocking(&edge, work).await?
         } else {
-            let batch = work(&edge)?;
+            let batch = prepare_batch(&edge, &headers, body)?;
             if batch.in_memory(&edge) {
                 batch.admit(&edge)?
             } else {
@@ -202,11 +209,10 @@ pub async fn batch(
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-fn prepare_batch(edge: &Edge, headers: &HeaderMap, bytes: &Bytes) -> Result<Batch, Problem> {
-    let body: BatchBody<'_> = parse_body(utf8(bytes)?)?;
+fn prepare_batch(edge: &Edge, headers: &HeaderMap, body: BatchBody<'_>) -> Result<Batch, Problem> {
     let role = edge.keys.authenticate(headers, body.write_key.as_deref())?;
     check_count(body.batch.len(), limits::BATCH_EVENTS_MAX, "/batch")?;
-    if body.context.is_some_and(|context| context.get().len() * body.batch.len() > limits::INHERITED_BYTES_MAX) {
+    if body.inherited() > limits::INHERITED_BYTES_MAX {
         let detail = format!(
             "every event keeps the call's context, which would make more than {} bytes; send it with the events that need it, or fewer events",
             limits::INHERITED_BYTES_MAX
@@ -419,6 +425,19 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&edge)).await.map_err(|error| Problem::storage(&error))?
 }
 
+/// Runs what reads a whole history. Few at once: a caller that has gone leaves its place to the next.
+pub async fn with_history<T: Send + 'static>(
+    edge: &Arc<Edge>,
+    work: impl FnOnce(&Edge) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let place = Arc::clone(&edge.histories).acquire_owned().await.map_err(|error| Problem::storage(&error))?;
+    blocking(edge, move |edge| {
+        let _place = place;
+        work(edge)
+    })
+    .await
+}
+
 /// What is known of a call by its key, and by the site's token where it carries one.
 pub fn receipt<'a>(
     edge: &'a Edge,
@@ -455,7 +474,7 @@ pub fn check_count(count: usize, most: usize, pointer: &str) -> Result<(), Probl
 }
 
 /// The body as text.
-pub fn utf8(bytes: &Bytes) -> Result<&str, Problem> {
+pub fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(bytes)
         .map_err(|error| Problem::bad_request("malformed_json", format!("the body is not UTF-8: {error}")))
 }

@@ -5,16 +5,18 @@ pub mod identities;
 pub mod ingest;
 pub mod profile;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body_util::BodyExt as _;
 use selvedge_central::{CentralLog, RedbLog};
 use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
@@ -24,7 +26,7 @@ use selvedge_plugin_host::{CatalogReads, PluginSet};
 use selvedge_shard::{Outbox, Shards};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -58,8 +60,12 @@ pub struct Edge {
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
     pub serving: AtomicBool,
+    /// How many large bodies are in memory at once.
+    pub bodies: Arc<Semaphore>,
     /// How many large bodies are worked on at once; the rest wait, as bytes.
     pub large_bodies: Semaphore,
+    /// How many histories are folded at once.
+    pub histories: Arc<Semaphore>,
 }
 
 /// The log as the shards' outbox.
@@ -139,26 +145,50 @@ pub async fn method_not_allowed() -> Problem {
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a body that need no place of their own in memory.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
+
+/// A whole body, with its place in memory.
+pub struct Arrived {
+    bytes: Vec<u8>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Arrived {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Reads a whole body, decompressed and within its limit.
-pub async fn read_body(body: Body) -> Result<Bytes, Problem> {
-    let reading = axum::body::to_bytes(body, limits::BODY_BYTES_MAX);
-    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
+pub async fn read_body(edge: &Edge, body: Body) -> Result<Arrived, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(edge, body)).await;
+    read.map_err(|_| {
         let detail = format!("the body did not arrive within {} seconds; send it again", BODY_TIMEOUT.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
-    })?;
-    read.map_err(|error| {
-        let error = error.into_inner();
-        if error.is::<http_body_util::LengthLimitError>() {
-            let detail = format!(
-                "a body has at most {} bytes, after decompression; send smaller batches",
-                limits::BODY_BYTES_MAX
-            );
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-        } else {
-            Problem::bad_request("body_unreadable", format!("the body could not be read: {error}"))
+    })?
+}
+
+async fn collect(edge: &Edge, mut body: Body) -> Result<Arrived, Problem> {
+    let (mut bytes, mut place) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Problem::bad_request("body_unreadable", format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limits::BODY_BYTES_MAX {
+            let most = limits::BODY_BYTES_MAX;
+            let detail = format!("a body has at most {most} bytes, after decompression; send smaller batches");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
         }
-    })
+        if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
+            let free = Arc::clone(&edge.bodies).acquire_owned().await;
+            place = Some(free.map_err(|error| Problem::storage(&error))?);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Arrived { bytes, _place: place })
 }
 
 /// Reads a body's JSON. One that does not fit is read once more, slowly, to say where the fault is.
@@ -173,7 +203,8 @@ pub fn parse_body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
         };
         let pointer: String =
             error.path().iter().map(|segment| format!("/{segment}").replace("/[", "/").replace(']', "")).collect();
-        let text = error.inner().to_string();
+        // It may repeat what was sent.
+        let text: String = error.inner().to_string().chars().take(300).collect();
         let code = match text.as_str() {
             text if text.starts_with("unknown field") => "unknown_field",
             text if text.starts_with("missing field") => "field_missing",

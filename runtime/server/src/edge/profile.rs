@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::Edge;
-use super::ingest::blocking;
+use super::ingest::{blocking, with_history};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -127,7 +127,8 @@ pub async fn profile(
                 .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={} is {error}", quoted(&text))))
         });
         let at = at.transpose()?;
-        blocking(&edge, move |edge| read(edge, &identifier, at)).await.map(Json)
+        let work = move |edge: &Edge| read(edge, &identifier, at);
+        if at.is_some() { with_history(&edge, work).await } else { blocking(&edge, work).await }.map(Json)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
