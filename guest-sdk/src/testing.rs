@@ -22,8 +22,9 @@ use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
 use selvedge_core::read::Read;
 use selvedge_core::stage::{self, Destination, Ranking};
 use selvedge_core::time::BusinessTime;
+use selvedge_core::traits::TraitSources;
 use selvedge_core::value::{Kind, Timestamp};
-use selvedge_core::view::{Schema, ScoreName, Subject};
+use selvedge_core::view::{NO_ENTITIES, Schema, ScoreName, Subject};
 use serde_json::Value;
 use serde_json::value::RawValue;
 

@@ -4,8 +4,9 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use selvedge_core::fragment::Fragment;
 use selvedge_core::time::BusinessTime;
+use selvedge_core::traits::TraitSources;
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::Subject;
+use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{Component, Engine, EngineConfig, Invocation, PluginSet};
 
 fn plugins(name: &str, config: &str) -> PluginSet {
@@ -20,7 +21,17 @@ fn noop(criterion: &mut Criterion) {
     let definitions = &set.schema().definitions;
     let fragment = Fragment::empty(definitions);
     let moment = definitions.time().moment(Timestamp(1_767_607_200_000));
-    let subject = Subject { fragment: &fragment, scores: &[], context: None, channel: "web", moment: &moment, seed: 1 };
+    let trait_sources = TraitSources::default();
+    let subject = Subject {
+        fragment: &fragment,
+        entities: &NO_ENTITIES,
+        trait_sources: &trait_sources,
+        scores: &[],
+        context: None,
+        channel: "web",
+        moment: &moment,
+        seed: 1,
+    };
     let mut failed = |_, error| panic!("the call must succeed: {error}");
     criterion.bench_function("noop/fresh instance, call, drop", |bencher| {
         bencher.iter(|| Invocation::new(&set).score(set.score_order(), &subject, &mut failed));

@@ -348,7 +348,7 @@ fn bad_input_is_named_and_changes_nothing() {
     expect("/v1/batch", json!({"batch": [], "writeKey": 5}), 400, "wrong_type", "/writeKey");
     let slot = edge.post(WRITE, "/v1/decide", &json!({"visitor": {"userId": "a"}, "slots": ["home-hero"]}).to_string());
     assert!(slot.text.contains(r#"an object such as {\"slot\": \"home-hero\"}"#), "{}", slot.text);
-    expect("/v1/group", json!({"userId": "a", "groupId": "g"}), 422, "type_unsupported", "/type");
+    expect("/v1/group", json!({"userId": "a"}), 422, "group_id_missing", "/groupId");
     expect("/v1/identify", json!({"userId": "a", "context": {"traits": [1]}}), 422, "wrong_type", "/context/traits");
     // What is quoted is quoted briefly.
     let long = edge.post(

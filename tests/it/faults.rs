@@ -9,7 +9,7 @@ const CATALOG: &str = "[[offers]]\nid = \"one\"\nvalue = 2\ncontent = {}\n[[offe
                        [[slots]]\nslot = \"hero\"\nfallback = \"two\"\n";
 
 /// An edge with the plugin that does on demand what no plugin may, and the folder that it is started from.
-fn faulty() -> (TestEdge, tempfile::TempDir) {
+pub fn faulty() -> (TestEdge, tempfile::TempDir) {
     let folder = folder("faulty.wasm", &test_guest("faulty"));
     let catalog = folder.path().join("catalog.toml");
     std::fs::write(&catalog, CATALOG).unwrap();

@@ -283,3 +283,70 @@ fn what_would_mix_persons_up_is_refused_and_changes_nothing() {
     assert_eq!(edge.profile("user:ada", None)["identifiers"], before["identifiers"]);
     assert_eq!(edge.profile("device:one-more", None), Value::Null);
 }
+
+#[test]
+fn what_a_household_or_an_account_does_reaches_those_who_belong_to_it() {
+    let (edge, _folder) = crate::faults::faulty();
+    let hero = |key: &str, visitor: Value| {
+        let call = json!({"visitor": visitor, "slots": [{"slot": "hero"}], "deadlineMs": 10_000});
+        edge.post(key, "/v1/decide", &call.to_string()).ok()["slots"][0]["offers"][0]["id"].clone()
+    };
+    let fault = |id: &str, entities: Value| {
+        json!({"type": "track", "event": "Fault", "messageId": id, "userId": "bob", "traits": {"shoe": 42},
+               "context": {"entities": entities}, "properties": {"fault": "none"}})
+    };
+    let household = json!({"household": "h1", "area": "SW1"});
+    let sent =
+        [fault("1", household.clone()), fault("2", household.clone()), fault("2", household), fault("3", json!({}))];
+    let answer = edge.batch(&sent);
+    assert_eq!((&answer["accepted"], &answer["duplicates"]), (&json!(3), &json!(1)), "of the visitor's events only");
+    assert_eq!(edge.aggregate("user:bob", "faulty.events"), 3);
+    for entity in ["household:h1", "area:SW1"] {
+        let profile = edge.profile(entity, None);
+        assert_eq!(profile["aggregates"]["faulty.events"]["value"], 2, "each once");
+        assert_eq!(profile["traits"], json!({}), "what is said of the visitor stays with the visitor");
+    }
+    let live_in = |user: &str| json!({"type": "identify", "userId": user, "traits": {"household": "h1"}});
+    edge.batch(&[live_in("ada")]);
+    assert_eq!(hero(WRITE, json!({"userId": "ada"})), "two");
+    assert_eq!(hero(WRITE, json!({"userId": "eve"})), "one");
+    // Whoever merely says that they live there learns nothing of it.
+    let claim = json!({"type": "identify", "anonymousId": "a-1", "traits": {"household": "h1"}}).to_string();
+    edge.post(PUBLISHABLE, "/v1/identify", &claim).ok();
+    assert_eq!(hero(PUBLISHABLE, json!({"anonymousId": "a-1"})), "one");
+    let crowd = json!({"type": "track", "event": "Fault", "anonymousId": "a-1", "context": {"entities": {"household": "h1"}}, "properties": {"fault": "none"}});
+    edge.post(PUBLISHABLE, "/v1/track", &crowd.to_string()).ok();
+    assert_eq!(edge.aggregate("household:h1", "faulty.events"), 2);
+    // A group call is about an account; the visitor belongs to it.
+    let group = json!({"userId": "eve", "groupId": "acme", "traits": {"plan": "odd"}});
+    edge.post(WRITE, "/v1/group", &group.to_string()).ok();
+    assert_eq!(edge.profile("account:acme", None)["traits"]["plan"]["value"], "odd");
+    let eve = edge.profile("user:eve", None);
+    assert_eq!((&eve["traits"]["account"]["value"], &eve["traits"]["plan"]), (&json!("acme"), &Value::Null));
+    assert_eq!(hero(WRITE, json!({"userId": "eve"})), "two");
+    let edge = edge.kill_and_restart();
+    let hero = |visitor: Value| {
+        edge.decide(&json!({"visitor": visitor, "slots": [{"slot": "hero"}]}))["slots"][0]["offers"][0]["id"].clone()
+    };
+    assert_eq!(
+        (hero(json!({"userId": "eve"})), hero(json!({"userId": "ada"})), hero(json!({"anonymousId": "a-1"}))),
+        (json!("two"), json!("two"), json!("one"))
+    );
+    // A fold of the histories comes to the same.
+    assert_eq!(edge.profile("household:h1", Some("2199-01-01T00:00:00Z"))["aggregates"]["faulty.events"]["value"], 2);
+}
+
+#[test]
+fn of_sources_that_differ_the_one_that_comes_first_holds() {
+    let config = tempfile::tempdir().unwrap();
+    let path = config.path().join("selvedge.toml");
+    std::fs::write(&path, "[identity.trait_sources]\ncountry = [\"crm\"]\n").unwrap();
+    let edge = TestEdgeBuilder::default().arguments(&["--config", path.to_str().unwrap()]).start();
+    edge.batch(&[
+        json!({"type": "page", "anonymousId": "a-1", "timestamp": "2026-01-01T00:00:00Z", "context": {"source": "crm", "traits": {"country": "France", "tier": "gold"}}}),
+        json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "timestamp": "2026-01-02T00:00:00Z", "traits": {"country": "Spain", "tier": "silver"}}),
+    ]);
+    let traits = edge.profile("user:ada", None)["traits"].clone();
+    assert_eq!((&traits["country"]["value"], &traits["country"]["source"]), (&json!("France"), &json!("crm")));
+    assert_eq!(traits["tier"]["value"], "silver", "the latest");
+}

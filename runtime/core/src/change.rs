@@ -70,6 +70,8 @@ const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
+/// Beside an event's kind: a browser said it without proof.
+const CLAIMED: u8 = 0x80;
 
 #[derive(Serialize, Deserialize)]
 struct EventEnvelope<'a> {
@@ -121,7 +123,8 @@ impl Change {
             Self::Event { fragment, event } => {
                 let envelope = EventEnvelope {
                     fragment: fragment.as_str(),
-                    kind: EventKind::ALL.iter().position(|kind| *kind == event.kind).unwrap_or(0) as u8,
+                    kind: EventKind::ALL.iter().position(|kind| *kind == event.kind).unwrap_or(0) as u8
+                        | if event.claimed { CLAIMED } else { 0 },
                     name: &event.name,
                     message_id: &event.message_id,
                     at: event.at.0,
@@ -152,13 +155,14 @@ impl Change {
                 let payload = payload::expand(block).map_err(|_| ChangeError::Corrupt)?;
                 let payload = String::from_utf8(payload).map_err(|_| ChangeError::Corrupt)?;
                 let event = Event {
-                    kind: *EventKind::ALL.get(usize::from(envelope.kind)).ok_or(ChangeError::Corrupt)?,
+                    kind: *EventKind::ALL.get(usize::from(envelope.kind & !CLAIMED)).ok_or(ChangeError::Corrupt)?,
                     name: envelope.name.into(),
                     message_id: envelope.message_id.into(),
                     at: Timestamp(envelope.at),
                     received_at: Timestamp(
                         envelope.at.checked_add(envelope.received_after).ok_or(ChangeError::Corrupt)?,
                     ),
+                    claimed: envelope.kind & CLAIMED != 0,
                     payload: payload.into(),
                 };
                 Ok(Self::Event { fragment: identifier(envelope.fragment)?, event })
@@ -198,6 +202,7 @@ mod tests {
                 message_id: "m-1".into(),
                 at: Timestamp(1_291_191_960_000),
                 received_at: Timestamp(1_767_607_200_000),
+                claimed: payload == "{}",
                 payload: payload.into(),
             },
         }

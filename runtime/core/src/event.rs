@@ -5,12 +5,13 @@
 //! [`Receipt`] tells it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::identity::{Identifier, NamespaceKind, Namespaces};
+use crate::identity::{ENTITIES, Identifier, NamespaceKind, Namespaces};
 use crate::limits;
 use crate::links::How;
 use crate::value::Timestamp;
@@ -55,11 +56,13 @@ pub enum EventKind {
     Screen,
     /// Another identifier of the visitor.
     Alias,
+    /// What the visitor belongs to: an account.
+    Group,
 }
 
 impl EventKind {
     /// All kinds; the position is the code on disk.
-    pub const ALL: [Self; 5] = [Self::Track, Self::Identify, Self::Page, Self::Screen, Self::Alias];
+    pub const ALL: [Self; 6] = [Self::Track, Self::Identify, Self::Page, Self::Screen, Self::Alias, Self::Group];
 
     /// The `type` on the wire.
     pub fn name(self) -> &'static str {
@@ -69,6 +72,7 @@ impl EventKind {
             Self::Page => "page",
             Self::Screen => "screen",
             Self::Alias => "alias",
+            Self::Group => "group",
         }
     }
 
@@ -91,8 +95,10 @@ pub struct Event {
     pub at: Timestamp,
     /// When it was received.
     pub received_at: Timestamp,
-    /// A JSON object with those of `properties`, `traits`, `context`, `userId`, `anonymousId`, `previousId` that came and are not in the
-    /// fields above.
+    /// Whether a browser said it without proof of who it is.
+    pub claimed: bool,
+    /// A JSON object with those of `properties`, `traits`, `context`, `userId`, `anonymousId`, `previousId`, `groupId` that came and are not
+    /// in the fields above.
     pub payload: Box<str>,
 }
 
@@ -117,6 +123,8 @@ pub struct Arrival {
     pub event: Event,
     /// Other identifiers of the same person, and how they were named.
     pub links: Vec<(Identifier, How)>,
+    /// What else it is about: the entities that it names, where the caller may say so.
+    pub entities: Vec<Identifier>,
 }
 
 impl Arrival {
@@ -171,6 +179,8 @@ struct Wire<'a> {
     anonymous_id: Option<&'a RawValue>,
     #[serde(borrow)]
     previous_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    group_id: Option<&'a RawValue>,
     #[serde(borrow)]
     message_id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -251,9 +261,16 @@ impl Event {
         if kind == EventKind::Alias {
             add(receipt.previous(wire.previous_id, &fragment)?, How::Alias);
         }
+        let mut entities = receipt.entities(wire.context.or(receipt.context))?;
+        if kind == EventKind::Group {
+            let account = receipt.account(wire.group_id)?;
+            entities.retain(|entity| *entity != account);
+            entities.push(account);
+        }
         let payload = wire.payload(receipt, beside)?;
-        let event = Self { kind, name, message_id, at, received_at: receipt.received_at, payload };
-        Ok(Arrival { fragment, event, links })
+        let claimed = receipt.speaker == Speaker::Browser;
+        let event = Self { kind, name, message_id, at, received_at: receipt.received_at, claimed, payload };
+        Ok(Arrival { fragment, event, links, entities })
     }
 
     /// The name under which plugins observe it: a track's own, else `$identify`, `$page`, `$screen`.
@@ -264,6 +281,7 @@ impl Event {
             EventKind::Page => "$page",
             EventKind::Screen => "$screen",
             EventKind::Alias => "$alias",
+            EventKind::Group => "$group",
         }
     }
 
@@ -413,6 +431,53 @@ impl Receipt<'_> {
     }
 }
 
+impl Receipt<'_> {
+    /// The entities of `context.entities`, where the caller may say what somebody belongs to.
+    fn entities(&self, context: Option<&RawValue>) -> Result<Vec<Identifier>, Refusal> {
+        let Some(context) = context.filter(|context| context.get().contains("\"entities\"")) else {
+            return Ok(Vec::new());
+        };
+        if self.speaker != Speaker::Server {
+            return Ok(Vec::new());
+        }
+        let place = "/context/entities";
+        let named: Entities<'_> = serde_json::from_str(context.get()).map_err(|_| {
+            Refusal::new("wrong_type", place, "is not an object of texts, such as {\"household\": \"h1\"}")
+        })?;
+        let named = named.entities.unwrap_or_default();
+        if named.len() > limits::EVENT_ENTITIES_MAX {
+            let detail =
+                format!("names {} entities; an event names at most {}", named.len(), limits::EVENT_ENTITIES_MAX);
+            return Err(Refusal::new("too_many", place, detail));
+        }
+        let identifier = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+            if !ENTITIES.contains(&name.as_ref()) {
+                let detail = format!("{} is no kind of entity; there are {}", quoted(&name), ENTITIES.join(", "));
+                return Err(Refusal::new("namespace_unknown", place, detail));
+            }
+            self.identifier(&name, &value, &format!("{place}/{name}"))
+        };
+        named.into_iter().map(identifier).collect()
+    }
+
+    /// The account of a `group` call.
+    fn account(&self, group_id: Option<&RawValue>) -> Result<Identifier, Refusal> {
+        let value = text_field(group_id, "/groupId")?
+            .ok_or_else(|| Refusal::new("group_id_missing", "/groupId", "a group call needs the group's id"))?;
+        if self.speaker == Speaker::Browser {
+            let detail = "the publishable key alone cannot say who belongs to what; send the user's token, or use the write key from your server";
+            return Err(Refusal::new("link_not_allowed", "/groupId", detail));
+        }
+        self.identifier("account", &value, "/groupId")
+    }
+}
+
+#[derive(Deserialize)]
+struct Entities<'a> {
+    #[serde(borrow, default)]
+    entities: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ExternalIds<'a> {
@@ -433,13 +498,13 @@ struct ExternalId<'a> {
 impl<'a> Wire<'a> {
     fn kind(&self) -> Result<EventKind, Refusal> {
         let name = text_field(self.kind, "/type")?.ok_or_else(|| {
-            Refusal::new("type_missing", "/type", "has no type; send track, identify, page, screen or alias")
+            Refusal::new("type_missing", "/type", "has no type; send track, identify, page, screen, group or alias")
         })?;
         EventKind::parse(&name).ok_or_else(|| {
             Refusal::new(
                 "type_unsupported",
                 "/type",
-                format!("{} is not supported here; send track, identify, page, screen or alias", quoted(&name)),
+                format!("{} is not supported here; send track, identify, page, screen, group or alias", quoted(&name)),
             )
         })
     }
@@ -448,7 +513,7 @@ impl<'a> Wire<'a> {
         let (raw, pointer) = match kind {
             EventKind::Track => (self.event, "/event"),
             EventKind::Page | EventKind::Screen => (self.name, "/name"),
-            EventKind::Identify | EventKind::Alias => (None, "/event"),
+            EventKind::Identify | EventKind::Alias | EventKind::Group => (None, "/event"),
         };
         let name = text_field(raw, pointer)?.unwrap_or_default();
         if name.trim().is_empty() && kind == EventKind::Track {
@@ -503,9 +568,10 @@ impl<'a> Wire<'a> {
             payload.push_str("\":");
             payload.push_str(raw.get());
         }
-        let previous = self.previous_id.and_then(text_of);
+        let (previous, group) = (self.previous_id.and_then(text_of), self.group_id.and_then(text_of));
         let previous = previous.as_deref().map(|value| ("previousId", value));
-        for (name, value) in other.into_iter().chain(previous) {
+        let group = group.as_deref().map(|value| ("groupId", value));
+        for (name, value) in other.into_iter().chain(previous).chain(group) {
             payload.push(if payload.is_empty() { '{' } else { ',' });
             payload.push_str(&format!("\"{name}\":{}", serde_json::Value::from(value)));
         }
@@ -636,6 +702,30 @@ mod tests {
         assert_eq!(
             whose(Speaker::Server, r#"{"type":"page","userId":"42","anonymousId":"undefined"}"#),
             Err("identifier_blocked")
+        );
+    }
+
+    #[test]
+    fn an_event_may_be_about_entities_too() {
+        let entities = |speaker, text: &str| {
+            let arrival = parse_by(speaker, text).map_err(|refusal| refusal.code)?;
+            Ok(arrival.entities.iter().map(Identifier::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let named = |entities: &str| {
+            format!(r#"{{"type":"page","userId":"42","anonymousId":"a","context":{{"entities":{entities}}}}}"#)
+        };
+        let both = named(r#"{"household":"h1","area":"SW1"}"#);
+        assert_eq!(entities(Speaker::Server, &both).as_deref(), Ok("area:SW1 household:h1"));
+        assert_eq!(entities(Speaker::Browser, &both).as_deref(), Ok(""));
+        assert_eq!(entities(Speaker::Server, &named(r#"{"galaxy":"1"}"#)), Err("namespace_unknown"));
+        assert_eq!(entities(Speaker::Server, &named(r#"{"household":"null"}"#)), Err("identifier_blocked"));
+        assert_eq!(entities(Speaker::Server, &named(r#"["h1"]"#)), Err("wrong_type"));
+        let group = r#"{"type":"group","userId":"42","groupId":"acme","traits":{"plan":"pro"}}"#;
+        assert_eq!(entities(Speaker::Server, group).as_deref(), Ok("account:acme"));
+        assert_eq!(entities(Speaker::Server, r#"{"type":"group","userId":"42"}"#), Err("group_id_missing"));
+        assert_eq!(
+            entities(Speaker::Browser, r#"{"type":"group","anonymousId":"a","groupId":"acme"}"#),
+            Err("link_not_allowed")
         );
     }
 

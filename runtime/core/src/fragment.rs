@@ -17,6 +17,7 @@ use crate::event::{Event, EventKind, Refusal, text_of};
 use crate::identity::Identifier;
 use crate::limits;
 use crate::links::{Links, Word};
+use crate::traits::{Trait, Traits};
 use crate::value::Timestamp;
 
 /// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
@@ -33,8 +34,8 @@ pub struct Fragment {
     pub events: u64,
     /// How many times a plugin failed to observe one.
     pub failures: u64,
-    /// Traits, ascending by name.
-    pub traits: Vec<Trait>,
+    /// What is said of it.
+    pub traits: Traits,
     /// The states of the active definitions, by position.
     pub states: Vec<State>,
     /// The history with each offer, ascending by id.
@@ -43,21 +44,6 @@ pub struct Fragment {
     pub consent: Consent,
     /// Who is the same person.
     pub links: Links,
-}
-
-/// A trait and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trait {
-    /// Its name.
-    pub name: CompactString,
-    /// Its value as JSON; `null` where it was taken back.
-    pub value: Box<str>,
-    /// The time of the event that set it.
-    pub at: Timestamp,
-    /// Who set it: `context.source` of the event, else the event's type.
-    pub source: CompactString,
-    /// Breaks ties of time.
-    id_hash: [u8; 16],
 }
 
 /// What happened between a visitor and one offer.
@@ -100,6 +86,10 @@ pub struct Effects {
     pub traits: Vec<(CompactString, Box<str>)>,
     /// Who sets them.
     pub source: CompactString,
+    /// Whether they are claims of a browser.
+    pub claimed: bool,
+    /// Of a group call: the traits of the group.
+    pub group_traits: Vec<(CompactString, Box<str>)>,
     /// Feedback on an offer.
     pub feedback: Option<(CompactString, Feedback)>,
     /// What it allows and denies.
@@ -130,6 +120,8 @@ struct HostReads<'a> {
     context: Option<ContextReads<'a>>,
     #[serde(borrow, default)]
     properties: Option<PropertyReads<'a>>,
+    #[serde(borrow, default, rename = "groupId")]
+    group_id: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -153,9 +145,13 @@ type Entries<'a> = std::collections::BTreeMap<CompactString, &'a RawValue>;
 impl Effects {
     /// What the host itself reads from an event: traits and feedback. Contributions are added by the caller.
     pub fn of(event: &Event) -> Result<Self, Refusal> {
-        let mut effects = Self::default();
+        let mut effects = Self { claimed: event.claimed, ..Self::default() };
         let feedback = feedback_of(event);
-        if feedback.is_none() && !event.payload.contains("\"traits\"") && !event.payload.contains("\"consent\"") {
+        if feedback.is_none()
+            && event.kind != EventKind::Group
+            && !event.payload.contains("\"traits\"")
+            && !event.payload.contains("\"consent\"")
+        {
             return Ok(effects);
         }
         let reads: HostReads<'_> = serde_json::from_str(&event.payload).map_err(|_| not_an_object(&event.payload))?;
@@ -187,6 +183,12 @@ impl Effects {
                 "/traits",
                 format!("a profile holds at most {} traits", limits::TRAITS_MAX),
             ));
+        }
+        if event.kind == EventKind::Group {
+            // The traits are the group's; of the visitor it says that they belong to it.
+            effects.group_traits = std::mem::take(&mut effects.traits);
+            let group = reads.group_id.map(|group| ("account".into(), group.get().into()));
+            effects.traits.extend(group);
         }
         let source = source.and_then(text_of).filter(|source| source.len() <= limits::KEY_BYTES_MAX);
         effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
@@ -242,6 +244,19 @@ fn not_an_object(payload: &str) -> Refusal {
     Refusal::new("wrong_type", pointer, "is not an object; send {\"name\": value, …} or leave it out")
 }
 
+impl Effects {
+    /// What the event does to an entity that it names: it counts there too, but what it says of the visitor stays with the visitor.
+    pub fn of_entity(self) -> Self {
+        let Self { contributions, failures, source, claimed, group_traits, .. } = self;
+        Self { contributions, failures, source, claimed, traits: group_traits, ..Self::default() }
+    }
+
+    /// What it does to a fragment.
+    pub fn on(self, fragment: &Identifier) -> Self {
+        if fragment.is_entity() { self.of_entity() } else { self }
+    }
+}
+
 fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
     let place = || format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
     if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
@@ -290,12 +305,6 @@ impl Fragment {
         self.events == 0 && self.offers.is_empty() && self.links.alone()
     }
 
-    /// A trait's JSON value; none where there is none or it was taken back.
-    pub fn trait_value(&self, name: &str) -> Option<&str> {
-        let index = self.traits.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
-        Some(self.traits[index].value.as_ref()).filter(|value| *value != "null")
-    }
-
     /// Folds an event.
     pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) {
         let EventRef { at, id_hash } = *event;
@@ -305,8 +314,9 @@ impl Fragment {
         self.newest_event_at = Some(self.newest_event_at.map_or(at, |newest| newest.max(at)));
         definitions.apply(&mut self.states, &effects.contributions, at);
         for (name, value) in &effects.traits {
-            let source = effects.source.clone();
-            self.set_trait(Trait { name: name.clone(), value: value.clone(), at, source, id_hash });
+            let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
+            let had_room = self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
+            self.failures += u64::from(!had_room);
         }
         if let Some((offer, feedback)) = &effects.feedback {
             self.offer_mut(offer).record(*feedback, at);
@@ -331,7 +341,7 @@ impl Fragment {
         self.events += other.events;
         self.failures += other.failures;
         definitions.join(&mut self.states, &other.states);
-        other.traits.iter().for_each(|entry| self.set_trait(entry.clone()));
+        self.traits.join(&other.traits);
         for (offer, history) in &other.offers {
             self.offer_mut(offer).join(history);
         }
@@ -351,27 +361,9 @@ impl Fragment {
     pub fn weight(&self) -> usize {
         let states: usize = self.states.iter().map(|state| size_of::<State>() + state.weight()).sum();
         let text = |text: &CompactString| size_of::<CompactString>() + heap_bytes(text);
-        let of_trait = |entry: &Trait| {
-            size_of::<Trait>() + entry.value.len() + heap_bytes(&entry.name) + heap_bytes(&entry.source)
-        };
-        let traits: usize = self.traits.iter().map(of_trait).sum();
+        let traits = self.traits.weight();
         let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
         size_of::<Self>() + states + traits + offers + self.consent.weight() + self.links.weight()
-    }
-
-    /// The last writer wins, by event time, then by id: any order of events gives the same traits. Past the bound a new
-    /// name is left out; the door refuses such events before.
-    fn set_trait(&mut self, new: Trait) {
-        match self.traits.binary_search_by(|entry| entry.name.cmp(&new.name)) {
-            Ok(found) => {
-                let held = &mut self.traits[found];
-                if (new.at, new.id_hash) >= (held.at, held.id_hash) {
-                    *held = new;
-                }
-            }
-            Err(gap) if self.traits.len() < limits::TRAITS_MAX => self.traits.insert(gap, new),
-            Err(_) => self.failures += 1,
-        }
     }
 
     fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {
@@ -416,7 +408,7 @@ impl Bounds {
             let detail = format!("{at} is older than the 800 days of history that are kept");
             return Err(Refusal::new("too_old", "/timestamp", detail));
         }
-        let known = |name: &CompactString| self.fragment.traits.binary_search_by(|entry| entry.name.cmp(name)).is_ok();
+        let known = |name: &CompactString| self.fragment.traits.holds(name, &effects.source);
         let before = self.new_traits.len();
         for (name, _) in effects.traits.iter().filter(|(name, _)| !known(name)) {
             if !self.new_traits.contains(name) {
@@ -430,7 +422,7 @@ impl Bounds {
             return Err(Refusal::new("too_many_traits", "/traits", detail));
         }
         if !effects.traits.is_empty() {
-            let held: usize = self.fragment.traits.iter().map(|held| held.name.len() + held.value.len()).sum();
+            let held = self.fragment.traits.bytes();
             let new: usize = effects.traits.iter().map(|(name, value)| name.len() + value.len()).sum();
             if held + self.new_trait_bytes + new > limits::TRAITS_BYTES_MAX {
                 self.new_traits.truncate(before);
@@ -493,6 +485,7 @@ impl OfferHistory {
 mod tests {
     use super::*;
     use crate::time::BusinessTime;
+    use crate::traits::TraitSources;
 
     fn event(name: &str, id: &str, at: i64, payload: &str) -> Event {
         let kind = if name.is_empty() { EventKind::Identify } else { EventKind::Track };
@@ -502,6 +495,7 @@ mod tests {
             message_id: id.into(),
             at: Timestamp(at),
             received_at: Timestamp(at),
+            claimed: false,
             payload: payload.into(),
         }
     }
@@ -516,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_trait_wins_in_any_order() {
+    fn traits_come_out_the_same_in_any_order() {
         let events = [
             event("", "a", 10, r#"{"traits":{"country":"France","plan":"free"}}"#),
             event("Signed Up", "b", 20, r#"{"context":{"source":"import","traits":{"country":"Spain"}}}"#),
@@ -527,11 +521,10 @@ mod tests {
         let mut reversed = events.to_vec();
         reversed.reverse();
         assert_eq!(forwards, fold(&reversed));
-        assert_eq!(forwards.trait_value("plan"), Some("\"free\""));
-        let country = forwards.traits.iter().find(|entry| entry.name == "country").expect("a country");
-        assert!(country.at == Timestamp(20) && country.value.as_ref() != "\"France\"");
+        let get = |name| forwards.traits.get(name, &TraitSources::default()).map(|word| word.value.to_string());
+        assert_eq!(get("plan").as_deref(), Some("\"free\""));
+        assert!(get("country").is_some_and(|country| country != "\"France\""));
         assert_eq!((forwards.oldest_event_at, forwards.newest_event_at), (Some(Timestamp(5)), Some(Timestamp(20))));
-        assert_eq!(fold(&[event("", "e", 1, r#"{"traits":{"plan":null}}"#)]).trait_value("plan"), None);
     }
 
     #[test]

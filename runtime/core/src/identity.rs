@@ -24,6 +24,9 @@ impl ShardId {
     }
 }
 
+/// The namespaces of entities, in a fixed order: what persons belong to or deal with.
+pub const ENTITIES: [&str; 4] = ["household", "account", "product", "area"];
+
 /// How the values of a namespace are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -182,14 +185,11 @@ impl Default for Namespaces {
             person("phone_sha256", Form::Sha256),
             person("loyalty", Form::Card),
             person("device", Form::LowerCase),
-            entity("household"),
-            entity("account"),
-            entity("product"),
-            entity("area"),
         ];
+        let list = list.into_iter().chain(ENTITIES.map(entity));
         let most = |kind| if kind == NamespaceKind::User { 1 } else { limits::PROFILE_FRAGMENTS_MAX };
         let list = list.map(|(name, kind, form)| Namespace { name, kind, form, most: most(kind), blocked: Vec::new() });
-        Self { list: list.into(), profile_most: limits::PROFILE_FRAGMENTS_MAX }
+        Self { list: list.collect(), profile_most: limits::PROFILE_FRAGMENTS_MAX }
     }
 }
 
@@ -346,6 +346,11 @@ impl Identifier {
     /// The text behind the colon.
     pub fn value(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, value)| value)
+    }
+
+    /// Whether it stands for something else than a person.
+    pub fn is_entity(&self) -> bool {
+        ENTITIES.contains(&self.namespace())
     }
 
     /// The shard that holds this identifier's fragment: a fixed hash, the same on every machine for ever.

@@ -20,6 +20,8 @@ pub const IDENTIFIER_BYTES_MAX: usize = 256;
 pub const PROFILE_FRAGMENTS_MAX: usize = 64;
 /// Identifiers that one event may name beside its own.
 pub const EVENT_IDENTIFIERS_MAX: usize = 16;
+/// Entities that one event may name.
+pub const EVENT_ENTITIES_MAX: usize = 8;
 /// Bytes of an event's name.
 pub const EVENT_NAME_BYTES_MAX: usize = 256;
 /// Characters of a `messageId`, as in Segment's API.

@@ -10,9 +10,12 @@ use crate::catalog::Catalog;
 use crate::columns::{Cell, Columns, Keys, Shape, Table};
 use crate::config::Config;
 use crate::event::{Event, Refusal};
+use crate::fragment::Fragment;
+use crate::identity::ENTITIES;
 use crate::json_paths::{JsonPaths, Sink};
 use crate::read::{Read, ReadError};
 use crate::time::BusinessTime;
+use crate::traits::TraitSources;
 use crate::value::{Kind, Timestamp};
 use crate::view::{Schema, Subject};
 
@@ -219,6 +222,9 @@ enum VisitorSource {
     Aggregate(usize),
     Score(usize),
     Trait(String),
+    /// Of an entity, by its position in [`ENTITIES`].
+    EntityAggregate(usize, usize),
+    EntityTrait(usize, String),
     Now,
     Seed,
     Channel,
@@ -241,6 +247,7 @@ impl VisitorReads {
                     )
                 }
                 ("trait", name) if !name.is_empty() => VisitorSource::Trait(name.to_owned()),
+                (source, name) if source.contains('.') => entity_source(read, source, name, schema)?,
                 ("now", "") => {
                     need_kind(read, INSTANTS)?;
                     VisitorSource::Now
@@ -262,7 +269,7 @@ impl VisitorReads {
                 }
                 _ => {
                     return Err(read.fault(
-                        "is not known here; a visitor has agg:…, score:…, trait:…, ctx:…, now, seed, and config:…",
+                        "is not known here; a visitor has agg:…, score:…, trait:…, household.agg:… and the like, ctx:…, now, seed, and config:…",
                     ));
                 }
             });
@@ -280,6 +287,14 @@ impl VisitorReads {
             .filter_map(|source| if let VisitorSource::Score(index) = source { Some(*index) } else { None })
     }
 
+    /// The entities that it reads, by position in [`ENTITIES`].
+    pub fn entities(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sources.iter().filter_map(|source| match source {
+            VisitorSource::EntityAggregate(entity, _) | VisitorSource::EntityTrait(entity, _) => Some(*entity),
+            _ => None,
+        })
+    }
+
     /// The columns of one visitor, one row.
     pub fn lower(&self, subject: &Subject<'_>, definitions: &Definitions, keys: &mut Keys) -> Columns {
         let mut table = Table::new(&self.shape, 1);
@@ -292,7 +307,18 @@ impl VisitorReads {
                     value_cell(read, &value, time, keys)
                 }
                 VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
-                VisitorSource::Trait(name) => trait_cell(read, subject.fragment.trait_value(name), time, keys),
+                VisitorSource::Trait(name) => {
+                    trait_cell(read, subject.fragment, name, subject.trait_sources, time, keys)
+                }
+                VisitorSource::EntityAggregate(entity, index) => {
+                    subject.entities[*entity].as_ref().and_then(|entity| {
+                        let reading = &definitions.readings()[*index];
+                        value_cell(read, &definitions.evaluate(reading, &entity.states, subject.moment).0, time, keys)
+                    })
+                }
+                VisitorSource::EntityTrait(entity, name) => subject.entities[*entity]
+                    .as_ref()
+                    .and_then(|entity| trait_cell(read, entity, name, subject.trait_sources, time, keys)),
                 VisitorSource::Now if read.kind == Kind::Day => Some(Cell::S64(subject.moment.day)),
                 VisitorSource::Now => Some(Cell::S64(subject.moment.at.0)),
                 VisitorSource::Seed => Some(Cell::S64(subject.seed.cast_signed())),
@@ -314,8 +340,28 @@ impl VisitorReads {
     }
 }
 
-fn trait_cell(read: &Read, json: Option<&str>, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
-    let raw: &RawValue = serde_json::from_str(json?).ok()?;
+/// `household.agg:NAME`, `household.trait:NAME`.
+fn entity_source(read: &Read, source: &str, name: &str, schema: &Schema) -> Result<VisitorSource, ReadError> {
+    let (entity, of) = source.split_once('.').unwrap_or_default();
+    let known = ENTITIES.iter().position(|known| *known == entity);
+    let entity =
+        known.ok_or_else(|| read.fault(format!("{entity:?} is no entity; there are {}", ENTITIES.join(", "))))?;
+    match of {
+        "agg" => Ok(VisitorSource::EntityAggregate(entity, scalar_reading(read, name, &schema.definitions)?)),
+        "trait" if !name.is_empty() => Ok(VisitorSource::EntityTrait(entity, name.to_owned())),
+        _ => Err(read.fault("of an entity there are agg:… and trait:…")),
+    }
+}
+
+fn trait_cell(
+    read: &Read,
+    fragment: &Fragment,
+    name: &str,
+    sources: &TraitSources,
+    time: &BusinessTime,
+    keys: &mut Keys,
+) -> Option<Cell> {
+    let raw: &RawValue = serde_json::from_str(&fragment.traits.get(name, sources)?.value).ok()?;
     read.cell(raw, time, keys).ok().flatten()
 }
 

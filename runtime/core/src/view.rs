@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::aggregate::{Definitions, Value};
+use crate::aggregate::Definitions;
 use crate::fragment::Fragment;
-use crate::identity::Identifier;
+use crate::identity::{ENTITIES, Identifier};
 use crate::time::Moment;
+use crate::traits::TraitSources;
 
 /// A place in a shard's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,10 @@ impl Schema {
 pub struct Subject<'a> {
     /// The folded state.
     pub fragment: &'a Fragment,
+    /// What they belong to, in the order of [`ENTITIES`]; none where they do not, or no plugin asks.
+    pub entities: &'a [Option<Arc<Fragment>>; ENTITIES.len()],
+    /// Whose word on a trait holds.
+    pub trait_sources: &'a TraitSources,
     /// The scores computed so far, by position in [`Schema::scores`].
     pub scores: &'a [Option<f64>],
     /// The request's `context`.
@@ -113,15 +118,5 @@ pub struct Subject<'a> {
     pub seed: u64,
 }
 
-impl Subject<'_> {
-    /// Every aggregate by name, in declared order, and whether it is exact.
-    pub fn aggregates<'s>(
-        &'s self,
-        definitions: &'s Definitions,
-    ) -> impl Iterator<Item = (&'s crate::aggregate::Reading, Value, bool)> + 's {
-        definitions.readings().iter().map(move |reading| {
-            let (value, exact) = definitions.evaluate(reading, &self.fragment.states, self.moment);
-            (reading, value, exact)
-        })
-    }
-}
+/// Nothing that anybody belongs to.
+pub const NO_ENTITIES: [Option<Arc<Fragment>>; ENTITIES.len()] = [const { None }; ENTITIES.len()];

@@ -117,6 +117,16 @@ impl PluginSet {
         self.scores_to_rank.get(ranker).map_or(&[], Vec::as_slice)
     }
 
+    /// The entities that any of them reads, by position.
+    pub fn entities(&self) -> Vec<usize> {
+        let reads =
+            |plugin: &Plugin| plugin.score_reads.entities().chain(plugin.visitor_reads.entities()).collect::<Vec<_>>();
+        let mut entities: Vec<usize> = self.plugins.iter().flat_map(reads).collect();
+        entities.sort_unstable();
+        entities.dedup();
+        entities
+    }
+
     /// The active plugins.
     pub fn plugins(&self) -> &[Plugin] {
         &self.plugins

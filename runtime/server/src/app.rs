@@ -100,6 +100,8 @@ pub fn run(config: RunConfig) -> Result<()> {
         tokens,
         trust_browsers: config.trust_browsers,
         namespaces,
+        trait_sources: config.trait_sources.clone(),
+        entities: plugins.entities(),
         plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
         plugins,
         observer,

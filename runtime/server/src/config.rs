@@ -9,6 +9,7 @@ use axum::http::HeaderValue;
 use clap::Args;
 use selvedge_core::config::from_toml;
 use selvedge_core::identity::{Form, Namespaces};
+use selvedge_core::traits::TraitSources;
 use serde::Deserialize;
 
 use crate::auth::GivenKeys;
@@ -73,6 +74,8 @@ struct IdentitySettings {
     limits: BTreeMap<String, usize>,
     /// Namespaces beside the built-in ones.
     namespaces: BTreeMap<String, NamespaceSettings>,
+    /// For traits whose sources differ: those that come before the others.
+    trait_sources: BTreeMap<String, Vec<String>>,
     /// Keys with which the site signs its tokens.
     tokens: Vec<TokenSettings>,
 }
@@ -116,6 +119,7 @@ pub struct RunConfig {
     pub cache_bytes: u64,
     pub trust_browsers: bool,
     pub namespaces: Namespaces,
+    pub trait_sources: TraitSources,
     pub tokens: Vec<TokenSettings>,
 }
 
@@ -151,6 +155,7 @@ impl RunArguments {
             cache_bytes: cache_mib * 1024 * 1024,
             trust_browsers: self.trust_browsers || file.trust_browsers,
             namespaces: file.identity.namespaces().context("identity")?,
+            trait_sources: TraitSources::new(file.identity.trait_sources),
             tokens: file.identity.tokens,
         })
     }

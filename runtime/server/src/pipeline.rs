@@ -12,10 +12,11 @@ use selvedge_core::catalog::{Fallback, Offer};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
 use selvedge_core::event::{Arrival, Event, Receipt, Refusal};
 use selvedge_core::fragment::{Bounds, Effects, EventRef, Fragment};
-use selvedge_core::identity::Identifier;
+use selvedge_core::identity::{ENTITIES, Identifier};
 use selvedge_core::links::check_union;
+use selvedge_core::time::Moment;
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::Subject;
+use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{CallError, Invocation};
 use selvedge_shard::{Observer, Profile, ShardError};
 use serde::Serialize;
@@ -150,8 +151,12 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     let rehearsal = Rehearsal::of(edge, &ask);
     newest.extend(rehearsal.newest());
     let known = match (ask.at, edge.shards.cached_profile(&ask.visitor)) {
-        (None, Some(profile)) => Some(Known::now(&profile)),
-        _ => load(edge, &ask, newest).await?,
+        (None, Some(profile)) => Known::cached(edge, &profile),
+        _ => None,
+    };
+    let known = match known {
+        Some(known) => Some(known),
+        None => load(edge, &ask, newest).await?,
     };
     let known = match known {
         Some(known) if ask.dry_run => Some(rehearsal.play(edge, known, &mut outcome)?),
@@ -163,7 +168,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     let now = clock::now();
     let instant = known.as_ref().map_or(ask.at.unwrap_or(now), |known| instant(known.at, now, &known.fragment));
     let rankings = match &known {
-        Some(known) => rank(edge, &ask, &known.fragment, instant, seed(&decision_id)),
+        Some(known) => rank(edge, &ask, known, instant, seed(&decision_id)),
         None => ask.slots.iter().map(|_| None).collect(),
     };
     let judged: Vec<Option<&[Judgement]>> = rankings.iter().map(Option::as_deref).collect();
@@ -198,27 +203,71 @@ pub struct Known {
     pub identifiers: Vec<Identifier>,
     /// The fold of all their histories.
     pub fragment: Arc<Fragment>,
+    /// What they belong to, as far as plugins ask.
+    pub entities: [Option<Arc<Fragment>>; ENTITIES.len()],
     /// The instant up to which it was folded, if not now.
     pub at: Option<Timestamp>,
 }
 
 impl Known {
-    fn now(profile: &Profile) -> Self {
-        Self { identifiers: profile.identifiers().to_vec(), fragment: Arc::clone(profile.fragment()), at: None }
+    /// What is known now, where all of it is in memory.
+    fn cached(edge: &Edge, profile: &Profile) -> Option<Self> {
+        let mut entities = NO_ENTITIES;
+        for index in &edge.entities {
+            if let Some(entity) = reference(edge, profile.fragment(), *index) {
+                entities[*index] = Some(Arc::clone(&edge.shards.cached(&entity)?.fragment));
+            }
+        }
+        let (identifiers, fragment) = (profile.identifiers().to_vec(), Arc::clone(profile.fragment()));
+        Some(Self { identifiers, fragment, entities, at: None })
     }
 
     /// What is known of an identifier's person, now or as of an instant. May block on the disk.
     pub fn load(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<Self, ShardError> {
         let profile = edge.shards.profile(identifier)?;
-        let known = Self { at, ..Self::now(&profile) };
-        let Some(at) = at else { return Ok(known) };
-        let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
-        let decided_later = || known.fragment.offers.iter().any(|(_, history)| later(history.last_decided_at));
-        if later(known.fragment.newest_event_at) || decided_later() {
-            return Ok(Self { fragment: Arc::new(edge.shards.profile_as_of(identifier, at)?), ..known });
+        let as_it_is = |fragment: &Fragment| {
+            let Some(at) = at else { return true };
+            let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
+            !later(fragment.newest_event_at)
+                && !fragment.offers.iter().any(|(_, history)| later(history.last_decided_at))
+        };
+        let fragment = match at {
+            Some(at) if !as_it_is(profile.fragment()) => Arc::new(edge.shards.profile_as_of(identifier, at)?),
+            _ => Arc::clone(profile.fragment()),
+        };
+        let mut entities = NO_ENTITIES;
+        for index in &edge.entities {
+            if let Some(entity) = reference(edge, &fragment, *index) {
+                let view = edge.shards.load(&entity)?;
+                entities[*index] = Some(match at {
+                    Some(at) if !as_it_is(&view.fragment) => Arc::new(edge.shards.as_of(&entity, at)?),
+                    _ => Arc::clone(&view.fragment),
+                });
+            }
         }
-        Ok(known)
+        Ok(Self { identifiers: profile.identifiers().to_vec(), fragment, entities, at })
     }
+
+    /// Everything that stages may read at an instant, but for what a request adds.
+    pub fn subject<'k>(&'k self, edge: &'k Edge, moment: &'k Moment) -> Subject<'k> {
+        Subject {
+            fragment: &self.fragment,
+            entities: &self.entities,
+            trait_sources: &edge.trait_sources,
+            scores: &[],
+            context: None,
+            channel: "",
+            moment,
+            seed: 0,
+        }
+    }
+}
+
+/// The entity of a kind that a person belongs to: the one that a trait of that name says, unless only a browser says so.
+fn reference(edge: &Edge, fragment: &Fragment, index: usize) -> Option<Identifier> {
+    let word = fragment.traits.get_proven(ENTITIES[index], &edge.trait_sources)?;
+    let value = serde_json::from_str::<String>(&word.value).unwrap_or_else(|_| word.value.to_string());
+    edge.namespaces.identifier(ENTITIES[index], &value).ok()
 }
 
 /// The instant at which a state is read: as asked, else now, but never before what is already known (clocks differ a little).
@@ -336,10 +385,10 @@ impl Rehearsal {
 type Ranking = Arc<[Judgement]>;
 
 /// For each requested slot the judgement on its candidates; none where ranking failed or the deadline came first.
-fn rank(edge: &Edge, ask: &Ask<'_>, fragment: &Fragment, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
+fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
     let schema = edge.plugins.schema();
     let moment = schema.definitions.time().moment(instant);
-    let blank = Subject { fragment, scores: &[], context: ask.context, channel: ask.channel, moment: &moment, seed };
+    let blank = Subject { context: ask.context, channel: ask.channel, seed, ..known.subject(edge, &moment) };
     let mut invocation = Invocation::new(&edge.plugins);
     let mut done: Vec<(Option<usize>, Option<Ranking>)> = Vec::with_capacity(1);
     let mut rankings = Vec::with_capacity(ask.slots.len());

@@ -119,8 +119,8 @@ impl Shards {
 
     pub(crate) fn fold(&self, fragment: &mut Fragment, change: &Change) {
         match change {
-            Change::Event { event, .. } => {
-                let effects = self.observer.observe(event);
+            Change::Event { fragment: of, event } => {
+                let effects = self.observer.observe(event).on(of);
                 fragment.apply_event(self.observer.definitions(), &EventRef::from(event), &effects);
             }
             Change::Decided { offers, .. } => fragment.apply_decided(offers),

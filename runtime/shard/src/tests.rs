@@ -73,7 +73,15 @@ fn identifier(user: u8) -> Identifier {
 
 fn event(id: &str, second: i64) -> Event {
     let at = Timestamp(second * 1000);
-    Event { kind: EventKind::Track, name: "A".into(), message_id: id.into(), at, received_at: at, payload: "{}".into() }
+    Event {
+        kind: EventKind::Track,
+        name: "A".into(),
+        message_id: id.into(),
+        at,
+        received_at: at,
+        claimed: false,
+        payload: "{}".into(),
+    }
 }
 
 fn prepared(shards: &Shards, user: u8, id: &str, second: i64) -> Prepared {

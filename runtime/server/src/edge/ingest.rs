@@ -132,7 +132,7 @@ struct IdOnly<'a> {
     message_id: Option<Cow<'a, str>>,
 }
 
-/// `POST /v1/{identify,track,page,screen,alias}`.
+/// `POST /v1/{identify,track,page,screen,group,alias}`.
 pub async fn single(
     kind: EventKind,
     State(edge): State<Arc<Edge>>,
@@ -171,12 +171,6 @@ pub async fn single(
         Ok(Json(IngestAnswer { success: true, outcome }))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
-}
-
-/// `POST /v1/group`, which is not there yet.
-pub async fn group() -> Problem {
-    let detail = "group calls are not supported here yet; send the group as a trait of the visitor";
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "type_unsupported", detail).at("/type")
 }
 
 /// `POST /v1/batch`.
@@ -239,6 +233,8 @@ pub struct Batch {
     /// By shard: the place in the call, the change.
     shards: BTreeMap<ShardId, Vec<(Place, Prepared)>>,
     links: Vec<Link>,
+    /// What events do to the entities that they name: the place in the call, the change.
+    entities: Vec<(usize, Prepared)>,
     refusals: Vec<(usize, Option<String>, Refusal)>,
 }
 
@@ -260,7 +256,11 @@ impl Batch {
             Ok((arrival, effects))
         });
         match prepared {
-            Ok((Arrival { fragment, event, links }, effects)) => {
+            Ok((Arrival { fragment, event, links, entities }, effects)) => {
+                for entity in entities {
+                    let effects = effects.clone().of_entity();
+                    self.entities.push((index, Prepared::event(entity, event.clone(), effects)));
+                }
                 for (other, how) in links {
                     let word = Word { at: event.at, linked: true, id: link_id(&event, &other), how };
                     self.links.push(Link { index, pair: (fragment.clone(), other), word });
@@ -285,6 +285,7 @@ impl Batch {
     /// Whether admission will find everything in memory, so that it may be done where the request arrived.
     pub fn in_memory(&self, edge: &Edge) -> bool {
         self.shards.values().flatten().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
+            && self.entities.iter().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
             && self.links.iter().all(|link| edge.shards.linked(&link.pair.0, &link.pair.1, link.word.at))
     }
 
@@ -326,6 +327,17 @@ impl Batch {
             }
             if let Err(refusal) = link.admit(edge)? {
                 outcome.links_refused.push(Rejected::new(link.index, None, refusal));
+            }
+        }
+        for (_, prepared) in self.entities.into_iter().filter(|(index, _)| !refused(*index)) {
+            edge.shards.prepare(prepared.identifier())?;
+            let (entity, shard) = (prepared.identifier().clone(), prepared.identifier().shard());
+            if let [Verdict::Refused(refusal)] =
+                edge.shards.admit(shard, vec![prepared], &LogOutbox(&edge.log))?.as_slice()
+            {
+                edge.metrics.event_rejected(refusal.code);
+                let detail = format!("of {entity}: {}", refusal.detail);
+                edge.dead_letters.keep(clock::now(), None, &Refusal { detail, ..refusal.clone() });
             }
         }
         refusals.sort_by_key(|(index, ..)| *index);

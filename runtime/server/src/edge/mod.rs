@@ -22,6 +22,7 @@ use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
 use selvedge_core::identity::{Namespaces, ShardId};
 use selvedge_core::limits;
+use selvedge_core::traits::TraitSources;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
 use selvedge_shard::{Outbox, Shards};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,10 @@ pub struct Edge {
     /// Whether a browser's word for its user is taken without a token.
     pub trust_browsers: bool,
     pub namespaces: Arc<Namespaces>,
+    /// Whose word on a trait holds.
+    pub trait_sources: TraitSources,
+    /// The entities that plugins read, by position.
+    pub entities: Vec<usize>,
     pub plugins: Arc<PluginSet>,
     /// The plugins' hashes as answers carry them.
     pub plugin_hashes: Box<RawValue>,
@@ -99,7 +104,7 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/page", track(EventKind::Page))
         .route("/v1/screen", track(EventKind::Screen))
         .route("/v1/alias", track(EventKind::Alias))
-        .route("/v1/group", post(ingest::group))
+        .route("/v1/group", track(EventKind::Group))
         .route("/v1/batch", post(ingest::batch))
         .route("/v1/profiles/{identifier}", get(profile::profile))
         .route("/v1/profiles/{identifier}/identities", get(identities::identities))

@@ -8,14 +8,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use selvedge_core::aggregate::Value;
+use selvedge_core::aggregate::{Reading, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
-use selvedge_core::fragment::{Fragment, OfferHistory, Trait};
+use selvedge_core::fragment::{Fragment, OfferHistory};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::traits::Trait;
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::Subject;
 use selvedge_plugin_host::Invocation;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -155,30 +155,32 @@ pub fn not_found(identifier: &Identifier, at: Option<Timestamp>) -> Problem {
 pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggregates {
     let definitions = &edge.plugins.schema().definitions;
     let moment = definitions.time().moment(instant);
-    let subject = Subject { fragment, scores: &[], context: None, channel: "", moment: &moment, seed: 0 };
-    let aggregates = subject.aggregates(definitions).map(|(reading, value, exact)| {
+    let aggregate = |reading: &Reading| {
+        let (value, exact) = definitions.evaluate(reading, &fragment.states, &moment);
         (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
-    });
-    Ordered(aggregates.collect())
+    };
+    Ordered(definitions.readings().iter().map(aggregate).collect())
 }
 
 fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<ProfileAnswer, Problem> {
     let started = std::time::Instant::now();
-    let (known, decided) = edge.decided.beside(|| {
+    let (mut known, decided) = edge.decided.beside(|| {
         let known = Known::load(edge, identifier, at)?;
         let identifiers = known.identifiers.clone();
         Ok::<_, Problem>((known, identifiers))
     })?;
-    let mut fragment = Arc::unwrap_or_clone(known.fragment);
-    let instant = pipeline::instant(at, clock::now(), &fragment);
+    let instant = pipeline::instant(at, clock::now(), &known.fragment);
     let decided: Vec<DecidedOffer> = decided.into_iter().filter(|offer| offer.minute <= instant).collect();
-    fragment.apply_decided(&decided);
+    if !decided.is_empty() {
+        Arc::make_mut(&mut known.fragment).apply_decided(&decided);
+    }
+    let fragment = &known.fragment;
     if fragment.is_empty() {
         return Err(not_found(identifier, at));
     }
     let schema = edge.plugins.schema();
     let moment = schema.definitions.time().moment(instant);
-    let subject = Subject { fragment: &fragment, scores: &[], context: None, channel: "", moment: &moment, seed: 0 };
+    let subject = known.subject(edge, &moment);
     let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
         pipeline::note_failure(edge, plugin, "score", &error)
     });
@@ -189,8 +191,8 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
     };
     Ok(ProfileAnswer {
         id: identifier.clone(),
-        traits: fragment.traits.iter().filter_map(trait_answer).collect(),
-        aggregates: aggregates(edge, &fragment, instant),
+        traits: fragment.traits.iter(&edge.trait_sources).filter_map(trait_answer).collect(),
+        aggregates: aggregates(edge, fragment, instant),
         scores: Ordered(
             scores
                 .map(|(score, value)| (score.name.clone(), ScoreAnswer { value, unit: score.unit.clone() }))
@@ -220,9 +222,6 @@ pub fn version(edge: &Edge, identifiers: &[Identifier]) -> String {
 }
 
 fn trait_answer(held: &Trait) -> Option<(String, TraitAnswer)> {
-    if held.value.as_ref() == "null" {
-        return None;
-    }
     let value = RawValue::from_string(held.value.to_string()).ok()?;
     Some((
         held.name.to_string(),

@@ -65,6 +65,18 @@ pub struct Profile {
 pub struct Visitor {
     #[read("ctx:fault")]
     fault: Option<Fault>,
+    #[read("household.agg:faulty.events")]
+    household_events: Option<i64>,
+    #[read("account.trait:plan")]
+    plan: Option<Plan>,
+}
+
+/// What an account may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub enum Plan {
+    /// The one that turns everything round.
+    #[choice("odd")]
+    Odd,
 }
 
 /// What is read of an offer.
@@ -126,7 +138,13 @@ impl Rank for Faulty {
             _ => offers.len(),
         };
         let value = |index: usize| offers.get(index).and_then(|offer| offer.value).unwrap_or(0.0);
-        let priority = |index| if visitor.fault == Some(Fault::Nan) { f64::NAN } else { value(index) };
+        // A lively household, or an odd account, sees the offers the other way round.
+        let turned = visitor.household_events.is_some_and(|events| events > 1) || visitor.plan.is_some();
+        let priority = |index| match visitor.fault {
+            Some(Fault::Nan) => f64::NAN,
+            _ if turned => -value(index),
+            _ => value(index),
+        };
         Ok((0..count).map(|index| Judgement::offer(priority(index))).collect())
     }
 }

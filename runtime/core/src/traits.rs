@@ -1,0 +1,183 @@
+//! Traits: what is said of a person, by whom.
+//!
+//! Each source's newest word on a name is kept, so any order of events gives the same traits. Which source's word holds is decided when a
+//! trait is read, by [`TraitSources`]: the configuration may change without anything being folded again.
+
+use std::collections::BTreeMap;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::heap_bytes;
+use crate::limits;
+use crate::value::Timestamp;
+
+/// One source's newest word on a trait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trait {
+    /// Its name.
+    pub name: CompactString,
+    /// Who set it: `context.source` of the event, else the event's type.
+    pub source: CompactString,
+    /// Its value as JSON; `null` where it was taken back.
+    pub value: Box<str>,
+    /// The time of the event that set it.
+    pub at: Timestamp,
+    /// Whether a browser said so without proof: good for showing things, not for opening them.
+    pub claimed: bool,
+    /// Breaks ties of time.
+    pub(crate) id_hash: [u8; 16],
+}
+
+/// Which sources come before others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraitSources(BTreeMap<String, Vec<String>>);
+
+impl TraitSources {
+    /// For each trait its sources, the one that holds first. Those not named come after them, the newest word first.
+    pub fn new(by_trait: BTreeMap<String, Vec<String>>) -> Self {
+        Self(by_trait)
+    }
+
+    /// Lower comes first.
+    fn rank(&self, name: &str, source: &str) -> usize {
+        let listed = self.0.get(name).map_or(&[][..], Vec::as_slice);
+        listed.iter().position(|known| known == source).unwrap_or(listed.len())
+    }
+}
+
+/// The traits of one fragment, or of several joined; ascending by name and source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traits(Vec<Trait>);
+
+impl Traits {
+    /// Takes in a word; an older one of the same source changes nothing. Gives whether it had a place: past the bound a new one is left
+    /// out; the door refuses such events before.
+    pub fn apply(&mut self, word: Trait) -> bool {
+        match self.position(&word.name, &word.source) {
+            Ok(found) => {
+                let held = &mut self.0[found];
+                if (word.at, word.id_hash) >= (held.at, held.id_hash) {
+                    *held = word;
+                }
+                true
+            }
+            Err(gap) if self.0.len() < limits::TRAITS_MAX => {
+                self.0.insert(gap, word);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Takes in the words of another fragment, as far as there is room.
+    pub fn join(&mut self, other: &Self) {
+        other.0.iter().for_each(|word| _ = self.apply(word.clone()));
+    }
+
+    /// The word that holds for a name; none where there is none or it was taken back.
+    pub fn get(&self, name: &str, sources: &TraitSources) -> Option<&Trait> {
+        self.choose(name, sources, |_| true)
+    }
+
+    /// The same, leaving out what browsers claim.
+    pub fn get_proven(&self, name: &str, sources: &TraitSources) -> Option<&Trait> {
+        self.choose(name, sources, |word| !word.claimed)
+    }
+
+    /// The words that hold, ascending by name.
+    pub fn iter<'t>(&'t self, sources: &'t TraitSources) -> impl Iterator<Item = &'t Trait> {
+        let firsts =
+            self.0.iter().enumerate().filter(|(index, word)| *index == 0 || self.0[index - 1].name != word.name);
+        firsts.filter_map(|(_, word)| self.get(&word.name, sources))
+    }
+
+    /// Whether a source has said anything of a name.
+    pub fn holds(&self, name: &str, source: &str) -> bool {
+        self.position(name, source).is_ok()
+    }
+
+    /// How many words there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes of names and values.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|word| word.name.len() + word.value.len()).sum()
+    }
+
+    /// Heap bytes, about.
+    pub fn weight(&self) -> usize {
+        let one =
+            |word: &Trait| size_of::<Trait>() + word.value.len() + heap_bytes(&word.name) + heap_bytes(&word.source);
+        self.0.iter().map(one).sum()
+    }
+
+    fn position(&self, name: &str, source: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|word| (word.name.as_str(), word.source.as_str()).cmp(&(name, source)))
+    }
+
+    fn choose(&self, name: &str, sources: &TraitSources, counts: impl Fn(&&Trait) -> bool) -> Option<&Trait> {
+        let from = self.0.partition_point(|word| word.name.as_str() < name);
+        let words = self.0[from..].iter().take_while(|word| word.name == name).filter(counts);
+        let first =
+            words.min_by_key(|word| (sources.rank(name, &word.source), std::cmp::Reverse((word.at, word.id_hash))))?;
+        Some(first).filter(|word| word.value.as_ref() != "null")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(name: &str, source: &str, value: &str, at: i64) -> Trait {
+        let claimed = source == "browser";
+        Trait {
+            name: name.into(),
+            source: source.into(),
+            value: value.into(),
+            at: Timestamp(at),
+            claimed,
+            id_hash: [0; 16],
+        }
+    }
+
+    fn traits(words: &[Trait]) -> Traits {
+        let mut traits = Traits::default();
+        words.iter().for_each(|word| assert!(traits.apply(word.clone())));
+        traits
+    }
+
+    #[test]
+    fn the_newest_word_holds_unless_a_source_comes_before() {
+        let traits = traits(&[
+            word("country", "import", "\"France\"", 1),
+            word("country", "identify", "\"Spain\"", 9),
+            word("country", "import", "\"Italy\"", 5),
+            word("plan", "identify", "\"free\"", 1),
+            word("plan", "crm", "null", 2),
+        ]);
+        let get = |name, sources: &TraitSources| traits.get(name, sources).map(|word| word.value.to_string());
+        let newest = TraitSources::default();
+        assert_eq!((get("country", &newest).as_deref(), get("plan", &newest)), (Some("\"Spain\""), None));
+        let crm = ["crm", "import"].map(str::to_owned).to_vec();
+        let ordered = TraitSources::new([("country".to_owned(), crm)].into());
+        assert_eq!(get("country", &ordered).as_deref(), Some("\"Italy\""));
+        assert_eq!(traits.iter(&newest).map(|word| word.name.as_str()).collect::<Vec<_>>(), ["country"]);
+        assert_eq!(traits.len(), 4);
+    }
+
+    #[test]
+    fn what_a_browser_claims_opens_nothing() {
+        let claimed = traits(&[word("household", "browser", "\"h2\"", 9), word("household", "crm", "\"h1\"", 1)]);
+        let sources = TraitSources::default();
+        assert_eq!(claimed.get("household", &sources).map(|word| &*word.value), Some("\"h2\""));
+        assert_eq!(claimed.get_proven("household", &sources).map(|word| &*word.value), Some("\"h1\""));
+    }
+}
