@@ -528,6 +528,26 @@ mod tests {
     }
 
     #[test]
+    fn of_an_event_an_entity_keeps_what_is_counted_and_of_a_group_call_its_traits() {
+        let identifier = |text| Identifier::stored(text).expect("an identifier");
+        let mut said = event(
+            "Offer Shown",
+            "a",
+            1,
+            r#"{"properties":{"offer_id":"kettle"},"context":{"traits":{"shoe":42},"consent":{"ads":true}}}"#,
+        );
+        let effects = Effects::of(&said).expect("a good event");
+        assert_eq!(effects.clone().on(&identifier("user:1")), effects);
+        let entity = effects.on(&identifier("household:h1"));
+        assert!(entity.traits.is_empty() && entity.consent.is_empty() && entity.feedback.is_none());
+        said =
+            Event { kind: EventKind::Group, payload: r#"{"groupId":"acme","traits":{"plan":"pro"}}"#.into(), ..said };
+        let effects = Effects::of(&said).expect("a good event");
+        assert_eq!(effects.traits, [("account".into(), r#""acme""#.into())]);
+        assert_eq!(effects.on(&identifier("account:acme")).traits, [("plan".into(), r#""pro""#.into())]);
+    }
+
+    #[test]
     fn feedback_is_counted_and_needs_its_offer() {
         let shown = |id: &str, at: i64| event("Offer Shown", id, at, r#"{"properties":{"offer_id":"kettle"}}"#);
         let fragment = fold(&[shown("a", 7), shown("b", 3), event("Offer Waved", "c", 9, "{}")]);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -190,6 +190,8 @@ async fn collect(edge: &Edge, mut body: Body) -> Result<Arrived, Problem> {
         if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
             let free = Arc::clone(&edge.bodies).acquire_owned().await;
             place = Some(free.map_err(|error| Problem::storage(&error))?);
+            let announced = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(0);
+            bytes.reserve_exact(data.len() + announced.min(limits::BODY_BYTES_MAX));
         }
         bytes.extend_from_slice(&data);
     }
