@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::activation::RETENTION_MS;
-use crate::aggregate::{Contribution, Definitions, State, heap_bytes};
+use crate::aggregate::{Definitions, State, heap_bytes};
 use crate::change::DecidedOffer;
-use crate::consent::{Consent, Decision, PURPOSES_MAX};
-use crate::event::{Event, EventKind, Refusal, text_of};
+use crate::consent::{Consent, Decision};
+use crate::effects::{Effects, Feedback};
+use crate::event::{Event, Refusal};
 use crate::identity::Identifier;
 use crate::limits;
 use crate::links::{Links, Word};
@@ -62,40 +62,6 @@ pub struct OfferHistory {
     pub last_dismissed_at: Option<Timestamp>,
 }
 
-/// What a visitor did with an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feedback {
-    /// It was visible.
-    Shown,
-    /// It was followed.
-    Clicked,
-    /// It was taken.
-    Accepted,
-    /// It was put away.
-    Dismissed,
-}
-
-/// What one event does to its fragment: a pure function of the event and the active plugins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// What plugins contribute.
-    pub contributions: Vec<Contribution>,
-    /// How many plugins failed.
-    pub failures: u32,
-    /// Traits that it sets: name, JSON value.
-    pub traits: Vec<(CompactString, Box<str>)>,
-    /// Who sets them.
-    pub source: CompactString,
-    /// Whether they are claims of a browser.
-    pub claimed: bool,
-    /// Of a group call: the traits of the group.
-    pub group_traits: Vec<(CompactString, Box<str>)>,
-    /// Feedback on an offer.
-    pub feedback: Option<(CompactString, Feedback)>,
-    /// What it allows and denies.
-    pub consent: Vec<(CompactString, bool)>,
-}
-
 /// What the fold needs of an event besides its [`Effects`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRef {
@@ -108,189 +74,6 @@ pub struct EventRef {
 impl From<&Event> for EventRef {
     fn from(event: &Event) -> Self {
         Self { at: event.at, id_hash: event.id_hash() }
-    }
-}
-
-/// The parts of a payload that the host itself reads.
-#[derive(Deserialize)]
-struct HostReads<'a> {
-    #[serde(borrow, default)]
-    traits: Option<Entries<'a>>,
-    #[serde(borrow, default)]
-    context: Option<ContextReads<'a>>,
-    #[serde(borrow, default)]
-    properties: Option<PropertyReads<'a>>,
-    #[serde(borrow, default, rename = "groupId")]
-    group_id: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct ContextReads<'a> {
-    #[serde(borrow, default)]
-    traits: Option<Entries<'a>>,
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    consent: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct PropertyReads<'a> {
-    #[serde(borrow, default)]
-    offer_id: Option<&'a RawValue>,
-}
-
-type Entries<'a> = std::collections::BTreeMap<CompactString, &'a RawValue>;
-
-impl Effects {
-    /// What the host itself reads from an event: traits and feedback. Contributions are added by the caller.
-    pub fn of(event: &Event) -> Result<Self, Refusal> {
-        let mut effects = Self { claimed: event.claimed, ..Self::default() };
-        let feedback = feedback_of(event);
-        if feedback.is_none()
-            && event.kind != EventKind::Group
-            && !event.payload.contains("\"traits\"")
-            && !event.payload.contains("\"consent\"")
-        {
-            return Ok(effects);
-        }
-        let reads: HostReads<'_> = serde_json::from_str(&event.payload).map_err(|_| not_an_object(&event.payload))?;
-        if let Some(feedback) = feedback {
-            let offer = reads.properties.and_then(|properties| properties.offer_id).and_then(text_of);
-            let offer = offer.filter(|id| !id.is_empty() && id.len() <= limits::KEY_BYTES_MAX).ok_or_else(|| {
-                Refusal::new(
-                    "offer_id_missing",
-                    "/properties/offer_id",
-                    format!("{} needs the offer's id as a text", event.name),
-                )
-            })?;
-            effects.feedback = Some((CompactString::from(offer.as_ref()), feedback));
-        }
-        let own = reads.traits.map(|traits| ("/traits", traits));
-        let (context, source, consent) =
-            reads.context.map_or((None, None, None), |context| (context.traits, context.source, context.consent));
-        effects.consent = consent.map(consent_of).transpose()?.unwrap_or_default();
-        let given = own.into_iter().chain(context.map(|traits| ("/context/traits", traits)));
-        for (pointer, traits) in given {
-            for (name, value) in traits {
-                check_trait(pointer, &name, value)?;
-                effects.traits.push((name, value.get().into()));
-            }
-        }
-        if effects.traits.len() > limits::TRAITS_MAX {
-            return Err(Refusal::new(
-                "too_many_traits",
-                "/traits",
-                format!("a profile holds at most {} traits", limits::TRAITS_MAX),
-            ));
-        }
-        if event.kind == EventKind::Group {
-            // The traits are the group's; of the visitor it says that they belong to it.
-            effects.group_traits = std::mem::take(&mut effects.traits);
-            let group = reads.group_id.map(|group| ("account".into(), group.get().into()));
-            effects.traits.extend(group);
-        }
-        let source = source.and_then(text_of).filter(|source| source.len() <= limits::KEY_BYTES_MAX);
-        effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
-        Ok(effects)
-    }
-}
-
-/// What `context.consent` says.
-fn consent_of(raw: &RawValue) -> Result<Vec<(CompactString, bool)>, Refusal> {
-    let place = "/context/consent";
-    let wrong = |_| Refusal::new("wrong_type", place, "is not an object of purposes, such as {\"ads\": false}");
-    let purposes: Option<Entries<'_>> = serde_json::from_str(raw.get()).map_err(wrong)?;
-    let purposes = purposes.unwrap_or_default();
-    if purposes.len() > PURPOSES_MAX {
-        return Err(Refusal::new("too_many", place, format!("a profile has at most {PURPOSES_MAX} purposes")));
-    }
-    let word = |(purpose, value): (CompactString, &RawValue)| {
-        let pointer = || format!("{place}/{}", purpose.replace('~', "~0").replace('/', "~1"));
-        if purpose.is_empty() || purpose.len() > limits::KEY_BYTES_MAX {
-            return Err(Refusal::new("wrong_type", place, "a purpose's name has 1 to 256 bytes"));
-        }
-        match value.get() {
-            "true" => Ok((purpose, true)),
-            "false" => Ok((purpose, false)),
-            _ => Err(Refusal::new("wrong_type", pointer(), "is neither true nor false")),
-        }
-    };
-    purposes.into_iter().map(word).collect()
-}
-
-/// Which of the traits of a payload is not an object.
-fn not_an_object(payload: &str) -> Refusal {
-    #[derive(Deserialize)]
-    struct Own<'a> {
-        #[serde(borrow, default)]
-        #[allow(dead_code)] // that it can be read is all
-        traits: Option<Entries<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Beside<'a> {
-        #[serde(borrow, default)]
-        #[allow(dead_code)]
-        context: Option<ContextReads<'a>>,
-    }
-    let pointer = match () {
-        () if serde_json::from_str::<Own<'_>>(payload).is_err() => "/traits",
-        () if serde_json::from_str::<Beside<'_>>(payload).is_err() => "/context/traits",
-        () => {
-            let detail = "names a field twice, such as offer_id; send each once";
-            return Refusal::new("wrong_type", "/properties", detail);
-        }
-    };
-    Refusal::new("wrong_type", pointer, "is not an object; send {\"name\": value, …} or leave it out")
-}
-
-impl Effects {
-    /// What the event does to an entity that it names: it counts there too, but what it says of the visitor stays with the visitor.
-    pub fn of_entity(self) -> Self {
-        let Self { contributions, failures, source, claimed, group_traits, .. } = self;
-        Self { contributions, failures, source, claimed, traits: group_traits, ..Self::default() }
-    }
-
-    /// What it does to a fragment.
-    pub fn on(self, fragment: &Identifier) -> Self {
-        if fragment.is_entity() { self.of_entity() } else { self }
-    }
-}
-
-fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
-    let place = || format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-    if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
-        return Err(Refusal::new("trait_name_invalid", pointer, "a trait's name has 1 to 256 bytes"));
-    }
-    if value.get().len() > limits::TRAIT_BYTES_MAX {
-        return Err(Refusal::new(
-            "trait_too_large",
-            place(),
-            format!("a trait's value has at most {} bytes", limits::TRAIT_BYTES_MAX),
-        ));
-    }
-    // A value that readers choke on is no value: too deep, half a character, a number beyond all numbers.
-    let plain = value.get().bytes().all(|byte| !matches!(byte, b'[' | b'{' | b'\\' | b'e' | b'E'));
-    if !plain && serde_json::from_str::<serde_json::Value>(value.get()).is_err() {
-        return Err(Refusal::new(
-            "trait_invalid",
-            place(),
-            "is not a value that every reader of JSON takes; send plain text, numbers and lists",
-        ));
-    }
-    Ok(())
-}
-
-fn feedback_of(event: &Event) -> Option<Feedback> {
-    if event.kind != EventKind::Track {
-        return None;
-    }
-    match event.name.strip_prefix("Offer ")? {
-        "Shown" => Some(Feedback::Shown),
-        "Clicked" => Some(Feedback::Clicked),
-        "Accepted" => Some(Feedback::Accepted),
-        "Dismissed" => Some(Feedback::Dismissed),
-        _ => None,
     }
 }
 
@@ -484,6 +267,7 @@ impl OfferHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventKind;
     use crate::time::BusinessTime;
     use crate::traits::TraitSources;
 
@@ -528,26 +312,6 @@ mod tests {
     }
 
     #[test]
-    fn of_an_event_an_entity_keeps_what_is_counted_and_of_a_group_call_its_traits() {
-        let identifier = |text| Identifier::stored(text).expect("an identifier");
-        let mut said = event(
-            "Offer Shown",
-            "a",
-            1,
-            r#"{"properties":{"offer_id":"kettle"},"context":{"traits":{"shoe":42},"consent":{"ads":true}}}"#,
-        );
-        let effects = Effects::of(&said).expect("a good event");
-        assert_eq!(effects.clone().on(&identifier("user:1")), effects);
-        let entity = effects.on(&identifier("household:h1"));
-        assert!(entity.traits.is_empty() && entity.consent.is_empty() && entity.feedback.is_none());
-        said =
-            Event { kind: EventKind::Group, payload: r#"{"groupId":"acme","traits":{"plan":"pro"}}"#.into(), ..said };
-        let effects = Effects::of(&said).expect("a good event");
-        assert_eq!(effects.traits, [("account".into(), r#""acme""#.into())]);
-        assert_eq!(effects.on(&identifier("account:acme")).traits, [("plan".into(), r#""pro""#.into())]);
-    }
-
-    #[test]
     fn feedback_is_counted_and_needs_its_offer() {
         let shown = |id: &str, at: i64| event("Offer Shown", id, at, r#"{"properties":{"offer_id":"kettle"}}"#);
         let fragment = fold(&[shown("a", 7), shown("b", 3), event("Offer Waved", "c", 9, "{}")]);
@@ -580,30 +344,6 @@ mod tests {
         assert_eq!(fold(&events).consent.get("ads").map(|decision| decision.granted), Some(false));
         let refused = Effects::of(&event("", "a", 1, r#"{"context":{"consent":{"ads":"yes"}}}"#)).expect_err("a text");
         assert_eq!(refused.pointer, "/context/consent/ads");
-    }
-
-    #[test]
-    fn traits_have_bounds() {
-        let identify = |traits: &str| Effects::of(&event("", "a", 1, &format!(r#"{{"traits":{traits}}}"#)));
-        let sized = |length: usize| format!(r#"{{"a/b":"{}"}}"#, "x".repeat(length - 2));
-        assert!(identify(&sized(limits::TRAIT_BYTES_MAX)).is_ok());
-        assert_eq!(identify("[1]").expect_err("a list").pointer, "/traits");
-        let beside = Effects::of(&event("", "a", 1, r#"{"traits":{},"context":{"traits":7}}"#));
-        assert_eq!(beside.expect_err("a number").pointer, "/context/traits");
-        let refusal = identify(&sized(limits::TRAIT_BYTES_MAX + 1)).expect_err("too large");
-        assert_eq!((refusal.code, refusal.pointer.as_str()), ("trait_too_large", "/traits/a~1b"));
-        let many = |count: usize| {
-            let entries: Vec<_> = (0..count).map(|index| format!("\"t{index}\":1")).collect();
-            format!("{{{}}}", entries.join(","))
-        };
-        for odd in
-            [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, &format!(r#"{{"a":{}{}}}"#, "[".repeat(500), "]".repeat(500))]
-        {
-            assert_eq!(identify(odd).expect_err("odd").code, "trait_invalid", "{odd}");
-        }
-        assert!(identify(r#"{"a":"\u00e9 {}","b":[1,{"c":1e9}]}"#).is_ok());
-        assert!(identify(&many(limits::TRAITS_MAX)).is_ok());
-        assert_eq!(identify(&many(limits::TRAITS_MAX + 1)).expect_err("too many").code, "too_many_traits");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! `core` does no I/O, so it cannot time out; it reads no clock, no randomness and no environment: time and seed are parameters. It
 //! knows nothing of HTTP, sled, redb, moka, tokio or wasmtime. What it owns, from the outside in:
 //!
-//! - [`event`]: what arrives, validated; [`identity`]: whose it is; [`links`]: who is the same person; [`consent`]: what they allowed;
+//! - [`event`]: what arrives, validated, by what a [`receipt`] says of its call; [`identity`]: whose it is; [`links`]: who is the same person; [`consent`]: what they allowed;
 //!   [`change`]: how it stands in the log.
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
-//! - [`aggregate`], [`traits`] and [`fragment`]: what events add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
+//! - [`effects`], [`aggregate`], [`traits`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
 
 pub mod activation;
@@ -19,6 +19,7 @@ pub mod config;
 pub mod consent;
 pub mod decision;
 pub mod description;
+pub mod effects;
 pub mod event;
 pub mod fragment;
 pub mod identity;
@@ -28,6 +29,7 @@ pub mod links;
 pub mod lower;
 pub mod payload;
 pub mod read;
+pub mod receipt;
 pub mod stage;
 pub mod time;
 pub mod traits;

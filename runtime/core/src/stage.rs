@@ -6,7 +6,7 @@
 use crate::aggregate::{Contribution, Definition};
 use crate::columns::Keys;
 use crate::decision::Judgement;
-use crate::fragment::Effects;
+use crate::effects::Effects;
 
 /// An answer that the contract does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,8 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use selvedge_core::aggregate::{Contribution, Definition, Definitions};
-use selvedge_core::fragment::{Effects, EventRef, Fragment};
+use selvedge_core::effects::Effects;
+use selvedge_core::fragment::{EventRef, Fragment};
 use selvedge_core::identity::{Identifier, Namespaces};
 use selvedge_core::links::{How, Word, resolve};
 use selvedge_core::time::BusinessTime;

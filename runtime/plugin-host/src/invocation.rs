@@ -5,8 +5,9 @@
 
 use selvedge_core::columns::{Columns, Keys};
 use selvedge_core::decision::Judgement;
+use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
-use selvedge_core::fragment::Effects;
+
 use selvedge_core::stage::{Contributions, Ranking, accept_scores};
 use selvedge_core::view::Subject;
 use wasmtime::Store;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use selvedge_core::aggregate::Definitions;
+use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
-use selvedge_core::fragment::Effects;
+
 use selvedge_plugin_host::PluginSet;
 use selvedge_plugin_host::invocation::Observed;
 use selvedge_shard::Observer;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::DecidedOffer;
-use selvedge_core::fragment::{Effects, EventRef, Fragment};
+use selvedge_core::effects::Effects;
+use selvedge_core::fragment::{EventRef, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::Word;
 use selvedge_core::view::Seen;
