@@ -232,7 +232,16 @@ impl<P: Plugin> Visitor<P> {
         read: impl FnOnce(&Subject<'_>) -> T,
     ) -> T {
         let moment = self.schema.definitions.time().moment(fine(Timestamp::parse(at)));
-        read(&Subject { fragment: &self.fragment, scores, context, channel: "web", moment: &moment, seed: 1 })
+        read(&Subject {
+            fragment: &self.fragment,
+            entities: &NO_ENTITIES,
+            trait_sources: &TraitSources::default(),
+            scores,
+            context,
+            channel: "web",
+            moment: &moment,
+            seed: 1,
+        })
     }
 }
 
