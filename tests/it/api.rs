@@ -199,7 +199,7 @@ fn segments_ways_of_authentication_and_compression_work() {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut packed, batch.to_string().as_bytes()).unwrap();
     edge.post_with(&[("content-encoding", "gzip")], "/v1/batch", &packed.finish().unwrap()).ok();
-    for path in ["/v1/identify", "/v1/page", "/v1/screen"] {
+    for path in ["/v1/identify", "/v1/page", "/v1/screen", "/v1/i", "/v1/p", "/v1/s"] {
         edge.post(WRITE, path, &json!({"userId": "ada", "traits": {"a": 1}}).to_string()).ok();
     }
     let applied = edge.post(WRITE, "/v1/track?ack=applied", &event("5").to_string()).ok();

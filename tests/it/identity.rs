@@ -260,6 +260,7 @@ fn what_would_mix_persons_up_is_refused_and_changes_nothing() {
     // The next user of a shared browser: the event counts for them, the browser stays where it was, and it is said.
     let answer = edge.batch(&[viewed(json!({"userId": "bob", "anonymousId": "shared"}), "3", "light")]);
     assert_eq!((&answer["accepted"], &answer["linksRefused"][0]["code"]), (&json!(1), &json!("two_users")));
+    assert!(!answer.to_string().contains("ada"), "nobody learns whose the browser is: {answer}");
     assert_eq!(edge.admin_get("/admin/v1/dead-letters").ok()["deadLetters"][0]["code"], "two_users");
     assert!(edge.metric("selvedge_links_total{outcome=\"two_users\"}") >= Some(1.0));
     // Another name for a known user is no alias.

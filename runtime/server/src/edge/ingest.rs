@@ -391,7 +391,12 @@ impl Link {
                 if self.word.how != How::Alias {
                     edge.dead_letters.keep(clock::now(), None, &refusal);
                 }
-                Ok(Err(refusal))
+                // The answer may go to a browser, which must not learn who else its id belongs to.
+                let told = match error {
+                    LinkError::TwoUsers(..) => "belongs to another user; they stay two profiles".to_owned(),
+                    _ => refusal.detail,
+                };
+                Ok(Err(Refusal { detail: told, ..refusal }))
             }
         }
     }

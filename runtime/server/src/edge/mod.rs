@@ -104,6 +104,13 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/page", track(EventKind::Page))
         .route("/v1/screen", track(EventKind::Screen))
         .route("/v1/alias", track(EventKind::Alias))
+        // The short paths of Segment's SDK for browsers.
+        .route("/v1/i", track(EventKind::Identify))
+        .route("/v1/t", track(EventKind::Track))
+        .route("/v1/p", track(EventKind::Page))
+        .route("/v1/s", track(EventKind::Screen))
+        .route("/v1/g", track(EventKind::Group))
+        .route("/v1/a", track(EventKind::Alias))
         .route("/v1/group", track(EventKind::Group))
         .route("/v1/batch", post(ingest::batch))
         .route("/v1/profiles/{identifier}", get(profile::profile))
