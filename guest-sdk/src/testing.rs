@@ -171,7 +171,7 @@ impl<P: Plugin> Visitor<P> {
     pub fn aggregate(&self, name: &str, at: &str) -> Value {
         let definitions = &self.schema.definitions;
         let index = definitions.find(name).unwrap_or_else(|| panic!("there is no aggregate {name:?}"));
-        let moment = definitions.time().moment(fine(Timestamp::parse(at)));
+        let moment = definitions.moment(fine(Timestamp::parse(at)));
         let (value, _) = definitions.evaluate(&definitions.readings()[index], &self.fragment.states, &moment);
         fine(serde_json::to_value(value))
     }
@@ -231,7 +231,7 @@ impl<P: Plugin> Visitor<P> {
         context: Option<&RawValue>,
         read: impl FnOnce(&Subject<'_>) -> T,
     ) -> T {
-        let moment = self.schema.definitions.time().moment(fine(Timestamp::parse(at)));
+        let moment = self.schema.definitions.moment(fine(Timestamp::parse(at)));
         read(&Subject {
             fragment: &self.fragment,
             entities: &NO_ENTITIES,

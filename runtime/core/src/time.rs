@@ -3,7 +3,8 @@
 //! The time-zone database is compiled in, so that every replica cuts the calendar alike; its version is part of the activation.
 //! Never reads a clock: an instant is always a parameter.
 
-use jiff::civil::{Date, Time};
+use jiff::Span;
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
 use crate::value::Timestamp;
@@ -23,6 +24,61 @@ pub struct BusinessTime {
 #[error("unknown time zone {0:?}; use an IANA name such as Europe/London or UTC")]
 pub struct UnknownTimeZone(pub String);
 
+/// A period of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Period {
+    /// An hour of the wall clock.
+    Hour,
+    /// A calendar day.
+    Day,
+    /// A week of ISO 8601: it begins on Monday.
+    Week,
+    /// A calendar month.
+    Month,
+    /// January to March and so on.
+    Quarter,
+    /// A calendar year.
+    Year,
+}
+
+impl Period {
+    /// All of them, in this order.
+    pub const ALL: [Self; 6] = [Self::Hour, Self::Day, Self::Week, Self::Month, Self::Quarter, Self::Year];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Quarter => "quarter",
+            Self::Year => "year",
+        }
+    }
+
+    /// Milliseconds that it lasts at most, changes of the zone's offset included.
+    pub fn longest_ms(self) -> i64 {
+        match self {
+            Self::Hour => DAY_MS / 8,
+            Self::Day => 2 * DAY_MS,
+            Self::Week => 8 * DAY_MS,
+            Self::Month => 32 * DAY_MS,
+            Self::Quarter => 93 * DAY_MS,
+            Self::Year => 367 * DAY_MS,
+        }
+    }
+}
+
+/// When the period around an instant began, and the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Began {
+    /// The period around the instant.
+    pub this: Timestamp,
+    /// The one before.
+    pub previous: Timestamp,
+}
+
 /// An instant with the calendar around it, computed once for all windows that are read at that instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -30,10 +86,15 @@ pub struct Moment {
     pub at: Timestamp,
     /// Its calendar day, counted from 1970-01-01.
     pub day: i64,
-    /// Midnight of the first day of its month.
-    pub month_start: Timestamp,
-    /// Midnight of the first of January of its year.
-    pub year_start: Timestamp,
+    /// By position in [`Period::ALL`]; only of those that were asked for.
+    began: [Began; Period::ALL.len()],
+}
+
+impl Moment {
+    /// When a period began that was asked for.
+    pub fn began(&self, period: Period) -> Began {
+        self.began[period as usize]
+    }
 }
 
 impl BusinessTime {
@@ -55,18 +116,43 @@ impl BusinessTime {
 
     /// The calendar day of an instant, counted from 1970-01-01.
     pub fn day(&self, at: Timestamp) -> i64 {
-        day_number(self.date(at))
+        day_number(self.wall(at).date())
     }
 
-    /// The calendar around an instant.
-    pub fn moment(&self, at: Timestamp) -> Moment {
-        let date = self.date(at);
-        Moment {
-            at,
-            day: day_number(date),
-            month_start: self.midnight(date.first_of_month()),
-            year_start: self.midnight(date.first_of_year()),
+    /// The calendar around an instant, as far as these periods need it.
+    pub fn moment(&self, at: Timestamp, periods: &[Period]) -> Moment {
+        let wall = self.wall(at);
+        let mut began = [Began::default(); Period::ALL.len()];
+        for period in periods {
+            began[*period as usize] = self.began(*period, at, wall);
         }
+        Moment { at, day: day_number(wall.date()), began }
+    }
+
+    fn began(&self, period: Period, at: Timestamp, wall: DateTime) -> Began {
+        let date = wall.date();
+        if period == Period::Hour {
+            let into =
+                i64::from(wall.minute()) * 60_000 + i64::from(wall.second()) * 1000 + i64::from(wall.millisecond());
+            let this = Timestamp(at.0 - into);
+            return Began { this, previous: this.plus_ms(-3_600_000) };
+        }
+        // Whatever lies before the calendar begins with it.
+        let back = |date: Date, span: Span| date.checked_sub(span).unwrap_or(Date::MIN);
+        let (this, span) = match period {
+            Period::Hour | Period::Day => (date, Span::new().days(1)),
+            Period::Week => {
+                let monday = i64::from(date.weekday().to_monday_zero_offset());
+                (back(date, Span::new().days(monday)), Span::new().weeks(1))
+            }
+            Period::Month => (date.first_of_month(), Span::new().months(1)),
+            Period::Quarter => {
+                let into = i64::from((date.month() - 1) % 3);
+                (back(date.first_of_month(), Span::new().months(into)), Span::new().months(3))
+            }
+            Period::Year => (date.first_of_year(), Span::new().years(1)),
+        };
+        Began { this: self.midnight(this), previous: self.midnight(back(this, span)) }
     }
 
     /// An instant from a wall-clock time in this zone; a time that does not exist or exists twice is read as the earlier offset says.
@@ -74,9 +160,9 @@ impl BusinessTime {
         self.zone.to_timestamp(wall).ok().map(|instant| Timestamp(instant.as_millisecond()))
     }
 
-    fn date(&self, at: Timestamp) -> Date {
+    fn wall(&self, at: Timestamp) -> DateTime {
         let instant = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        self.zone.to_datetime(instant).date()
+        self.zone.to_datetime(instant)
     }
 
     fn midnight(&self, date: Date) -> Timestamp {
@@ -95,26 +181,40 @@ fn day_number(date: Date) -> i64 {
 mod tests {
     use super::*;
 
-    fn london(text: &str) -> (i64, String, String) {
-        let moment =
-            BusinessTime::new("Europe/London").expect("a zone").moment(Timestamp::parse(text).expect("an instant"));
-        (moment.day, moment.month_start.to_string(), moment.year_start.to_string())
+    fn london(text: &str) -> Moment {
+        let at = Timestamp::parse(text).expect("an instant");
+        BusinessTime::new("Europe/London").expect("a zone").moment(at, &Period::ALL)
+    }
+
+    fn began(text: &str, period: Period) -> [String; 2] {
+        let Began { this, previous } = london(text).began(period);
+        [this.to_string(), previous.to_string()]
     }
 
     #[test]
     fn the_calendar_follows_daylight_saving() {
+        use Period::{Day, Hour, Month, Quarter, Week, Year};
         // Winter: London is on UTC.
-        assert_eq!(
-            london("2010-12-31T23:59:59Z"),
-            (14_974, "2010-12-01T00:00:00Z".into(), "2010-01-01T00:00:00Z".into())
-        );
-        assert_eq!(london("2011-01-01T00:00:00Z").0, 14_975);
+        assert_eq!((london("2010-12-31T23:59:59Z").day, london("2011-01-01T00:00:00Z").day), (14_974, 14_975));
+        assert_eq!(began("2010-12-31T23:59:59Z", Month), ["2010-12-01T00:00:00Z", "2010-11-01T00:00:00Z"]);
+        assert_eq!(began("2010-12-31T23:59:59Z", Year), ["2010-01-01T00:00:00Z", "2009-01-01T00:00:00Z"]);
         // Summer: midnight is at 23:00 UTC of the day before.
-        assert_eq!(london("2011-05-31T22:59:59Z").1, "2011-04-30T23:00:00Z");
-        assert_eq!(london("2011-05-31T23:00:00Z").1, "2011-05-31T23:00:00Z");
-        assert_eq!(london("2011-07-01T12:00:00Z").2, "2011-01-01T00:00:00Z");
-        // A month that begins before the change and is read after it.
-        assert_eq!(london("2011-03-27T12:00:00Z").1, "2011-03-01T00:00:00Z");
+        assert_eq!(began("2011-05-31T22:59:59Z", Month), ["2011-04-30T23:00:00Z", "2011-03-31T23:00:00Z"]);
+        assert_eq!(began("2011-05-31T23:00:00Z", Month)[0], "2011-05-31T23:00:00Z");
+        assert_eq!(began("2011-07-01T12:00:00Z", Quarter), ["2011-06-30T23:00:00Z", "2011-03-31T23:00:00Z"]);
+        assert_eq!(began("2011-02-14T12:00:00Z", Quarter), ["2011-01-01T00:00:00Z", "2010-09-30T23:00:00Z"]);
+        // The day on which the clocks go forward has 23 hours, that on which they go back 25.
+        assert_eq!(began("2011-03-27T12:00:00Z", Day), ["2011-03-27T00:00:00Z", "2011-03-26T00:00:00Z"]);
+        assert_eq!(began("2011-03-28T12:00:00Z", Day), ["2011-03-27T23:00:00Z", "2011-03-27T00:00:00Z"]);
+        assert_eq!(began("2011-10-31T12:00:00Z", Day), ["2011-10-31T00:00:00Z", "2011-10-29T23:00:00Z"]);
+        // Weeks begin on Monday, also across the new year and a change of the clocks.
+        assert_eq!(began("2011-01-02T12:00:00Z", Week), ["2010-12-27T00:00:00Z", "2010-12-20T00:00:00Z"]);
+        assert_eq!(began("2011-04-03T22:59:59Z", Week), ["2011-03-27T23:00:00Z", "2011-03-21T00:00:00Z"]);
+        // Hours of the wall clock, also where the offset is not of whole hours.
+        assert_eq!(began("2011-03-27T01:30:00.250Z", Hour), ["2011-03-27T01:00:00Z", "2011-03-27T00:00:00Z"]);
+        let at = Timestamp::parse("2026-01-01T10:10:00Z").expect("an instant");
+        let kathmandu = BusinessTime::new("Asia/Kathmandu").expect("a zone").moment(at, &[Hour]);
+        assert_eq!(kathmandu.began(Hour).this.to_string(), "2026-01-01T09:15:00Z");
     }
 
     #[test]

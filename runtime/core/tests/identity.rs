@@ -184,7 +184,7 @@ proptest! {
                 history.dedup();
                 history.iter().for_each(|(_, _, event)| naive.apply_event(definitions, &event.reference(), &event.effects()));
                 prop_assert_eq!(&joined, &naive);
-                let moment = definitions.time().moment(Timestamp(1_290_000_000_000 + 20_000 * 60_000));
+                let moment = definitions.moment(Timestamp(1_290_000_000_000 + 20_000 * 60_000));
                 for reading in definitions.readings() {
                     let value = |fragment: &Fragment| definitions.evaluate(reading, &fragment.states, &moment);
                     prop_assert_eq!(value(&joined), value(&naive), "{}", &reading.name);

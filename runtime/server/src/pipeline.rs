@@ -389,7 +389,7 @@ type Ranking = Arc<[Judgement]>;
 /// For each requested slot the judgement on its candidates; none where ranking failed or the deadline came first.
 fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
     let schema = edge.plugins.schema();
-    let moment = schema.definitions.time().moment(instant);
+    let moment = schema.definitions.moment(instant);
     let blank = Subject { context: ask.context, channel: ask.channel, seed, ..known.subject(edge, &moment) };
     let mut invocation = Invocation::new(&edge.plugins);
     let mut done: Vec<(Option<usize>, Option<Ranking>)> = Vec::with_capacity(1);

@@ -39,6 +39,8 @@ const PACK_EVERY: u64 = 16;
 const PACK_BYTES_MAX: usize = 1024 * 1024;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 const LOG_ID: &[u8] = b"log-id";
+/// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
+const FORMAT: u32 = 2;
 
 const CURSOR: &[u8] = b"c";
 const FRAGMENT: u8 = b'f';
@@ -94,14 +96,17 @@ impl Disk {
             }
         };
         let known = disk.database.get(LOG_ID)?;
-        if known.as_deref() != Some(log_id.as_bytes()) {
+        let own = format!("{log_id}/{FORMAT}");
+        if known.as_deref() != Some(own.as_bytes()) {
             if known.is_some() {
-                tracing::warn!("the shards on disk belong to another log; they are rebuilt");
+                tracing::warn!(
+                    "the shards on disk are of another log, or in another form; they are rebuilt from the log"
+                );
             }
             for shard in ShardId::all() {
                 disk.clear(shard)?;
             }
-            disk.database.insert(LOG_ID, log_id.as_bytes())?;
+            disk.database.insert(LOG_ID, own.as_bytes())?;
         }
         Ok(disk)
     }

@@ -96,7 +96,7 @@ fn open(path: &Path, activation: u64) -> Shards {
 
 fn read(shards: &Shards, fragment: &Fragment) -> (i128, i128) {
     let definitions = shards.observer.definitions();
-    let moment = definitions.time().moment(Timestamp(1 << 40));
+    let moment = definitions.moment(Timestamp(1 << 40));
     let mut values =
         definitions.readings().iter().map(|reading| match definitions.evaluate(reading, &fragment.states, &moment).0 {
             Value::Integer(value) => value,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::operator::{Definition, DefinitionError, Operator};
 use super::state::{Contribution, Merge, State, When};
 use super::window::Window;
-use crate::time::{BusinessTime, DAY_MS, Moment};
+use crate::time::{BusinessTime, DAY_MS, Moment, Period};
 use crate::value::{DecimalText, Kind, Timestamp, divide_half_even};
 
 /// What a reading says.
@@ -113,12 +113,14 @@ pub struct Definitions {
     merges: Vec<Merge>,
     readings: Vec<Reading>,
     by_name: FxHashMap<String, u16>,
+    /// The periods of the calendar that windows need.
+    periods: Vec<Period>,
 }
 
 impl Definitions {
     /// No aggregates yet.
     pub fn new(time: BusinessTime) -> Self {
-        Self { time, merges: Vec::new(), readings: Vec::new(), by_name: FxHashMap::default() }
+        Self { time, merges: Vec::new(), readings: Vec::new(), by_name: FxHashMap::default(), periods: Vec::new() }
     }
 
     /// Adds a plugin's definitions. Returns, for each in order, the position of its stored state; none for a derived one.
@@ -142,6 +144,9 @@ impl Definitions {
                 if self.by_name.insert(name.clone(), self.readings.len() as u16).is_some() {
                     return Err(fault(format!("{name:?} is defined twice; rename one or drop a window")));
                 }
+                if let Some(period) = window.period().filter(|period| !self.periods.contains(period)) {
+                    self.periods.push(period);
+                }
                 let keyed = matches!(source, Source::Top { .. } | Source::Difference { .. } | Source::Decayed { .. })
                     || definition.operator == Operator::SumByKey;
                 self.readings.push(Reading {
@@ -159,6 +164,11 @@ impl Definitions {
     /// The business time zone.
     pub fn time(&self) -> &BusinessTime {
         &self.time
+    }
+
+    /// The calendar around an instant, as far as windows need it.
+    pub fn moment(&self, at: Timestamp) -> Moment {
+        self.time.moment(at, &self.periods)
     }
 
     /// Every reading, in declared order.
@@ -212,11 +222,12 @@ impl Definitions {
             _ => Value::Integers(weights),
         };
         match reading.source {
-            Source::Sum { state, window } => match (state_of(state), window.opens_after(moment)) {
+            Source::Sum { state, window } => match (state_of(state), window.bounds(moment)) {
                 (Some(State::Sum { total, .. }), None) => (scaled(total.unwrap_or(0)), true),
-                (Some(State::Sum { series, .. }), Some(opens_after)) => {
+                (Some(State::Sum { series, .. }), Some((opens_after, closes_after))) => {
                     let (sum, exact) = series.sum_after(opens_after);
-                    (scaled(sum), exact)
+                    let (after, after_exact) = series.sum_after(closes_after);
+                    (scaled(sum - after), exact && after_exact)
                 }
                 _ => (Value::Absent, true),
             },
@@ -368,6 +379,7 @@ fn instant_of(state: Option<&State>) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn define(name: &str, operator: &str, parameters: &[(&str, &str)], windows: &[&str], kind: Kind) -> Definition {
         let parameters: Vec<_> = parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -429,7 +441,7 @@ mod tests {
         definitions.apply(&mut held, &order("b", 10_000_005), at);
         definitions.apply(&mut held, &order("b", 5), at);
         let read = |name: &str, moment: &str| {
-            let moment = definitions.time().moment(Timestamp::parse(moment).expect("an instant"));
+            let moment = definitions.moment(Timestamp::parse(moment).expect("an instant"));
             let reading = &definitions.readings()[definitions.find(name).expect("a reading")];
             definitions.evaluate(reading, &held, &moment).0
         };
@@ -443,6 +455,51 @@ mod tests {
         assert_eq!(read("shop.orders", soon), Value::Integer(2));
         assert_eq!(read("shop.days", soon), Value::Integer(0));
         assert_eq!(read("shop.calendar_days", soon), Value::Integer(1), "midnight in London was at 23:00 UTC");
+    }
+
+    /// The period of the wall clock that an instant lies in, counted from wherever: found without any arithmetic of instants.
+    fn numbered(period: Period, at: i64) -> i64 {
+        let zone = jiff::tz::TimeZone::get("Europe/London").expect("a zone");
+        let date = jiff::Timestamp::from_millisecond(at).expect("an instant").to_zoned(zone).date();
+        let (year, month) = (i64::from(date.year()), i64::from(date.month()) - 1);
+        let days = i64::from((date - jiff::civil::date(1969, 12, 29)).get_days());
+        match period {
+            Period::Hour => at.div_euclid(3_600_000),
+            Period::Day => days,
+            Period::Week => days.div_euclid(7),
+            Period::Month => year * 12 + month,
+            Period::Quarter => year * 4 + month / 3,
+            Period::Year => year,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        /// Events over three years with their changes of the clocks, read at any instant.
+        #[test]
+        fn calendar_windows_agree_with_the_calendar(
+            mut minutes in prop::collection::vec(0_i64..3 * 366 * 24 * 60, 1..400),
+            read_at in any::<prop::sample::Index>(),
+        ) {
+            let windows = ["htd", "dtd", "wtd", "mtd", "qtd", "ytd", "previous-hour", "previous-day", "previous-week", "previous-month", "previous-quarter", "previous-year"];
+            let mut definitions = london();
+            definitions.add("t", &[define("n", "count", &[], &windows, Kind::Integer)]).expect("a definition");
+            minutes.sort_unstable();
+            let instants: Vec<i64> = minutes.iter().map(|minute| 1_262_304_000_000 + minute * 60_000).collect();
+            let until = read_at.index(instants.len());
+            let at = instants[until];
+            let mut states = definitions.empty_states();
+            let one = [Contribution { state: 0, key: "".into(), value: 1 }];
+            let before: Vec<i64> = instants.iter().copied().filter(|instant| *instant <= at).collect();
+            before.iter().for_each(|instant| definitions.apply(&mut states, &one, Timestamp(*instant)));
+            let moment = definitions.moment(Timestamp(at));
+            for (reading, (back, period)) in definitions.readings().iter().zip([0, 1].into_iter().flat_map(|back| Period::ALL.map(|period| (back, period)))) {
+                let (value, exact) = definitions.evaluate(reading, &states, &moment);
+                let naive = before.iter().filter(|instant| numbered(period, **instant) == numbered(period, at) - back).count();
+                prop_assert_eq!((value, exact), (Value::Integer(naive as i128), true), "{} at {}", &reading.name, Timestamp(at));
+            }
+        }
     }
 
     #[test]

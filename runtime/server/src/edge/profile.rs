@@ -154,7 +154,7 @@ pub fn not_found(identifier: &Identifier, at: Option<Timestamp>) -> Problem {
 /// Every aggregate of a fold at an instant.
 pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggregates {
     let definitions = &edge.plugins.schema().definitions;
-    let moment = definitions.time().moment(instant);
+    let moment = definitions.moment(instant);
     let aggregate = |reading: &Reading| {
         let (value, exact) = definitions.evaluate(reading, &fragment.states, &moment);
         (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
@@ -179,7 +179,7 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
         return Err(not_found(identifier, at));
     }
     let schema = edge.plugins.schema();
-    let moment = schema.definitions.time().moment(instant);
+    let moment = schema.definitions.moment(instant);
     let subject = known.subject(edge, &moment);
     let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
         pipeline::note_failure(edge, plugin, "score", &error)
