@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::Edge;
-use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, blocking, with_history};
+use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
 use crate::edge::profile::version;
 use crate::error::Problem;
 use crate::ids::seed;
@@ -142,11 +142,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
             batch.prepare(edge, index, raw.get(), &ask.receipt);
         }
         newest = ask.at.map_or(Vec::new(), |_| batch.newest());
-        outcome = if batch.in_memory(edge) {
-            batch.admit(edge)
-        } else {
-            blocking(edge, move |edge| batch.admit(edge)).await
-        }?;
+        outcome = admit(edge, batch).await?;
     }
 
     // 2. The profile: in memory, or loaded within the deadline. Events of the call move the instant that was asked for.

@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::ops::compute::Op;
-use parking_lot::RwLock;
-use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::Identifier;
 use selvedge_core::view::View;
 
-use crate::profiles::Joined;
+use crate::profiles::{Joined, Slot};
 
 /// What moka keeps beside each value, about.
 const ENTRY_BYTES: usize = 200;
@@ -28,9 +26,6 @@ pub(crate) struct Cache {
     joined: moka::sync::Cache<Identifier, Arc<Slot>>,
 }
 
-/// Where a joined profile stands, for all its identifiers; none where it is out of date.
-struct Slot(RwLock<Option<Arc<Joined>>>);
-
 impl Cache {
     pub(crate) fn new(bytes_max: u64) -> Self {
         let weigh = |identifier: &Identifier, view: &Arc<View>| {
@@ -40,8 +35,7 @@ impl Cache {
         };
         let weigh_joined = |identifier: &Identifier, slot: &Arc<Slot>| {
             // The members share one.
-            let current = slot.0.read();
-            let shared = current.as_ref().map_or(0, |joined| joined.weight() / joined.identifiers.len().max(1));
+            let shared = slot.get().map_or(0, |joined| joined.weight() / joined.identifiers.len().max(1));
             u32::try_from(ENTRY_BYTES + identifier.as_str().len() + shared).unwrap_or(u32::MAX)
         };
         let joined_max = bytes_max / JOINED_SHARE;
@@ -56,39 +50,12 @@ impl Cache {
 
     /// The joined profile of an identifier, if it is up to all its fragments.
     pub(crate) fn joined(&self, identifier: &Identifier) -> Option<Arc<Joined>> {
-        self.joined.get(identifier)?.0.read().clone()
+        self.joined.get(identifier)?.get()
     }
 
-    /// Keeps a joined profile under each of its identifiers, unless a fragment has changed since it was looked at.
-    pub(crate) fn keep_joined(&self, joined: &Arc<Joined>) {
-        let slot = Arc::new(Slot(RwLock::new(Some(Arc::clone(joined)))));
-        for identifier in &joined.identifiers {
-            self.joined.insert(identifier.clone(), Arc::clone(&slot));
-        }
-        // Whoever publishes a view looks for the slot afterwards; so one of the two sees the other.
-        let as_it_was =
-            |(of, revision): &(Identifier, u64)| self.get(of).is_some_and(|view| view.revision == *revision);
-        if !joined.seen.iter().all(as_it_was) {
-            *slot.0.write() = None;
-        }
-    }
-
-    /// Brings the joined profile of a fragment up to a newer view of it, if it was up to the one before: `change` does to the join what
-    /// was done to the fragment, since a join is the fold of all its histories. Where there is no saying, the join is dropped.
-    pub(crate) fn follow(&self, view: &View, before: Option<u64>, change: Option<&dyn Fn(&mut Fragment)>) {
-        let Some(slot) = self.joined.get(&view.identifier) else { return };
-        let mut current = slot.0.write();
-        let Some(joined) = current.as_mut() else { return };
-        let seen = joined.seen.iter().position(|(of, _)| *of == view.identifier);
-        match (seen, change) {
-            (Some(place), _) if joined.seen[place].1 == view.revision => {}
-            (Some(place), Some(change)) if Some(joined.seen[place].1) == before => {
-                let joined = Arc::make_mut(joined);
-                change(Arc::make_mut(&mut joined.fragment));
-                joined.seen[place].1 = view.revision;
-            }
-            _ => *current = None,
-        }
+    /// Keeps a joined profile under one of its identifiers.
+    pub(crate) fn keep_joined(&self, identifier: &Identifier, slot: Arc<Slot>) {
+        self.joined.insert(identifier.clone(), slot);
     }
 
     /// Puts a view in place of an older one.
@@ -114,6 +81,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use selvedge_core::fragment::Fragment;
 
     fn view(revision: u64) -> Arc<View> {
         let identifier = Identifier::stored("user:1").expect("an identifier");

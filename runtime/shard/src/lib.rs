@@ -24,8 +24,8 @@ mod record;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use selvedge_core::aggregate::Definitions;
@@ -45,6 +45,7 @@ use crate::pending::{Body, Held, Pending, PendingChange, PendingFragment};
 
 pub use crate::links::Unlinked;
 pub use crate::profiles::Profile;
+use crate::profiles::Slot;
 
 /// Bytes of changes that may be pending, over all shards, about.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -171,6 +172,10 @@ struct State {
     revision: u64,
     /// Fragments that are being loaded, and whether they changed meanwhile.
     loading: HashMap<Identifier, bool>,
+    /// The joined profiles in which fragments are.
+    joined: HashMap<Identifier, Weak<Slot>>,
+    /// How many of them there were after the last clearing.
+    joined_kept: usize,
 }
 
 impl State {
@@ -242,7 +247,7 @@ impl Shards {
             }
             if let Some(pending) = state.pending.get(identifier) {
                 let held = pending.held();
-                return Ok(self.publish(&mut state, identifier, held, None));
+                return Ok(self.publish(&mut state, identifier, held, Some(&|_| {})));
             }
             if state.loading.contains_key(identifier) {
                 cell.loaded.wait(&mut state);
@@ -260,7 +265,7 @@ impl Shards {
             let fragment = fragment?;
             if !changed {
                 let seen = (fragment.events == 0).then(Arc::default);
-                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, None));
+                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| {})));
             }
         }
     }
@@ -438,6 +443,14 @@ impl Shards {
 
     /// Does the housekeeping that is due; call it about once a second.
     pub fn maintain(&self) {
+        for cell in &self.cells {
+            let mut state = cell.state.lock();
+            // Once they have doubled: what no cache holds any more is forgotten.
+            if state.joined.len() > 2 * state.joined_kept + 64 {
+                state.joined.retain(|_, slot| slot.strong_count() > 0);
+                state.joined_kept = state.joined.len();
+            }
+        }
         self.cache.maintain();
     }
 
@@ -456,7 +469,8 @@ impl Shards {
         &self.cells[usize::from(shard.0)]
     }
 
-    /// Puts a view in place of an older one. `change` does to a join what was done to the fragment since; none where that is not known.
+    /// Puts a view in place of an older one. `change` does to a join what was done to the fragment since the last view; none where the join must be
+    /// made again.
     fn publish(
         &self,
         state: &mut MutexGuard<'_, State>,
@@ -465,11 +479,14 @@ impl Shards {
         change: Option<&dyn Fn(&mut Fragment)>,
     ) -> Arc<View> {
         let Held { fragment, seen } = held;
-        let before = self.cache.get(identifier).map(|view| view.revision);
         let revision = state.next_revision();
         let view = Arc::new(View { identifier: identifier.clone(), fragment, revision, seen });
         self.cache.publish(Arc::clone(&view));
-        self.cache.follow(&view, before, change);
+        match state.joined.get(identifier).map(Weak::upgrade) {
+            Some(Some(slot)) => slot.follow(&view, change),
+            Some(None) => drop(state.joined.remove(identifier)),
+            None => {}
+        }
         view
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{Group, ordered, resolve};
@@ -30,6 +31,40 @@ pub struct Joined {
     pub(crate) fragment: Arc<Fragment>,
     /// Every fragment that was looked at, as it was.
     pub(crate) seen: Vec<(Identifier, u64)>,
+}
+
+/// Where a joined profile stands, for all its identifiers; none where it is out of date.
+///
+/// Every fragment in it has it registered under its shard's lock, under which views are published too; so none of them changes without it.
+#[derive(Debug)]
+pub(crate) struct Slot(RwLock<Option<Arc<Joined>>>);
+
+impl Slot {
+    pub(crate) fn get(&self) -> Option<Arc<Joined>> {
+        self.0.read().clone()
+    }
+
+    /// The join is out of date.
+    pub(crate) fn drop_joined(&self) {
+        *self.0.write() = None;
+    }
+
+    /// Brings the join up to a newer view of a fragment: `change` does to it what was done to the fragment, since a join is the fold of all
+    /// its histories. Where that is not known, the join is dropped.
+    pub(crate) fn follow(&self, view: &View, change: Option<&dyn Fn(&mut Fragment)>) {
+        let mut current = self.0.write();
+        let Some(joined) = current.as_mut() else { return };
+        match change {
+            Some(change) => {
+                let joined = Arc::make_mut(joined);
+                change(Arc::make_mut(&mut joined.fragment));
+                if let Some(seen) = joined.seen.iter_mut().find(|(of, _)| *of == view.identifier) {
+                    seen.1 = view.revision;
+                }
+            }
+            None => *current = None,
+        }
+    }
 }
 
 impl Joined {
@@ -84,8 +119,28 @@ impl Shards {
         let fragment = Arc::new(self.join(members.map(|view| &*view.fragment)));
         let seen = views.iter().map(|(identifier, view)| (identifier.clone(), view.revision)).collect();
         let joined = Arc::new(Joined { identifiers: group.identifiers, fragment, seen });
-        self.cache.keep_joined(&joined);
+        self.keep(&joined);
         Ok(Profile::Joined(joined))
+    }
+
+    /// Keeps a join as long as its fragments are followed, unless one of them has changed since it was looked at.
+    fn keep(&self, joined: &Arc<Joined>) {
+        let slot = Arc::new(Slot(RwLock::new(Some(Arc::clone(joined)))));
+        for (identifier, revision) in &joined.seen {
+            let mut state = self.cell(identifier.shard()).state.lock();
+            let as_it_was = self.cache.get(identifier).is_some_and(|view| view.revision == *revision);
+            let before = state.joined.insert(identifier.clone(), Arc::downgrade(&slot));
+            // One that nobody follows any more must not be served.
+            if let Some(before) = before.and_then(|before| before.upgrade()) {
+                before.drop_joined();
+            }
+            if !as_it_was {
+                slot.drop_joined();
+            }
+        }
+        for identifier in &joined.identifiers {
+            self.cache.keep_joined(identifier, Arc::clone(&slot));
+        }
     }
 
     /// The profile of an identifier as of an instant: whoever is the same person by what is known now, with the events up to then.

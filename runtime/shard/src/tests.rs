@@ -473,3 +473,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_joined_profile_follows_its_fragments_through_a_cache_that_holds_almost_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    // Room for a view or two: whatever is looked at drives something out.
+    let shards = Shards::open(folder.path(), "log", 4_000, Counting::new(1), Arc::default()).expect("open the shards");
+    let word = Word { at: Timestamp(1), linked: true, id: [1; 16], how: How::Api };
+    for other in 1..4 {
+        shards.link(&person(0), &person(other), word, &log).expect("link").expect("may be");
+    }
+    for second in 0..200_i64 {
+        let of = person((second % 4) as u8);
+        let event = event(&format!("e{second}"), second);
+        let effects = shards.observer.observe(&event);
+        shards.admit(of.shard(), vec![Prepared::event(of.clone(), event, effects)], &log).expect("admit");
+        shards.maintain();
+        let expected = (i128::from(second) + 1, i128::from(second * (second + 1) / 2));
+        for reader in 0..4 {
+            let reader = person((second as u8).wrapping_add(reader));
+            if let Some(cached) = shards.cached_profile(&reader) {
+                assert_eq!(read(&shards, cached.fragment()), expected, "{reader} after {second}");
+            }
+            assert_eq!(read(&shards, shards.profile(&reader).expect("profile").fragment()), expected);
+        }
+        shards.load(&identifier(second as u8)).expect("somebody else");
+    }
+}

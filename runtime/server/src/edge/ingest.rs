@@ -155,12 +155,7 @@ pub async fn single(
             batch.prepare(edge, 0, text, &receipt);
             Ok::<_, Problem>(batch)
         };
-        let batch = prepare(&edge)?;
-        let outcome = if batch.in_memory(&edge) {
-            batch.admit(&edge)
-        } else {
-            blocking(&edge, move |edge| batch.admit(edge)).await
-        }?;
+        let outcome = admit(&edge, prepare(&edge)?).await?;
         if let Some(rejected) = outcome.rejected.first() {
             return Err(Problem::refused(&Refusal::new(
                 rejected.code,
@@ -191,12 +186,7 @@ pub async fn batch(
             let work = move |edge: &Edge| prepare_batch(edge, &headers, parse_body(utf8(&bytes)?)?)?.admit(edge);
             blocking(&edge, work).await?
         } else {
-            let batch = prepare_batch(&edge, &headers, body)?;
-            if batch.in_memory(&edge) {
-                batch.admit(&edge)?
-            } else {
-                blocking(&edge, move |edge| batch.admit(edge)).await?
-            }
+            admit(&edge, prepare_batch(&edge, &headers, body)?).await?
         };
         acknowledge(&edge, ack).await?;
         Ok(Json(IngestAnswer { success: true, outcome }))
@@ -422,6 +412,11 @@ impl Link {
 /// One id for both halves of a link, and for a retry of its event.
 fn link_id(event: &Event, other: &Identifier) -> [u8; 16] {
     xxhash_rust::xxh3::xxh3_128(format!("{}\0{}", event.message_id, other.as_str()).as_bytes()).to_be_bytes()
+}
+
+/// Admits events where they arrived, or where they may wait for the disk if they must.
+pub async fn admit(edge: &Arc<Edge>, batch: Batch) -> Result<Outcome, Problem> {
+    if batch.in_memory(edge) { batch.admit(edge) } else { blocking(edge, move |edge| batch.admit(edge)).await }
 }
 
 /// Waits until everything admitted so far is durable, where that was asked for.
