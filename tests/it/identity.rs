@@ -113,6 +113,15 @@ fn unlinking_is_exact_and_says_before_what_it_will_change() {
     assert_eq!(link(&edge, "user:ada", "anonymous:a-1").ok()["changed"], true);
     assert_eq!(link(&edge, "anonymous:a-1", "user:ada").ok()["changed"], false);
     assert_eq!(affinities(&edge, "anonymous:a-1"), set(&["garden", "kitchen", "light", "toys"]));
+    // An alias that comes again does not undo it either, and one that is refused links nothing.
+    let alias = json!({"type": "alias", "userId": "ada", "previousId": "a-2", "messageId": "alias"});
+    edge.batch(&[viewed(json!({"anonymousId": "a-2"}), "9", "toys"), alias.clone()]);
+    let pair = json!({"identifiers": ["anonymous:a-2", "user:ada"]}).to_string();
+    edge.post(SECRET, "/v1/identities/unlink", &pair).ok();
+    assert_eq!(edge.batch(&[alias])["duplicates"], 1);
+    let old = json!({"type": "alias", "userId": "ada", "previousId": "a-3", "timestamp": "2020-01-01T00:00:00Z"});
+    assert_eq!(edge.batch(&[old])["rejected"][0]["code"], "too_old");
+    assert_eq!(identifiers(&edge, "user:ada"), ["user:ada", "anonymous:a-1"]);
     // One identifier from all.
     link(&edge, "anonymous:a-1", "device:d").ok();
     let all = json!({"identifier": "anonymous:a-1"}).to_string();
@@ -217,6 +226,12 @@ fn a_browser_is_somebody_only_with_the_sites_token() {
     call(&[], "/v1/batch", batch).ok();
     assert_eq!(identifiers(&edge, "user:ada"), ["user:ada", "anonymous:a-1"]);
     assert_eq!(affinities(&edge, "anonymous:a-1"), set(&["garden", "toys"]));
+    // It says who speaks, not what they belong to; and an answer says nothing of the identifiers that one's own is linked to.
+    let group = json!({"groupId": "rival", "traits": {"plan": "x"}, "identityToken": of_ada});
+    assert_eq!(call(&[], "/v1/group", group).problem(), (422, "link_not_allowed"));
+    assert_eq!(decided["meta"]["version"].as_str().unwrap().split(',').count(), 1);
+    let hers = json!({"visitor": {"anonymousId": "a-1"}, "slots": [{"slot": "home-hero"}]});
+    assert_eq!(call(&[], "/v1/decide", hers).ok()["meta"]["version"].as_str().unwrap().split(',').count(), 1);
     let alone = json!({"visitor": {}, "slots": [{"slot": "home-hero"}], "identityToken": of_ada});
     assert_eq!(call(&[], "/v1/decide", alone).ok()["visitor"], Value::Null, "a user needs no id");
 }

@@ -25,7 +25,8 @@ pub struct Decision {
 pub struct Consent(Vec<(CompactString, Decision)>);
 
 impl Consent {
-    /// Takes in a word; an older one changes nothing. Past the bound a new purpose is left out; the door refuses such events before.
+    /// Takes in a word; an older one changes nothing. How many purposes there may be is settled at the door: a join has those of all its
+    /// fragments.
     pub fn apply(&mut self, purpose: &CompactString, decision: Decision) {
         match self.0.binary_search_by(|entry| entry.0.cmp(purpose)) {
             Ok(found) => {
@@ -34,8 +35,7 @@ impl Consent {
                     *held = decision;
                 }
             }
-            Err(gap) if self.0.len() < PURPOSES_MAX => self.0.insert(gap, (purpose.clone(), decision)),
-            Err(_) => {}
+            Err(gap) => self.0.insert(gap, (purpose.clone(), decision)),
         }
     }
 
@@ -48,6 +48,16 @@ impl Consent {
     pub fn get(&self, purpose: &str) -> Option<Decision> {
         let found = self.0.binary_search_by(|entry| entry.0.as_str().cmp(purpose)).ok()?;
         Some(self.0[found].1)
+    }
+
+    /// How many purposes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Every purpose, ascending.

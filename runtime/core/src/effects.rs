@@ -107,10 +107,13 @@ impl Effects {
         for (pointer, traits) in given {
             for (name, value) in traits {
                 check_trait(pointer, &name, value)?;
-                effects.traits.push((name, value.get().into()));
+                // Those of a group call itself are the group's; those of its context are the visitor's.
+                let of_group = event.kind == EventKind::Group && pointer == "/traits";
+                let traits = if of_group { &mut effects.group_traits } else { &mut effects.traits };
+                traits.push((name, value.get().into()));
             }
         }
-        if effects.traits.len() > limits::TRAITS_MAX {
+        if effects.traits.len() + effects.group_traits.len() > limits::TRAITS_MAX {
             return Err(Refusal::new(
                 "too_many_traits",
                 "/traits",
@@ -118,8 +121,6 @@ impl Effects {
             ));
         }
         if event.kind == EventKind::Group {
-            // The traits are the group's; of the visitor it says that they belong to it.
-            effects.group_traits = std::mem::take(&mut effects.traits);
             let group = reads.group_id.map(|group| ("account".into(), group.get().into()));
             effects.traits.extend(group);
         }
@@ -258,10 +259,13 @@ mod tests {
         assert_eq!(effects.clone().on(&identifier("user:1")), effects);
         let entity = effects.on(&identifier("household:h1"));
         assert!(entity.traits.is_empty() && entity.consent.is_empty() && entity.feedback.is_none());
-        said =
-            Event { kind: EventKind::Group, payload: r#"{"groupId":"acme","traits":{"plan":"pro"}}"#.into(), ..said };
+        said = Event {
+            kind: EventKind::Group,
+            payload: r#"{"groupId":"acme","traits":{"plan":"pro"},"context":{"traits":{"shoe":42}}}"#.into(),
+            ..said
+        };
         let effects = Effects::of(&said).expect("a good event");
-        assert_eq!(effects.traits, [("account".into(), r#""acme""#.into())]);
+        assert_eq!(effects.traits, [("shoe".into(), "42".into()), ("account".into(), r#""acme""#.into())]);
         assert_eq!(effects.on(&identifier("account:acme")).traits, [("plan".into(), r#""pro""#.into())]);
     }
 

@@ -95,7 +95,7 @@ pub struct Event {
     pub at: Timestamp,
     /// When it was received.
     pub received_at: Timestamp,
-    /// Whether a browser said it without proof of who it is.
+    /// Whether a browser said it: with a token it is known who speaks, not whether it is so.
     pub claimed: bool,
     /// A JSON object with those of `properties`, `traits`, `context`, `userId`, `anonymousId`, `previousId`, `groupId` that came and are not
     /// in the fields above.
@@ -227,7 +227,7 @@ impl Event {
             entities.push(account);
         }
         let payload = wire.payload(receipt, beside)?;
-        let claimed = receipt.speaker == Speaker::Browser;
+        let claimed = receipt.speaker != Speaker::Server;
         let event = Self { kind, name, message_id, at, received_at: receipt.received_at, claimed, payload };
         Ok(Arrival { fragment, event, links, entities })
     }

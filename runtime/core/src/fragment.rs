@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::activation::RETENTION_MS;
 use crate::aggregate::{Definitions, State, heap_bytes};
 use crate::change::DecidedOffer;
-use crate::consent::{Consent, Decision};
+use crate::consent::{Consent, Decision, PURPOSES_MAX};
 use crate::effects::{Effects, Feedback};
 use crate::event::{Event, Refusal};
 use crate::identity::Identifier;
@@ -98,8 +98,7 @@ impl Fragment {
         definitions.apply(&mut self.states, &effects.contributions, at);
         for (name, value) in &effects.traits {
             let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
-            let had_room = self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
-            self.failures += u64::from(!had_room);
+            self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
         }
         if let Some((offer, feedback)) = &effects.feedback {
             self.offer_mut(offer).record(*feedback, at);
@@ -172,6 +171,7 @@ pub struct Bounds {
     newest_event_at: Option<Timestamp>,
     new_traits: Vec<CompactString>,
     new_trait_bytes: usize,
+    new_purposes: Vec<CompactString>,
 }
 
 impl Bounds {
@@ -182,6 +182,7 @@ impl Bounds {
             newest_event_at: fragment.newest_event_at,
             new_traits: Vec::new(),
             new_trait_bytes: 0,
+            new_purposes: Vec::new(),
         }
     }
 
@@ -191,7 +192,7 @@ impl Bounds {
             let detail = format!("{at} is older than the 800 days of history that are kept");
             return Err(Refusal::new("too_old", "/timestamp", detail));
         }
-        let known = |name: &CompactString| self.fragment.traits.holds(name, &effects.source);
+        let known = |name: &CompactString| self.fragment.traits.holds(name, &effects.source, effects.claimed);
         let before = self.new_traits.len();
         for (name, _) in effects.traits.iter().filter(|(name, _)| !known(name)) {
             if !self.new_traits.contains(name) {
@@ -204,11 +205,24 @@ impl Bounds {
                 format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
             return Err(Refusal::new("too_many_traits", "/traits", detail));
         }
+        let purposes = self.new_purposes.len();
+        for (purpose, _) in &effects.consent {
+            if self.fragment.consent.get(purpose).is_none() && !self.new_purposes.contains(purpose) {
+                self.new_purposes.push(purpose.clone());
+            }
+        }
+        if self.new_purposes.len() > purposes && self.fragment.consent.len() + self.new_purposes.len() > PURPOSES_MAX {
+            self.new_purposes.truncate(purposes);
+            self.new_traits.truncate(before);
+            let detail = format!("the profile would have consent for more than {PURPOSES_MAX} purposes");
+            return Err(Refusal::new("too_many", "/context/consent", detail));
+        }
         if !effects.traits.is_empty() {
             let held = self.fragment.traits.bytes();
             let new: usize = effects.traits.iter().map(|(name, value)| name.len() + value.len()).sum();
             if held + self.new_trait_bytes + new > limits::TRAITS_BYTES_MAX {
                 self.new_traits.truncate(before);
+                self.new_purposes.truncate(purposes);
                 let detail = format!(
                     "the profile's traits would have more than {} bytes; take some back with null",
                     limits::TRAITS_BYTES_MAX

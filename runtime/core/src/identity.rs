@@ -259,12 +259,12 @@ impl Namespaces {
         if namespace.blocks(value) {
             return Err(IdentifierError::Blocked(value.to_owned()));
         }
-        match namespace.form {
-            Form::Text => Ok(Identifier::join(name, value)),
-            Form::LowerCase => Ok(Identifier::join(name, &value.to_lowercase())),
+        let normal = match namespace.form {
+            Form::Text => return Ok(Identifier::join(name, value)),
+            Form::LowerCase => value.to_lowercase(),
             Form::Card => {
-                let value: String = value.chars().filter(|char| !char.is_whitespace() && *char != '-').collect();
-                Ok(Identifier::join(name, &value.to_uppercase()))
+                let digits = value.chars().filter(|char| !char.is_whitespace() && *char != '-');
+                digits.collect::<String>().to_uppercase()
             }
             Form::Sha256 => {
                 let hash = value.to_ascii_lowercase();
@@ -274,9 +274,15 @@ impl Namespaces {
                 if BLOCKED_HASHES.contains(&hash.as_str()) {
                     return Err(IdentifierError::Blocked(hash));
                 }
-                Ok(Identifier::join(name, &hash))
+                hash
             }
+        };
+        // Another writing may be longer, or nothing at all.
+        check_text(&normal)?;
+        if namespace.blocks(&normal) {
+            return Err(IdentifierError::Blocked(value.to_owned()));
         }
+        Ok(Identifier::join(name, &normal))
     }
 
     /// Reads `namespace:value` and normalises it.
@@ -414,10 +420,23 @@ mod tests {
             assert_eq!(normal(&format!("user:{nothing}")), Err("identifier_blocked"), "{nothing}");
             assert_eq!(normal(&format!("device:{nothing}")), Err("identifier_blocked"), "{nothing}");
         }
+        assert_eq!(refused("loyalty:--"), IdentifierError::Empty);
+        assert_eq!(normal("loyalty:000-0 0000"), Err("identifier_blocked"));
+        assert_eq!(refused(&format!("device:{}", "İ".repeat(128))), IdentifierError::TooLong);
         for hash in BLOCKED_HASHES {
             assert_eq!(normal(&format!("email_sha256:{hash}")), Err("identifier_blocked"));
         }
         assert!(normal("user:10").is_ok() && normal("user:nullable").is_ok() && normal("user:00000").is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_taken_can_be_read_again(name in proptest::sample::select(vec!["user", "loyalty", "device", "phone_sha256"]), value in "\\PC{0,90}") {
+            if let Ok(identifier) = Namespaces::default().identifier(name, &value) {
+                proptest::prop_assert_eq!(Identifier::stored(identifier.as_str()), Ok(identifier.clone()));
+                proptest::prop_assert_eq!(Namespaces::default().parse(identifier.as_str()), Ok(identifier));
+            }
+        }
     }
 
     #[test]

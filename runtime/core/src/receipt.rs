@@ -228,8 +228,8 @@ impl Receipt<'_> {
     pub(crate) fn account(&self, group_id: Option<&RawValue>) -> Result<Identifier, Refusal> {
         let value = text_field(group_id, "/groupId")?
             .ok_or_else(|| Refusal::new("group_id_missing", "/groupId", "a group call needs the group's id"))?;
-        if self.speaker == Speaker::Browser {
-            let detail = "the publishable key alone cannot say who belongs to what; send the user's token, or use the write key from your server";
+        if self.speaker != Speaker::Server {
+            let detail = "a browser cannot say who belongs to what; send the group with the write key from your server";
             return Err(Refusal::new("link_not_allowed", "/groupId", detail));
         }
         self.identifier("account", &value, "/groupId")

@@ -9,7 +9,6 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::heap_bytes;
-use crate::limits;
 use crate::value::Timestamp;
 
 /// One source's newest word on a trait.
@@ -23,7 +22,7 @@ pub struct Trait {
     pub value: Box<str>,
     /// The time of the event that set it.
     pub at: Timestamp,
-    /// Whether a browser said so without proof: good for showing things, not for opening them.
+    /// Whether a browser said so: good for showing things, not for opening them.
     pub claimed: bool,
     /// Breaks ties of time.
     pub(crate) id_hash: [u8; 16],
@@ -39,40 +38,36 @@ impl TraitSources {
         Self(by_trait)
     }
 
-    /// Lower comes first.
-    fn rank(&self, name: &str, source: &str) -> usize {
-        let listed = self.0.get(name).map_or(&[][..], Vec::as_slice);
-        listed.iter().position(|known| known == source).unwrap_or(listed.len())
+    /// Lower comes first. A browser may call its source what it likes.
+    fn rank(&self, word: &Trait) -> usize {
+        let listed = self.0.get(word.name.as_str()).map_or(&[][..], Vec::as_slice);
+        let place = listed.iter().position(|known| !word.claimed && word.source == *known);
+        place.unwrap_or(listed.len())
     }
 }
 
-/// The traits of one fragment, or of several joined; ascending by name and source.
+/// The traits of one fragment, or of several joined; ascending by name and source, a source's own before what browsers claim under its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traits(Vec<Trait>);
 
 impl Traits {
-    /// Takes in a word; an older one of the same source changes nothing. Gives whether it had a place: past the bound a new one is left
-    /// out; the door refuses such events before.
-    pub fn apply(&mut self, word: Trait) -> bool {
-        match self.position(&word.name, &word.source) {
+    /// Takes in a word; an older one of the same source changes nothing. How many there may be is settled at the door, by
+    /// [`Bounds`](crate::fragment::Bounds): a join has those of all its fragments.
+    pub fn apply(&mut self, word: Trait) {
+        match self.position(&word.name, &word.source, word.claimed) {
             Ok(found) => {
                 let held = &mut self.0[found];
                 if (word.at, word.id_hash) >= (held.at, held.id_hash) {
                     *held = word;
                 }
-                true
             }
-            Err(gap) if self.0.len() < limits::TRAITS_MAX => {
-                self.0.insert(gap, word);
-                true
-            }
-            Err(_) => false,
+            Err(gap) => self.0.insert(gap, word),
         }
     }
 
-    /// Takes in the words of another fragment, as far as there is room.
+    /// Takes in the words of another fragment.
     pub fn join(&mut self, other: &Self) {
-        other.0.iter().for_each(|word| _ = self.apply(word.clone()));
+        other.0.iter().for_each(|word| self.apply(word.clone()));
     }
 
     /// The word that holds for a name; none where there is none or it was taken back.
@@ -93,8 +88,8 @@ impl Traits {
     }
 
     /// Whether a source has said anything of a name.
-    pub fn holds(&self, name: &str, source: &str) -> bool {
-        self.position(name, source).is_ok()
+    pub fn holds(&self, name: &str, source: &str, claimed: bool) -> bool {
+        self.position(name, source, claimed).is_ok()
     }
 
     /// How many words there are.
@@ -119,15 +114,16 @@ impl Traits {
         self.0.iter().map(one).sum()
     }
 
-    fn position(&self, name: &str, source: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|word| (word.name.as_str(), word.source.as_str()).cmp(&(name, source)))
+    fn position(&self, name: &str, source: &str, claimed: bool) -> Result<usize, usize> {
+        self.0.binary_search_by(|word| {
+            (word.name.as_str(), word.source.as_str(), word.claimed).cmp(&(name, source, claimed))
+        })
     }
 
     fn choose(&self, name: &str, sources: &TraitSources, counts: impl Fn(&&Trait) -> bool) -> Option<&Trait> {
         let from = self.0.partition_point(|word| word.name.as_str() < name);
         let words = self.0[from..].iter().take_while(|word| word.name == name).filter(counts);
-        let first =
-            words.min_by_key(|word| (sources.rank(name, &word.source), std::cmp::Reverse((word.at, word.id_hash))))?;
+        let first = words.min_by_key(|word| (sources.rank(word), std::cmp::Reverse((word.at, word.id_hash))))?;
         Some(first).filter(|word| word.value.as_ref() != "null")
     }
 }
@@ -150,7 +146,7 @@ mod tests {
 
     fn traits(words: &[Trait]) -> Traits {
         let mut traits = Traits::default();
-        words.iter().for_each(|word| assert!(traits.apply(word.clone())));
+        words.iter().for_each(|word| traits.apply(word.clone()));
         traits
     }
 
@@ -179,5 +175,11 @@ mod tests {
         let sources = TraitSources::default();
         assert_eq!(claimed.get("household", &sources).map(|word| &*word.value), Some("\"h2\""));
         assert_eq!(claimed.get_proven("household", &sources).map(|word| &*word.value), Some("\"h1\""));
+        // Nor does it when it calls itself by another's name.
+        let forged = Trait { claimed: true, ..word("household", "crm", "\"h3\"", 99) };
+        let both = traits(&[word("household", "crm", "\"h1\"", 1), forged]);
+        assert_eq!(both.get_proven("household", &sources).map(|word| &*word.value), Some("\"h1\""));
+        let ordered = TraitSources::new([("household".to_owned(), vec!["crm".to_owned()])].into());
+        assert_eq!(both.get("household", &ordered).map(|word| &*word.value), Some("\"h1\""));
     }
 }

@@ -358,6 +358,8 @@ async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>, conn
             drop(place);
         });
     }
+    // Whoever comes now is told so at once, and asks another edge.
+    drop(listener);
     graceful.shutdown().await;
 }
 

@@ -40,8 +40,9 @@ pub struct Ask<'a> {
     pub channel: &'a str,
     pub events: Vec<&'a RawValue>,
     pub receipt: Receipt<'a>,
-    /// Who wants to know why, if anybody does.
-    pub explain: Option<Role>,
+    /// Who asks.
+    pub role: Role,
+    pub explain: bool,
     pub ack: Ack,
     pub at: Option<Timestamp>,
     pub dry_run: bool,
@@ -174,7 +175,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
 
     // 4. Record, answer, measure.
     let answers = ask.slots.iter().zip(&choices).zip(&judged).map(|((request, choice), judged)| {
-        let explained = ask.explain.map(|role| (role, judged.unwrap_or_default()));
+        let explained = ask.explain.then(|| (ask.role, judged.unwrap_or_default()));
         slot_answer(edge, *request, choice, explained, &choices)
     });
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
@@ -190,9 +191,17 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     let meta = Meta {
         ack: Some(if ask.ack == Ack::Durable { "durable" } else { "applied" }),
         plugins: Some(&edge.plugin_hashes),
-        ..Meta::of(version(edge, known.as_ref().map_or(&[ask.visitor][..], |known| &known.identifiers)), ask.started)
+        ..Meta::of(version(edge, seen_by(ask.role, &ask.visitor, known.as_ref())), ask.started)
     };
     Ok(Decision { decision_id, visitor: None, slots, events: outcome, meta })
+}
+
+/// The identifiers of which an answer gives versions: a browser learns nothing of those that its own is linked to.
+fn seen_by<'k>(role: Role, visitor: &'k Identifier, known: Option<&'k Known>) -> &'k [Identifier] {
+    match known {
+        Some(known) if role > Role::Publishable => &known.identifiers,
+        _ => std::slice::from_ref(visitor),
+    }
 }
 
 /// What is known of a person.

@@ -289,7 +289,7 @@ impl Batch {
             ));
         }
         let mut outcome = Outcome::default();
-        self.admit_aliases(edge)?;
+        self.check_aliases(edge)?;
         let mut refusals = self.refusals;
         let mut duplicates = Vec::new();
         for (shard, changes) in self.shards {
@@ -341,34 +341,39 @@ impl Batch {
     }
 
     /// An alias is nothing but its link: one that may not be made refuses the event.
-    fn admit_aliases(&mut self, edge: &Edge) -> Result<(), Problem> {
-        let (aliases, links) =
-            std::mem::take(&mut self.links).into_iter().partition(|link| link.word.how == How::Alias);
-        self.links = links;
-        let aliases: Vec<Link> = aliases;
-        for alias in aliases {
-            let Err(refusal) = alias.admit(edge)? else { continue };
+    fn check_aliases(&mut self, edge: &Edge) -> Result<(), Problem> {
+        for alias in self.links.iter().filter(|link| link.word.how == How::Alias) {
+            let Err(error) = alias.check(edge)? else { continue };
             let changes = self.shards.get_mut(&alias.pair.0.shard());
-            let changes =
-                changes.into_iter().flat_map(|changes| changes.extract_if(.., |((index, _), _)| *index == alias.index));
+            let of_alias = |((index, _), _): &mut (Place, Prepared)| *index == alias.index;
+            let changes = changes.into_iter().flat_map(|changes| changes.extract_if(.., of_alias));
             let ids: Vec<_> = changes.map(|((_, id), _)| id.into_string()).collect();
-            self.refusals.push((alias.index, ids.into_iter().next(), refusal));
+            edge.metrics.link_refused(error.code());
+            self.refusals.push((alias.index, ids.into_iter().next(), alias.refusal(&error)));
         }
         Ok(())
     }
 }
 
 impl Link {
+    /// Whether the link of an alias may be made. May block on the disk.
+    fn check(&self, edge: &Edge) -> Result<Result<(), LinkError>, Problem> {
+        let (one, other) = &self.pair;
+        if self.renames_user(edge)? {
+            // What an alias calls the previous id is a user of its own.
+            return Ok(Err(LinkError::TwoUsers(one.clone(), other.clone())));
+        }
+        Ok(edge.shards.would_link(one, other)?.map(|_| ()))
+    }
+
     /// Makes the link, unless it is there or was taken back later. May block on the disk.
     fn admit(&self, edge: &Edge) -> Result<Result<(), Refusal>, Problem> {
         let (one, other) = &self.pair;
-        let outcome = if self.word.how == How::Alias && self.renames_user(edge)? {
-            // What an alias calls the previous id is a user of its own.
-            Err(LinkError::TwoUsers(one.clone(), other.clone()))
-        } else {
-            edge.shards.link(one, other, self.word, &LogOutbox(&edge.log))?
-        };
-        match outcome {
+        // As most are: nothing is looked up, and nobody waits.
+        if edge.shards.linked(one, other, self.word.at) {
+            return Ok(Ok(()));
+        }
+        match edge.shards.link(one, other, self.word, &LogOutbox(&edge.log))? {
             Ok(made) => {
                 if made {
                     edge.metrics.link_made();
@@ -376,19 +381,21 @@ impl Link {
                 Ok(Ok(()))
             }
             Err(error) => {
-                let refusal = Refusal::new(error.code(), self.pointer(), error.to_string());
-                edge.metrics.link_refused(refusal.code);
-                if self.word.how != How::Alias {
-                    edge.dead_letters.keep(clock::now(), None, &refusal);
-                }
-                // The answer may go to a browser, which must not learn who else its id belongs to.
-                let told = match error {
-                    LinkError::TwoUsers(..) => "belongs to another user; they stay two profiles".to_owned(),
-                    _ => refusal.detail,
-                };
-                Ok(Err(Refusal { detail: told, ..refusal }))
+                edge.metrics.link_refused(error.code());
+                let whole = Refusal::new(error.code(), self.pointer(), error.to_string());
+                edge.dead_letters.keep(clock::now(), None, &whole);
+                Ok(Err(self.refusal(&error)))
             }
         }
+    }
+
+    /// What the caller is told. It may be a browser, which must not learn who else its id belongs to.
+    fn refusal(&self, error: &LinkError) -> Refusal {
+        let detail = match error {
+            LinkError::TwoUsers(..) => "belongs to another user; they stay two profiles".to_owned(),
+            other => other.to_string(),
+        };
+        Refusal::new(error.code(), self.pointer(), detail)
     }
 
     /// Whether the previous id of an alias is known as a user and not as a visitor.
