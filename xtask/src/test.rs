@@ -90,10 +90,10 @@ fn prepare() -> Result<()> {
     let python = root().join("target/clients-python");
     let stamp = python.join("requirements.txt");
     if !newer(&stamp, &clients.join("requirements.txt")) {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-        let mut pip = Command::new(python.join("bin/pip"));
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&python))?;
+        let mut pip = Command::new(python.join("bin/python"));
         run(pip
-            .args(["install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"])
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"])
             .current_dir(&clients))?;
         std::fs::copy(clients.join("requirements.txt"), stamp)?;
     }
