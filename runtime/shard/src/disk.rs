@@ -19,6 +19,7 @@
 //! (a batch holds a process-wide lock).
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
@@ -38,6 +39,8 @@ const PACK_EVERY: u64 = 16;
 /// Bytes of a packed block before compression, about: what reading a history expands at once.
 const PACK_BYTES_MAX: usize = 1024 * 1024;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
+/// How long to wait for whoever has the directory open.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOG_ID: &[u8] = b"log-id";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
 const FORMAT: u32 = 2;
@@ -85,10 +88,10 @@ struct Block<'a> {
 impl Disk {
     /// Opens the shards of a log. A directory that sled cannot open is put aside; one of another log is emptied.
     pub(crate) fn open(path: &Path, log_id: &str) -> Result<Self, ShardError> {
-        let disk = match Self::open_as_it_is(path) {
+        let disk = match Self::open_when_free(path) {
             Ok(disk) => disk,
-            // A full disk damages nothing.
-            Err(error) if error.to_string().contains("os error 28") => return Err(error),
+            // A full disk, or somebody else's lock, damages nothing.
+            Err(error) if error.to_string().contains("os error 28") || is_locked(&error) => return Err(error),
             Err(error) => {
                 let aside = set_aside(path)?;
                 tracing::error!(%error, aside = %aside.display(), "the shards on disk do not open; they are put aside and rebuilt from the log");
@@ -109,6 +112,19 @@ impl Disk {
             disk.database.insert(LOG_ID, own.as_bytes())?;
         }
         Ok(disk)
+    }
+
+    /// Opens the directory, once whoever had it open has let go: sled does so a moment after it is dropped.
+    fn open_when_free(path: &Path) -> Result<Self, ShardError> {
+        let started = Instant::now();
+        loop {
+            match Self::open_as_it_is(path) {
+                Err(error) if is_locked(&error) && started.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn open_as_it_is(path: &Path) -> Result<Self, ShardError> {
@@ -488,6 +504,12 @@ fn seen_key(identifier: &Identifier, id_hash: &[u8; 16]) -> Vec<u8> {
     let mut key = key(SEEN, identifier);
     key.extend_from_slice(id_hash);
     key
+}
+
+/// Whether somebody else has the directory open.
+fn is_locked(error: &ShardError) -> bool {
+    // sled says so in words only.
+    error.to_string().contains("could not acquire lock")
 }
 
 /// Renames a directory that does not open, so that nothing is lost and the next start is clean.

@@ -185,6 +185,25 @@ fn a_damaged_directory_is_put_aside_and_rebuilt_from_the_log() {
 }
 
 #[test]
+fn a_directory_that_is_open_elsewhere_is_waited_for_and_never_put_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("shards");
+    let log = Log::default();
+    let shards = open(&path, 1);
+    admit(&shards, &log, 1, &[("a", 5)]);
+    shards.advance(identifier(1).shard(), 1, 1).expect("advance");
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || open(&path, 1)
+    });
+    // Whether the other is waiting already or not: it gets the directory as it is.
+    drop(shards);
+    let shards = waiting.join().expect("the other");
+    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (1, 5));
+    assert!(!folder.path().join("shards.damaged-1").exists());
+}
+
+#[test]
 fn shards_of_another_log_are_emptied() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = Log::default();
