@@ -114,7 +114,13 @@ impl Shards {
     }
 
     /// Admits a word to both fragments, as far as they do not have it.
-    fn say(&self, one: &Identifier, other: &Identifier, word: Word, outbox: &dyn Outbox) -> Result<(), ShardError> {
+    pub(crate) fn say(
+        &self,
+        one: &Identifier,
+        other: &Identifier,
+        word: Word,
+        outbox: &dyn Outbox,
+    ) -> Result<(), ShardError> {
         let mut halves = [(one, other), (other, one)];
         // Always in the order of the shards, so that nobody waits in a circle.
         halves.sort_by_key(|(identifier, _)| identifier.shard());

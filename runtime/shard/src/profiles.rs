@@ -1,7 +1,7 @@
 //! Profiles: the fragments of one person, joined at read.
 //!
-//! Nothing is stored of a join. It is kept in memory beside the revision of every fragment that was looked at; it follows the events of
-//! its fragments, and is made again when their links change; so linking shows at once and unlinking is exact.
+//! Nothing is stored of a join. It is kept in memory, registered with every fragment that was looked at; it follows the events of its own
+//! fragments, and is made again when links change; so linking shows at once and unlinking is exact.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ impl Slot {
         let mut current = self.0.write();
         let Some(joined) = current.as_mut() else { return };
         match change {
+            // One that was looked at and left out: what is done to it is not this person's.
+            Some(_) if !joined.identifiers.contains(&view.identifier) => {}
             Some(change) => {
                 let joined = Arc::make_mut(joined);
                 change(Arc::make_mut(&mut joined.fragment));

@@ -368,6 +368,33 @@ fn a_link_is_in_both_fragments_or_in_none_and_a_missing_half_is_made_up_for() {
     assert_eq!(members(&shards, &other).len(), 2);
 }
 
+#[test]
+fn what_a_neighbour_does_whose_link_is_left_out_stays_with_the_neighbour() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (shards, log) = (open(folder.path(), 1), Log::default());
+    let id = |text| Identifier::stored(text).expect("an identifier");
+    let (one, shared, hers, two) = (id("user:1"), id("anonymous:shared"), id("anonymous:hers"), id("user:2"));
+    // Links that were made apart and break a bound together: no door has seen all three.
+    for (at, (a, b)) in [(&one, &shared), (&two, &hers), (&shared, &hers)].into_iter().enumerate() {
+        let word = Word { at: Timestamp(at as i64), linked: true, id: [at as u8; 16], how: How::Event };
+        shards.say(a, b, word, &log).expect("say");
+    }
+    let events = |of: &Identifier| shards.profile(of).expect("profile").fragment().events;
+    let happens = |of: &Identifier, id: &str| {
+        let event = event(id, 5);
+        let effects = shards.observer.observe(&event);
+        shards.admit(of.shard(), vec![Prepared::event(of.clone(), event, effects)], &log).expect("admit");
+    };
+    assert_eq!((events(&one), events(&two)), (0, 0));
+    happens(&hers, "a");
+    // Whoever is read first, and from memory or not.
+    assert_eq!((events(&one), events(&shared)), (0, 0));
+    happens(&two, "b");
+    assert_eq!((events(&one), events(&two), events(&hers)), (0, 2, 2));
+    happens(&shared, "c");
+    assert_eq!((events(&two), events(&one)), (2, 1));
+}
+
 fn person(number: u8) -> Identifier {
     let names = ["user:0", "anonymous:1", "device:2", "loyalty:3"];
     Identifier::stored(names[usize::from(number) % 4]).expect("an identifier")
