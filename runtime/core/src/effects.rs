@@ -164,7 +164,7 @@ fn not_an_object(payload: &str) -> Refusal {
     #[derive(Deserialize)]
     struct Beside<'a> {
         #[serde(borrow, default)]
-        #[allow(dead_code)]
+        #[allow(dead_code)] // likewise
         context: Option<ContextReads<'a>>,
     }
     let pointer = match () {
@@ -229,11 +229,12 @@ fn feedback_of(event: &Event) -> Option<Feedback> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::value::Timestamp;
 
-    fn event(name: &str, id: &str, at: i64, payload: &str) -> Event {
+    /// An identify, or a track of this name.
+    pub(crate) fn event(name: &str, id: &str, at: i64, payload: &str) -> Event {
         let kind = if name.is_empty() { EventKind::Identify } else { EventKind::Track };
         Event {
             kind,

@@ -281,22 +281,9 @@ impl OfferHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventKind;
+    use crate::effects::tests::event;
     use crate::time::BusinessTime;
     use crate::traits::TraitSources;
-
-    fn event(name: &str, id: &str, at: i64, payload: &str) -> Event {
-        let kind = if name.is_empty() { EventKind::Identify } else { EventKind::Track };
-        Event {
-            kind,
-            name: name.into(),
-            message_id: id.into(),
-            at: Timestamp(at),
-            received_at: Timestamp(at),
-            claimed: false,
-            payload: payload.into(),
-        }
-    }
 
     fn fold(events: &[Event]) -> Fragment {
         let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));

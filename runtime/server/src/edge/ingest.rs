@@ -359,6 +359,9 @@ impl Link {
     /// Whether the link of an alias may be made. May block on the disk.
     fn check(&self, edge: &Edge) -> Result<Result<(), LinkError>, Problem> {
         let (one, other) = &self.pair;
+        if edge.shards.linked(one, other, self.word.at) {
+            return Ok(Ok(()));
+        }
         if self.renames_user(edge)? {
             // What an alias calls the previous id is a user of its own.
             return Ok(Err(LinkError::TwoUsers(one.clone(), other.clone())));
