@@ -70,8 +70,12 @@ pub use values::{Amount, Choice, Day, Decimal, Instant, Key, Never};
 /// Everything that a plugin usually needs.
 pub mod prelude {
     pub use crate::outputs::{
-        CalendarDaysSince, Count, DaysSince, DecayedSumByKey, Difference, Distinct, DistinctDays, First, KeyCount,
-        Last, Max, Min, Rank as Judgement, Ratio, Stop, Sum, SumByKey, Top,
+        CalendarDaysSince, Count, CountByKey, Custom, DayStreak, DaysSince, DecayedSum, DecayedSumByKey, Difference,
+        Distinct, DistinctDays, First, FirstByKey, FirstK, Histogram, HoursSince, KeyCount, Last, LastByKey, LastK,
+        LeastFrequent, LongestDayStreak, Max, MaxByKey, Mean, MeanByKey, Min, MinByKey, MostFrequent, Quantile,
+        QuantileByKey, QuantileOf, Rank as Judgement, Ratio, SecondsSince, SessionEvents, SessionSeconds,
+        SessionStartedAt, Sessions, StandardDeviation, StandardDeviationByKey, Stop, Sum, SumByKey, Top,
+        TrendDeviation, TrendRatio, TrendSlope, Unique, Variance, VarianceByKey,
     };
     pub use crate::{
         Aggregates, Choice, Day, Decimal, Instant, Key, Level, Never, Observe, Rank, Reads, Score, Scores, log,

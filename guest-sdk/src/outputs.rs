@@ -46,8 +46,13 @@ pub trait Aggregates: Sized {
 /// The type of a field in a struct that derives [`Aggregates`](macro@crate::Aggregates).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate",
-    note = "use Count, Sum<Decimal>, Min<T>, Max<T>, First<T>, Last<T>, Distinct, DistinctDays, SumByKey<T>, DecayedSumByKey, \
-            Ratio, DaysSince, CalendarDaysSince, KeyCount, Difference<T> or Top<T>"
+    note = "use Count, Sum<Decimal>, Mean<T>, Variance<T>, StandardDeviation<T>, Min<T>, Max<T>, First<T>, Last<T>, FirstK<T>, LastK<T>, \
+            Distinct, DistinctDays, Unique, Histogram<T>, Quantile<T>, DecayedSum, Sessions or Custom<T>",
+    note = "by key use CountByKey, SumByKey<T>, MeanByKey<T>, MinByKey<T>, MaxByKey<T>, FirstByKey<T>, LastByKey<T>, VarianceByKey<T>, \
+            StandardDeviationByKey<T>, QuantileByKey<T> or DecayedSumByKey",
+    note = "derived from others are Ratio, QuantileOf<T>, SecondsSince, HoursSince, DaysSince, CalendarDaysSince, KeyCount, \
+            Difference<T>, Top<T>, MostFrequent, LeastFrequent, DayStreak, LongestDayStreak, SessionStartedAt, SessionEvents, \
+            SessionSeconds, TrendRatio, TrendSlope and TrendDeviation"
 )]
 pub trait AggregateField {
     /// How the host names its operator.
@@ -107,29 +112,111 @@ macro_rules! handle {
     };
 }
 
-handle!(
-    /// The number of contributions. Has windows.
-    Count, "count", Kind::Integer
-);
-handle!(
-    /// The sum of the values. Has windows.
-    Sum<T: Amount>, "sum", T::KIND
-);
-handle!(
+/// Handles that take a value.
+macro_rules! of_values {
+    ($($(#[$doc:meta])* $name:ident, $operator:literal;)+) => {$(
+        handle!($(#[$doc])* $name<T: Amount>, $operator, T::KIND);
+
+        impl<T: Amount> $name<T> {
+            /// Takes a value into account.
+            pub fn add(&self, value: T) {
+                contribute(self.position, None, value.units());
+            }
+        }
+    )+};
+}
+
+/// Handles that take a value, and a key that orders those of one instant.
+macro_rules! of_placed {
+    ($($(#[$doc:meta])* $name:ident, $operator:literal;)+) => {$(
+        handle!($(#[$doc])* $name<T: Amount>, $operator, T::KIND);
+
+        impl<T: Amount> $name<T> {
+            /// Takes a value into account; of those at one instant the one with the smaller key stands before the other.
+            pub fn add(&self, value: T, key: Option<Key>) {
+                contribute(self.position, key, value.units());
+            }
+        }
+    )+};
+}
+
+/// Handles that take a key and a value.
+macro_rules! of_keys_and_values {
+    ($($(#[$doc:meta])* $name:ident, $operator:literal;)+) => {$(
+        handle!($(#[$doc])* $name<T: Amount>, $operator, T::KIND);
+
+        impl<T: Amount> $name<T> {
+            /// Takes a value of a key into account.
+            pub fn add(&self, key: Key, value: T) {
+                contribute(self.position, Some(key), value.units());
+            }
+        }
+    )+};
+}
+
+/// Handles of derived aggregates, which take nothing.
+macro_rules! derived {
+    ($($(#[$doc:meta])* $name:ident $(<$type:ident: $bound:ident>)?, $operator:literal, $kind:expr;)+) => {
+        $(handle!($(#[$doc])* $name $(<$type: $bound>)?, $operator, $kind);)+
+    };
+}
+
+of_values! {
+    /// The sum of the values.
+    Sum, "sum";
+    /// The mean of the values.
+    Mean, "mean";
+    /// The variance of the values; `estimate = "sample"` for that of a sample.
+    Variance, "variance";
+    /// Its square root.
+    StandardDeviation, "standard-deviation";
     /// The smallest value.
-    Min<T: Amount>, "min", T::KIND
-);
-handle!(
+    Min, "min";
     /// The largest value.
-    Max<T: Amount>, "max", T::KIND
-);
-handle!(
+    Max, "max";
+    /// How many values lie in each bucket; `bounds = "10 50 100"` are their upper bounds.
+    Histogram, "histogram";
+    /// The lower quantile of rank `q = "0.95"`.
+    Quantile, "quantile";
+}
+
+of_placed! {
     /// The earliest value, by the event's instant or (`by = "day"`) its calendar day; values that share the place add up.
-    First<T: Amount>, "first", T::KIND
-);
-handle!(
+    First, "first";
     /// The latest value, by the event's instant or (`by = "day"`) its calendar day; values that share the place add up.
-    Last<T: Amount>, "last", T::KIND
+    Last, "last";
+    /// The first `count` values.
+    FirstK, "first-k";
+    /// The last `count` values, newest first.
+    LastK, "last-k";
+    /// The plugin's own; see [`Custom`](crate::stages::CustomAggregates).
+    Custom, "custom";
+}
+
+of_keys_and_values! {
+    /// A sum for every key.
+    SumByKey, "sum-by-key";
+    /// A mean for every key.
+    MeanByKey, "mean-by-key";
+    /// The smallest value of every key.
+    MinByKey, "min-by-key";
+    /// The largest value of every key.
+    MaxByKey, "max-by-key";
+    /// The earliest value of every key.
+    FirstByKey, "first-by-key";
+    /// The latest value of every key.
+    LastByKey, "last-by-key";
+    /// The variance of every key's values.
+    VarianceByKey, "variance-by-key";
+    /// Its square root.
+    StandardDeviationByKey, "standard-deviation-by-key";
+    /// The lower quantile of rank `q` of every key's values.
+    QuantileByKey, "quantile-by-key";
+}
+
+handle!(
+    /// The number of contributions.
+    Count, "count", Kind::Integer
 );
 handle!(
     /// The number of distinct keys.
@@ -140,81 +227,72 @@ handle!(
     DistinctDays, "distinct-days", Kind::Integer
 );
 handle!(
-    /// A sum for every key.
-    SumByKey<T: Amount>, "sum-by-key", T::KIND
+    /// The `count` distinct keys seen last, newest first.
+    Unique, "unique", Kind::Key
+);
+handle!(
+    /// The number of contributions of every key.
+    CountByKey, "count-by-key", Kind::Integer
+);
+handle!(
+    /// A sum in which a value counts half after each `half_life`.
+    DecayedSum, "decayed-sum", Kind::Number
 );
 handle!(
     /// A sum for every key in which a value counts half after each `half_life`.
     DecayedSumByKey, "decayed-sum-by-key", Kind::Number
 );
 handle!(
+    /// The number of sessions: stretches of events no further than `gap` (30m) apart. Name it as `sessions` of an aggregate with the
+    /// window `session`.
+    Sessions, "sessions", Kind::Integer
+);
+
+derived! {
     /// Derived: the sum `of` divided by the count `per`, rounded half to even at `decimals`.
-    Ratio, "ratio", Kind::Decimal
-);
-handle!(
+    Ratio, "ratio", Kind::Decimal;
+    /// Derived: the quantile of rank `q` of the values of the quantile `of`.
+    QuantileOf<T: Amount>, "quantile", T::KIND;
+    /// Derived: whole seconds since the instant `of`.
+    SecondsSince, "seconds-since", Kind::Integer;
+    /// Derived: whole hours since the instant `of`.
+    HoursSince, "hours-since", Kind::Integer;
     /// Derived: whole days of 24 hours since the instant `of`.
-    DaysSince, "days-since", Kind::Integer
-);
-handle!(
+    DaysSince, "days-since", Kind::Integer;
     /// Derived: calendar days, business time, since the instant `of`.
-    CalendarDaysSince, "calendar-days-since", Kind::Integer
-);
-handle!(
-    /// Derived: the number of keys of the sum by key `of`.
-    KeyCount,
-    "key-count",
-    Kind::Integer
-);
-handle!(
+    CalendarDaysSince, "calendar-days-since", Kind::Integer;
+    /// Derived: the number of keys of the aggregate by key `of`.
+    KeyCount, "key-count", Kind::Integer;
     /// Derived: the sum by key `of` less the sum by key `less`, key by key.
-    Difference<T: Amount>,
-    "difference",
-    T::KIND
-);
-handle!(
+    Difference<T: Amount>, "difference", T::KIND;
     /// Derived: the `count` heaviest keys of the sum by key `of`.
-    Top<T: Amount>, "top", T::KIND
-);
+    Top<T: Amount>, "top", T::KIND;
+    /// Derived: the heaviest key of the sum or count by key `of`.
+    MostFrequent, "most-frequent", Kind::Key;
+    /// Derived: the lightest key of the sum or count by key `of`.
+    LeastFrequent, "least-frequent", Kind::Key;
+    /// Derived: how many days in a row the distinct-days `of` have reached, up to today or yesterday.
+    DayStreak, "day-streak", Kind::Integer;
+    /// Derived: the longest such row ever.
+    LongestDayStreak, "longest-day-streak", Kind::Integer;
+    /// Derived: when the session of the sessions `of` that is under way began.
+    SessionStartedAt, "session-started-at", Kind::Instant;
+    /// Derived: how many events it has.
+    SessionEvents, "session-events", Kind::Integer;
+    /// Derived: how many seconds lie between its first event and its last.
+    SessionSeconds, "session-seconds", Kind::Integer;
+    /// Derived: the count or sum `of` in the window, divided by that of the window before it.
+    TrendRatio, "trend-ratio", Kind::Number;
+    /// Derived: the slope of the line through the sums of the window's `parts`.
+    TrendSlope, "trend-slope", Kind::Number;
+    /// Derived: how many standard deviations the window's sum lies above the mean of the `baseline` windows before it.
+    TrendDeviation, "trend-deviation", Kind::Number;
+}
 
 impl Count {
     /// Counts one.
     pub fn increment(&self) {
         contribute(self.position, None, 1);
-    }
-}
-
-impl<T: Amount> Sum<T> {
-    /// Adds a value.
-    pub fn add(&self, value: T) {
-        contribute(self.position, None, value.units());
-    }
-}
-
-impl<T: Amount> Min<T> {
-    /// Takes a value into account.
-    pub fn add(&self, value: T) {
-        contribute(self.position, None, value.units());
-    }
-}
-
-impl<T: Amount> Max<T> {
-    /// Takes a value into account.
-    pub fn add(&self, value: T) {
-        contribute(self.position, None, value.units());
-    }
-}
-
-impl<T: Amount> First<T> {
-    /// Takes a value into account; between equal instants the smaller key comes first.
-    pub fn add(&self, value: T, key: Option<Key>) {
-        contribute(self.position, key, value.units());
-    }
-}
-
-impl<T: Amount> Last<T> {
-    /// Takes a value into account; between equal instants the greater key comes last.
-    pub fn add(&self, value: T, key: Option<Key>) {
-        contribute(self.position, key, value.units());
     }
 }
 
@@ -232,10 +310,24 @@ impl DistinctDays {
     }
 }
 
-impl<T: Amount> SumByKey<T> {
-    /// Adds a value to a key's sum.
-    pub fn add(&self, key: Key, value: T) {
-        contribute(self.position, Some(key), value.units());
+impl Unique {
+    /// Notes that a key was seen.
+    pub fn see(&self, key: Key) {
+        contribute(self.position, Some(key), 0);
+    }
+}
+
+impl CountByKey {
+    /// Counts one for a key.
+    pub fn increment(&self, key: Key) {
+        contribute(self.position, Some(key), 1);
+    }
+}
+
+impl DecayedSum {
+    /// Adds a weight.
+    pub fn add(&self, weight: Decimal) {
+        contribute(self.position, None, weight.0);
     }
 }
 
@@ -243,6 +335,13 @@ impl DecayedSumByKey {
     /// Adds a weight to a key's sum.
     pub fn add(&self, key: Key, weight: Decimal) {
         contribute(self.position, Some(key), weight.0);
+    }
+}
+
+impl Sessions {
+    /// Notes that there was an event.
+    pub fn mark(&self) {
+        contribute(self.position, None, 0);
     }
 }
 

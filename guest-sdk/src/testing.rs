@@ -23,7 +23,7 @@ use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
 use selvedge_core::read::Read;
 use selvedge_core::receipt::{Receipt, Speaker};
 use selvedge_core::stage::{self, Destination, Ranking};
-use selvedge_core::time::BusinessTime;
+use selvedge_core::time::{BusinessTime, Moment};
 use selvedge_core::traits::TraitSources;
 use selvedge_core::value::{Kind, Timestamp};
 use selvedge_core::view::{NO_ENTITIES, Schema, ScoreName, Subject};
@@ -98,7 +98,7 @@ impl<P: Plugin> Visitor<P> {
             scores: Vec::new(),
         };
         let definitions = fine(description.definitions(&config));
-        let stored = fine(schema.definitions.add(&description.name, &definitions));
+        let stored = fine(schema.definitions.add(&description.name, &definitions, None));
         for score in &description.scores {
             let unit = selvedge_core::description::unit(score.unit.as_deref(), &config);
             schema.scores.push(ScoreName { name: format!("{}.{}", description.name, score.name), unit });
@@ -171,9 +171,9 @@ impl<P: Plugin> Visitor<P> {
     pub fn aggregate(&self, name: &str, at: &str) -> Value {
         let definitions = &self.schema.definitions;
         let index = definitions.find(name).unwrap_or_else(|| panic!("there is no aggregate {name:?}"));
-        let moment = definitions.moment(fine(Timestamp::parse(at)));
-        let (value, _) = definitions.evaluate(&definitions.readings()[index], &self.fragment.states, &moment);
-        fine(serde_json::to_value(value))
+        let moment = self.moment(at);
+        let read = definitions.evaluate(&definitions.readings()[index], &self.fragment.states, &moment);
+        fine(serde_json::to_value(read.value))
     }
 
     /// The scores at an instant by name; absent ones are left out.
@@ -224,6 +224,10 @@ impl<P: Plugin> Visitor<P> {
         judged.into_iter().map(name).collect()
     }
 
+    fn moment(&self, at: &str) -> Moment {
+        self.fragment.moment(&self.schema.definitions, &TraitSources::default(), fine(Timestamp::parse(at)))
+    }
+
     fn with_subject<T>(
         &self,
         at: &str,
@@ -231,7 +235,7 @@ impl<P: Plugin> Visitor<P> {
         context: Option<&RawValue>,
         read: impl FnOnce(&Subject<'_>) -> T,
     ) -> T {
-        let moment = self.schema.definitions.moment(fine(Timestamp::parse(at)));
+        let moment = self.moment(at);
         read(&Subject {
             fragment: &self.fragment,
             entities: &NO_ENTITIES,

@@ -20,7 +20,7 @@ fn noop(criterion: &mut Criterion) {
     let set = plugins("noop", "");
     let definitions = &set.schema().definitions;
     let fragment = Fragment::empty(definitions);
-    let moment = definitions.moment(Timestamp(1_767_607_200_000));
+    let moment = definitions.moment(Timestamp(1_767_607_200_000), |_| None);
     let trait_sources = TraitSources::default();
     let subject = Subject {
         fragment: &fragment,

@@ -9,7 +9,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::RETENTION_MS;
-use crate::aggregate::{Definitions, State, heap_bytes};
+use crate::aggregate::{Applied, Definitions, State, heap_bytes};
 use crate::change::DecidedOffer;
 use crate::consent::{Consent, Decision, PURPOSES_MAX};
 use crate::effects::{Effects, Feedback};
@@ -17,7 +17,8 @@ use crate::event::{Event, Refusal};
 use crate::identity::Identifier;
 use crate::limits;
 use crate::links::{Links, Word};
-use crate::traits::{Trait, Traits};
+use crate::time::Moment;
+use crate::traits::{Trait, TraitSources, Traits};
 use crate::value::Timestamp;
 
 /// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
@@ -88,14 +89,15 @@ impl Fragment {
         self.events == 0 && self.offers.is_empty() && self.links.alone()
     }
 
-    /// Folds an event.
-    pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) {
+    /// Folds an event. Where the answer is [`Applied::Late`] the fragment has to be folded again from its history, in the order of time.
+    pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) -> Applied {
         let EventRef { at, id_hash } = *event;
         self.events += 1;
         self.failures += u64::from(effects.failures);
         self.oldest_event_at = Some(self.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
         self.newest_event_at = Some(self.newest_event_at.map_or(at, |newest| newest.max(at)));
-        definitions.apply(&mut self.states, &effects.contributions, at);
+        let applied = definitions.apply(&mut self.states, &effects.contributions, at, &id_hash);
+        self.failures += u64::from(applied == Applied::Failed);
         for (name, value) in &effects.traits {
             let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
             self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
@@ -106,6 +108,7 @@ impl Fragment {
         for (purpose, granted) in &effects.consent {
             self.consent.apply(purpose, Decision { granted: *granted, at });
         }
+        applied
     }
 
     /// Folds a link, or that it was taken back.
@@ -122,7 +125,7 @@ impl Fragment {
         self.newest_event_at = self.newest_event_at.max(other.newest_event_at);
         self.events += other.events;
         self.failures += other.failures;
-        definitions.join(&mut self.states, &other.states);
+        self.failures += definitions.join(&mut self.states, &other.states);
         self.traits.join(&other.traits);
         for (offer, history) in &other.offers {
             self.offer_mut(offer).join(history);
@@ -137,6 +140,11 @@ impl Fragment {
             history.decided += u64::from(decided.count);
             history.last_decided_at = history.last_decided_at.max(Some(decided.minute));
         }
+    }
+
+    /// The calendars around an instant as this visitor sees them.
+    pub fn moment(&self, definitions: &Definitions, sources: &TraitSources, at: Timestamp) -> Moment {
+        definitions.moment(at, |name| self.traits.text(name, sources))
     }
 
     /// Bytes in memory, about; for the cache's budget.
@@ -283,7 +291,6 @@ mod tests {
     use super::*;
     use crate::effects::tests::event;
     use crate::time::BusinessTime;
-    use crate::traits::TraitSources;
 
     fn fold(events: &[Event]) -> Fragment {
         let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));

@@ -220,6 +220,7 @@ pub struct VisitorReads {
 #[derive(Clone, Debug)]
 enum VisitorSource {
     Aggregate(usize),
+    AggregateList(usize, Part),
     Score(usize),
     Trait(String),
     /// Of an entity, by its position in [`ENTITIES`].
@@ -232,6 +233,14 @@ enum VisitorSource {
     Fixed(Fixed),
 }
 
+/// What of the elements of a list is read.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Value,
+    Key,
+    Weight,
+}
+
 impl VisitorReads {
     /// Resolves declarations against the names that plugins define.
     pub fn resolve(reads: &[Read], schema: &Schema, config: &Config) -> Result<Self, ReadError> {
@@ -239,6 +248,7 @@ impl VisitorReads {
         let mut sources = Vec::with_capacity(reads.len());
         for (column, read) in reads.iter().enumerate() {
             sources.push(match read.split() {
+                ("agg", path) if read.many() => list_source(read, path, &schema.definitions)?,
                 ("agg", name) => VisitorSource::Aggregate(scalar_reading(read, name, &schema.definitions)?),
                 ("score", name) => {
                     need_kind(read, &[Kind::Number])?;
@@ -273,8 +283,9 @@ impl VisitorReads {
                     ));
                 }
             });
-            if read.many() && !matches!(sources.last(), Some(VisitorSource::Context)) {
-                return Err(read.fault("only ctx:… may be a list here"));
+            if read.many() && !matches!(sources.last(), Some(VisitorSource::Context | VisitorSource::AggregateList(..)))
+            {
+                return Err(read.fault("only ctx:… and agg:… may be a list here"));
             }
         }
         Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources, context })
@@ -303,8 +314,17 @@ impl VisitorReads {
             let cell = match source {
                 VisitorSource::Aggregate(index) => {
                     let reading = &definitions.readings()[*index];
-                    let (value, _) = definitions.evaluate(reading, &subject.fragment.states, subject.moment);
+                    let value = definitions.evaluate(reading, &subject.fragment.states, subject.moment).value;
                     value_cell(read, &value, time, keys)
+                }
+                VisitorSource::AggregateList(index, part) => {
+                    let reading = &definitions.readings()[*index];
+                    let value = definitions.evaluate(reading, &subject.fragment.states, subject.moment).value;
+                    for element in elements(&value, *part) {
+                        let cell = value_cell(read, &element, time, keys);
+                        table.push(column, cell);
+                    }
+                    None
                 }
                 VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
                 VisitorSource::Trait(name) => {
@@ -313,7 +333,8 @@ impl VisitorReads {
                 VisitorSource::EntityAggregate(entity, index) => {
                     subject.entities[*entity].as_ref().and_then(|entity| {
                         let reading = &definitions.readings()[*index];
-                        value_cell(read, &definitions.evaluate(reading, &entity.states, subject.moment).0, time, keys)
+                        let value = definitions.evaluate(reading, &entity.states, subject.moment).value;
+                        value_cell(read, &value, time, keys)
                     })
                 }
                 VisitorSource::EntityTrait(entity, name) => subject.entities[*entity]
@@ -367,28 +388,77 @@ fn trait_cell(
 
 /// The position of a reading that fits a scalar column.
 fn scalar_reading(read: &Read, name: &str, definitions: &Definitions) -> Result<usize, ReadError> {
-    let index = definitions.find(name).ok_or_else(|| read.fault("no active plugin defines this aggregate"))?;
+    let index = find_reading(read, name, definitions)?;
     let reading = &definitions.readings()[index];
     if reading.keyed {
-        return Err(read.fault("is an aggregate by key; read one entry of it, as in agg:NAME[offer:category]"));
+        return Err(read.fault(
+            "is an aggregate by key; read all of it, as in agg:NAME[].key and agg:NAME[].weight, or of an offer one entry, as in \
+             agg:NAME[offer:category]",
+        ));
     }
-    need_kind(
-        read,
-        match reading.kind {
-            Kind::Instant => INSTANTS,
-            Kind::Decimal => &[Kind::Decimal, Kind::Number],
-            Kind::Integer => &[Kind::Integer, Kind::Number],
-            Kind::Key => TEXTS,
-            _ => &[Kind::Number],
-        },
-    )?;
+    if reading.listed {
+        return Err(read.fault("is a list; read it as agg:NAME[]"));
+    }
+    need_kind(read, kinds_of(reading))?;
     Ok(index)
+}
+
+/// `NAME[]`, `NAME[].key`, `NAME[].weight`.
+fn list_source(read: &Read, path: &str, definitions: &Definitions) -> Result<VisitorSource, ReadError> {
+    let (name, part) = path.split_once("[]").unwrap_or((path, ""));
+    let index = find_reading(read, name, definitions)?;
+    let reading = &definitions.readings()[index];
+    let part = match (part, reading.listed, reading.keyed) {
+        ("", true, _) => Part::Value,
+        (".key", _, true) => Part::Key,
+        (".weight", _, true) => Part::Weight,
+        (_, true, _) => return Err(read.fault("is a list of single values; read it as agg:NAME[]")),
+        (_, _, true) => return Err(read.fault("is an aggregate by key; read agg:NAME[].key or agg:NAME[].weight")),
+        _ => return Err(read.fault("is a single value; read it without []")),
+    };
+    need_kind(read, if let Part::Key = part { TEXTS } else { kinds_of(reading) })?;
+    Ok(VisitorSource::AggregateList(index, part))
+}
+
+fn find_reading(read: &Read, name: &str, definitions: &Definitions) -> Result<usize, ReadError> {
+    definitions.find(name).ok_or_else(|| read.fault("no active plugin defines this aggregate"))
+}
+
+/// The kinds as which a reading's value or weights can be read.
+fn kinds_of(reading: &Reading) -> &'static [Kind] {
+    match reading.kind {
+        Kind::Instant => INSTANTS,
+        Kind::Decimal => &[Kind::Decimal, Kind::Number],
+        Kind::Integer => &[Kind::Integer, Kind::Number],
+        Kind::Key => TEXTS,
+        _ => &[Kind::Number],
+    }
+}
+
+/// The elements of a list, or one half of the elements of an aggregate by key.
+fn elements(value: &Value, part: Part) -> Vec<Value> {
+    fn halves<W: Copy>(weights: &[(CompactString, W)], part: Part, weight: impl Fn(W) -> Value) -> Vec<Value> {
+        let half = |(key, of): &(CompactString, W)| match part {
+            Part::Key => Value::Text(key.clone()),
+            Part::Value | Part::Weight => weight(*of),
+        };
+        weights.iter().map(half).collect()
+    }
+    match value {
+        Value::List(values) => values.clone(),
+        Value::Integers(weights) => halves(weights, part, |weight| Value::Integer(weight.into())),
+        Value::Decimals(weights) => halves(weights, part, |weight| Value::Decimal(weight.into())),
+        Value::Numbers(weights) => halves(weights, part, Value::Number),
+        Value::Instants(weights) => halves(weights, part, Value::Instant),
+        _ => Vec::new(),
+    }
 }
 
 /// A reading's value in a declared kind; one that does not fit 64 bits is absent.
 fn value_cell(read: &Read, value: &Value, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
     match (value, read.kind) {
         (Value::Text(text), _) => text_cell(read, text, keys),
+        (Value::Number(value), Kind::Number) => Some(Cell::F64(*value)),
         (Value::Integer(value), Kind::Number) => Some(Cell::F64(*value as f64)),
         (Value::Decimal(value), Kind::Number) => Some(Cell::F64(*value as f64 / crate::value::Decimal::SCALE as f64)),
         (Value::Integer(value) | Value::Decimal(value), _) => i64::try_from(*value).ok().map(Cell::S64),
@@ -509,19 +579,12 @@ fn keyed_source(
 ) -> Result<OfferSource, ReadError> {
     let malformed = || read.fault("an aggregate is read here by a field of the offer, as in agg:NAME[offer:category]");
     let (name, field) = path.strip_suffix(']').and_then(|path| path.split_once("[offer:")).ok_or_else(malformed)?;
-    let reading = definitions.find(name).ok_or_else(|| read.fault("no active plugin defines this aggregate"))?;
+    let reading = find_reading(read, name, definitions)?;
     let found = &definitions.readings()[reading];
     if !found.keyed {
         return Err(read.fault("is not an aggregate by key"));
     }
-    need_kind(
-        read,
-        match found.kind {
-            Kind::Decimal => &[Kind::Decimal, Kind::Number],
-            Kind::Integer => &[Kind::Integer, Kind::Number],
-            _ => &[Kind::Number],
-        },
-    )?;
+    need_kind(read, kinds_of(found))?;
     let keys = catalog.offers.iter().map(|offer| offer.keys(field).ok_or_else(|| unknown_field(read)));
     Ok(OfferSource::Keyed { reading, keys: keys.collect::<Result<_, _>>()? })
 }

@@ -53,7 +53,7 @@ enum KeyUse {
 
 /// Where the contributions of each declared aggregate go, given the positions of their states.
 pub fn destinations(definitions: &[Definition], states: Vec<Option<u16>>) -> Vec<Destination> {
-    let key = |definition: &Definition| match (definition.operator.keyed(), definition.operator.placed()) {
+    let key = |definition: &Definition| match (definition.operator.keyed(), definition.operator.takes_key()) {
         (true, _) => KeyUse::Needed,
         (false, true) => KeyUse::Optional,
         (false, false) => KeyUse::None,

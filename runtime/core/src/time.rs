@@ -79,21 +79,64 @@ pub struct Began {
     pub previous: Timestamp,
 }
 
-/// An instant with the calendar around it, computed once for all windows that are read at that instant.
+/// Whose calendar is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The business's.
+    Business,
+    /// The visitor's own, by the trait [`TIME_ZONE_TRAIT`]; the business's for one who has none.
+    Visitor,
+}
+
+/// The trait that names a visitor's own time zone.
+pub const TIME_ZONE_TRAIT: &str = "timezone";
+
+/// How the calendar is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Into hours, days and so on.
+    Period(Period),
+    /// Into billing cycles: each begins on the day of the month that a trait says, or on the last day of a shorter month.
+    Billing {
+        /// The trait, a whole number from 1 to 31.
+        anchor: String,
+    },
+}
+
+/// A calendar, cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    /// Whose.
+    pub whose: Whose,
+    /// How.
+    pub cut: Cut,
+}
+
+impl Calendar {
+    /// Milliseconds that one of its spans lasts at most, changes of the zone's offset and of the zone included.
+    pub fn longest_ms(&self) -> i64 {
+        match &self.cut {
+            Cut::Period(period) => period.longest_ms(),
+            Cut::Billing { .. } => Period::Month.longest_ms(),
+        }
+    }
+}
+
+/// An instant with the calendars around it, computed once for all windows that are read at that instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The instant.
     pub at: Timestamp,
-    /// Its calendar day, counted from 1970-01-01.
+    /// Its calendar day in the business time zone, counted from 1970-01-01.
     pub day: i64,
-    /// By position in [`Period::ALL`]; only of those that were asked for.
-    began: [Began; Period::ALL.len()],
+    /// By position among the calendars that were asked for; none where the visitor lacks the trait that it hangs on.
+    began: Vec<Option<Began>>,
 }
 
 impl Moment {
-    /// When a period began that was asked for.
-    pub fn began(&self, period: Period) -> Began {
-        self.began[period as usize]
+    /// When the span around the instant began, of a calendar by its position.
+    pub fn began(&self, calendar: usize) -> Option<Began> {
+        self.began.get(calendar).copied().flatten()
     }
 }
 
@@ -119,14 +162,35 @@ impl BusinessTime {
         day_number(self.wall(at).date())
     }
 
-    /// The calendar around an instant, as far as these periods need it.
-    pub fn moment(&self, at: Timestamp, periods: &[Period]) -> Moment {
+    /// These calendars around an instant. `text` gives the visitor's traits as text.
+    pub fn moment(&self, at: Timestamp, calendars: &[Calendar], text: impl Fn(&str) -> Option<String>) -> Moment {
         let wall = self.wall(at);
-        let mut began = [Began::default(); Period::ALL.len()];
-        for period in periods {
-            began[*period as usize] = self.began(*period, at, wall);
-        }
-        Moment { at, day: day_number(wall.date()), began }
+        let visitor = calendars.iter().any(|calendar| calendar.whose == Whose::Visitor);
+        let visitor = visitor.then(|| text(TIME_ZONE_TRAIT).and_then(|name| Self::new(&name).ok())).flatten();
+        let visitor = visitor.map(|zone| (zone.wall(at), zone));
+        let began = calendars.iter().map(|calendar| {
+            let (zone, wall) = match (calendar.whose, &visitor) {
+                (Whose::Visitor, Some((wall, zone))) => (zone, *wall),
+                _ => (self, wall),
+            };
+            match &calendar.cut {
+                Cut::Period(period) => Some(zone.began(*period, at, wall)),
+                Cut::Billing { anchor } => {
+                    let day = text(anchor)?.parse::<i8>().ok().filter(|day| (1..=31).contains(day))?;
+                    Some(zone.billing_cycle(day, wall.date()))
+                }
+            }
+        });
+        Moment { at, day: day_number(wall.date()), began: began.collect() }
+    }
+
+    /// The cycle around a date that begins on this day of the month, and the one before.
+    fn billing_cycle(&self, day: i8, date: Date) -> Began {
+        let in_month = |first: Date| first.with().day(day.min(first.days_in_month())).build().unwrap_or(first);
+        let back = |first: Date| first.checked_sub(Span::new().months(1)).unwrap_or(Date::MIN);
+        let month = date.first_of_month();
+        let month = if in_month(month) <= date { month } else { back(month) };
+        Began { this: self.midnight(in_month(month)), previous: self.midnight(in_month(back(month))) }
     }
 
     fn began(&self, period: Period, at: Timestamp, wall: DateTime) -> Began {
@@ -181,14 +245,27 @@ fn day_number(date: Date) -> i64 {
 mod tests {
     use super::*;
 
-    fn london(text: &str) -> Moment {
+    fn moment(zone: &str, text: &str, calendar: &Calendar, traits: &[(&str, &str)]) -> Moment {
         let at = Timestamp::parse(text).expect("an instant");
-        BusinessTime::new("Europe/London").expect("a zone").moment(at, &Period::ALL)
+        let trait_of =
+            |name: &str| traits.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        BusinessTime::new(zone).expect("a zone").moment(at, std::slice::from_ref(calendar), trait_of)
+    }
+
+    fn shown(moment: &Moment) -> Option<[String; 2]> {
+        moment.began(0).map(|Began { this, previous }| [this.to_string(), previous.to_string()])
+    }
+
+    fn business(period: Period) -> Calendar {
+        Calendar { whose: Whose::Business, cut: Cut::Period(period) }
+    }
+
+    fn london(text: &str) -> Moment {
+        moment("Europe/London", text, &business(Period::Day), &[])
     }
 
     fn began(text: &str, period: Period) -> [String; 2] {
-        let Began { this, previous } = london(text).began(period);
-        [this.to_string(), previous.to_string()]
+        shown(&moment("Europe/London", text, &business(period), &[])).expect("a period")
     }
 
     #[test]
@@ -212,9 +289,33 @@ mod tests {
         assert_eq!(began("2011-04-03T22:59:59Z", Week), ["2011-03-27T23:00:00Z", "2011-03-21T00:00:00Z"]);
         // Hours of the wall clock, also where the offset is not of whole hours.
         assert_eq!(began("2011-03-27T01:30:00.250Z", Hour), ["2011-03-27T01:00:00Z", "2011-03-27T00:00:00Z"]);
-        let at = Timestamp::parse("2026-01-01T10:10:00Z").expect("an instant");
-        let kathmandu = BusinessTime::new("Asia/Kathmandu").expect("a zone").moment(at, &[Hour]);
-        assert_eq!(kathmandu.began(Hour).this.to_string(), "2026-01-01T09:15:00Z");
+        let kathmandu = moment("Asia/Kathmandu", "2026-01-01T10:10:00Z", &business(Hour), &[]);
+        assert_eq!(shown(&kathmandu).expect("an hour")[0], "2026-01-01T09:15:00Z");
+    }
+
+    #[test]
+    fn a_visitor_has_days_of_their_own() {
+        let own = Calendar { whose: Whose::Visitor, cut: Cut::Period(Period::Day) };
+        let began = |traits: &[(&str, &str)]| {
+            shown(&moment("Europe/London", "2026-03-10T02:00:00Z", &own, traits)).expect("a day")[0].clone()
+        };
+        assert_eq!(began(&[("timezone", "America/New_York")]), "2026-03-09T04:00:00Z");
+        assert_eq!(began(&[]), "2026-03-10T00:00:00Z");
+        assert_eq!(began(&[("timezone", "Mars/Olympus")]), "2026-03-10T00:00:00Z");
+    }
+
+    #[test]
+    fn billing_cycles_begin_on_their_day_or_on_the_last_of_a_shorter_month() {
+        let cycle = Calendar { whose: Whose::Business, cut: Cut::Billing { anchor: "billing_day".into() } };
+        let began = |at: &str, day: &str| shown(&moment("Europe/London", at, &cycle, &[("billing_day", day)]));
+        let cycles = |this: &str, previous: &str| Some([this.to_owned(), previous.to_owned()]);
+        assert_eq!(began("2011-03-30T12:00:00Z", "31"), cycles("2011-02-28T00:00:00Z", "2011-01-31T00:00:00Z"));
+        assert_eq!(began("2011-03-31T12:00:00Z", "31"), cycles("2011-03-30T23:00:00Z", "2011-02-28T00:00:00Z"));
+        assert_eq!(began("2012-02-29T00:00:00Z", "30"), cycles("2012-02-29T00:00:00Z", "2012-01-30T00:00:00Z"));
+        assert_eq!(began("2011-01-14T12:00:00Z", "15"), cycles("2010-12-15T00:00:00Z", "2010-11-15T00:00:00Z"));
+        for odd in ["0", "32", "-1", "x", ""] {
+            assert_eq!(began("2011-01-14T12:00:00Z", odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -28,6 +28,13 @@ pub struct Trait {
     pub(crate) id_hash: [u8; 16],
 }
 
+impl Trait {
+    /// Its value as text: a JSON text without its quotes, anything else as it stands.
+    pub fn text(&self) -> String {
+        serde_json::from_str(&self.value).unwrap_or_else(|_| self.value.to_string())
+    }
+}
+
 /// Which sources come before others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraitSources(BTreeMap<String, Vec<String>>);
@@ -75,7 +82,12 @@ impl Traits {
         self.choose(name, sources, |_| true)
     }
 
-    /// The same, leaving out what browsers claim.
+    /// The word that holds, as text: a JSON text without its quotes, anything else as it stands.
+    pub fn text(&self, name: &str, sources: &TraitSources) -> Option<String> {
+        self.get(name, sources).map(Trait::text)
+    }
+
+    /// The same as [`Self::get`], leaving out what browsers claim.
     pub fn get_proven(&self, name: &str, sources: &TraitSources) -> Option<&Trait> {
         self.choose(name, sources, |word| !word.claimed)
     }

@@ -41,7 +41,7 @@ fn definitions() -> Definitions {
         define("average", "ratio", &[("of", "sum"), ("per", "count")], &[], Kind::Decimal),
         define("top", "top", &[("of", "by_key"), ("count", "2")], &[], Kind::Integer),
     ];
-    definitions.add("test", &all).unwrap();
+    definitions.add("test", &all, None).unwrap();
     definitions
 }
 
@@ -182,9 +182,11 @@ proptest! {
                     .collect();
                 history.sort_unstable();
                 history.dedup();
-                history.iter().for_each(|(_, _, event)| naive.apply_event(definitions, &event.reference(), &event.effects()));
+                for (_, _, event) in &history {
+                    naive.apply_event(definitions, &event.reference(), &event.effects());
+                }
                 prop_assert_eq!(&joined, &naive);
-                let moment = definitions.moment(Timestamp(1_290_000_000_000 + 20_000 * 60_000));
+                let moment = definitions.moment(Timestamp(1_290_000_000_000 + 20_000 * 60_000), |_| None);
                 for reading in definitions.readings() {
                     let value = |fragment: &Fragment| definitions.evaluate(reading, &fragment.states, &moment);
                     prop_assert_eq!(value(&joined), value(&naive), "{}", &reading.name);

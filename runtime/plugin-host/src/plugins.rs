@@ -81,8 +81,10 @@ impl PluginSet {
         for component in &components {
             let definitions =
                 component.description.definitions(&component.config).map_err(|error| fault(component, error))?;
-            let stored =
-                schema.definitions.add(component.name(), &definitions).map_err(|error| fault(component, error))?;
+            let stored = schema
+                .definitions
+                .add(component.name(), &definitions, None)
+                .map_err(|error| fault(component, error))?;
             all_destinations.push(destinations(&definitions, stored));
             first_scores.push(schema.scores.len());
             for score in &component.description.scores {

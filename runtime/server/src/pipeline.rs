@@ -273,8 +273,7 @@ impl Known {
 /// The entity of a kind that a person belongs to: the one that a trait of that name says, unless only a browser says so.
 fn reference(edge: &Edge, fragment: &Fragment, index: usize) -> Option<Identifier> {
     let word = fragment.traits.get_proven(ENTITIES[index], &edge.trait_sources)?;
-    let value = serde_json::from_str::<String>(&word.value).unwrap_or_else(|_| word.value.to_string());
-    edge.namespaces.identifier(ENTITIES[index], &value).ok()
+    edge.namespaces.identifier(ENTITIES[index], &word.text()).ok()
 }
 
 /// The instant at which a state is read: as asked, else now, but never before what is already known (clocks differ a little).
@@ -394,7 +393,7 @@ type Ranking = Arc<[Judgement]>;
 /// For each requested slot the judgement on its candidates; none where ranking failed or the deadline came first.
 fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
     let schema = edge.plugins.schema();
-    let moment = schema.definitions.moment(instant);
+    let moment = known.fragment.moment(&schema.definitions, &edge.trait_sources, instant);
     let blank = Subject { context: ask.context, channel: ask.channel, seed, ..known.subject(edge, &moment) };
     let mut invocation = Invocation::new(&edge.plugins);
     let mut done: Vec<(Option<usize>, Option<Ranking>)> = Vec::with_capacity(1);

@@ -43,7 +43,7 @@ const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOG_ID: &[u8] = b"log-id";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const CURSOR: &[u8] = b"c";
 const FRAGMENT: u8 = b'f';

@@ -33,7 +33,9 @@ pub(crate) enum Body {
 impl Body {
     pub(crate) fn apply(&self, fragment: &mut Fragment, definitions: &Definitions) {
         match self {
-            Self::Event { event, effects } => fragment.apply_event(definitions, event, effects),
+            Self::Event { event, effects } => {
+                fragment.apply_event(definitions, event, effects);
+            }
             Self::Decided(offers) => fragment.apply_decided(offers),
             Self::Link { other, word } => fragment.apply_link(other, *word),
         }

@@ -25,7 +25,9 @@ impl Counting {
         let mut definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
         let define =
             |name, operator| Definition::parse(name, operator, &[], &[], Kind::Integer, None).expect("a definition");
-        definitions.add("test", &[define("events", "count"), define("seconds", "sum")]).expect("good definitions");
+        definitions
+            .add("test", &[define("events", "count"), define("seconds", "sum")], None)
+            .expect("good definitions");
         Arc::new(Self { definitions, activation, observed: Counter::new(0) })
     }
 }
@@ -96,12 +98,13 @@ fn open(path: &Path, activation: u64) -> Shards {
 
 fn read(shards: &Shards, fragment: &Fragment) -> (i128, i128) {
     let definitions = shards.observer.definitions();
-    let moment = definitions.moment(Timestamp(1 << 40));
-    let mut values =
-        definitions.readings().iter().map(|reading| match definitions.evaluate(reading, &fragment.states, &moment).0 {
+    let moment = definitions.moment(Timestamp(1 << 40), |_| None);
+    let mut values = definitions.readings().iter().map(|reading| {
+        match definitions.evaluate(reading, &fragment.states, &moment).value {
             Value::Integer(value) => value,
             other => panic!("{other:?}"),
-        });
+        }
+    });
     (values.next().expect("events"), values.next().expect("seconds"))
 }
 

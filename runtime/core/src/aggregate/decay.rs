@@ -25,8 +25,8 @@ pub(crate) struct Decayed {
     keys: Vec<(CompactString, Periods)>,
     /// The newest period seen.
     newest: Option<i64>,
-    /// Whether a key gave way.
-    truncated: bool,
+    /// What any one key may have lost at most, rounded up (10⁻⁶): the heaviest of each time that keys gave way. None before one has.
+    lost: Option<i64>,
 }
 
 impl Decayed {
@@ -52,7 +52,9 @@ impl Decayed {
                 }
             }
         }
-        self.truncated |= other.truncated;
+        if let Some(lost) = other.lost {
+            self.lost = Some(self.lost.unwrap_or(0).saturating_add(lost));
+        }
     }
 
     /// Whether a period is near enough to the newest to count; one that is the newest itself drops what lies too far back.
@@ -101,9 +103,9 @@ impl Decayed {
         all
     }
 
-    /// Whether every key is still there.
-    pub(crate) fn exact(&self) -> bool {
-        !self.truncated
+    /// By how much any key's sum may be off; none where every key is still there.
+    pub(crate) fn off(&self) -> Option<f64> {
+        self.lost.map(|lost| Decimal(lost).to_f64())
     }
 
     /// Heap bytes, about.
@@ -122,7 +124,8 @@ impl Decayed {
         order.iter().take(KEYS_MAX).for_each(|(_, index)| kept[*index] = true);
         let mut kept = kept.into_iter();
         self.keys.retain(|_| kept.next().unwrap_or(false));
-        self.truncated = true;
+        let heaviest = order.get(KEYS_MAX).map_or(0.0, |(weight, _)| libm::ceil(weight * Decimal::SCALE as f64));
+        self.lost = Some(self.lost.unwrap_or(0).saturating_add(heaviest as i64));
     }
 }
 
@@ -158,9 +161,9 @@ mod tests {
         for key in 0..2 * KEYS_MAX {
             decayed.add(&format!("{key:04}"), (1 + key as i64 % 2) * Decimal::SCALE, 0, DAY);
         }
-        assert!(decayed.exact());
+        assert_eq!(decayed.off(), None);
         decayed.add("light", Decimal::SCALE / 2, 0, DAY);
-        assert!(!decayed.exact());
+        assert_eq!(decayed.off(), Some(1.0));
         assert_eq!((decayed.get("light", 0, DAY), decayed.get("0000", 0, DAY)), (0.0, 0.0));
         assert_eq!((decayed.keys.len(), decayed.get("0001", 0, DAY)), (KEYS_MAX, 2.0));
     }

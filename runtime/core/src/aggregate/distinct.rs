@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::insert_tight;
 
-/// Hashes that are kept.
+/// Hashes that are kept of a lifetime, or of a window when it is read.
 pub(crate) const HASHES_MAX: usize = 4096;
+/// Hashes that are kept of each instant and tile of a series.
+pub(crate) const HASHES_IN_SERIES_MAX: usize = 512;
 
 /// A set of keys, by hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,15 +24,18 @@ pub(crate) struct Distinct {
 }
 
 impl Distinct {
-    /// Adds a key.
-    pub(crate) fn insert(&mut self, key: &str) {
-        self.insert_hash(xxhash_rust::xxh3::xxh3_64(key.as_bytes()));
+    /// Adds a key; keeps the smallest `most` hashes.
+    pub(crate) fn insert(&mut self, key: &str, most: usize) {
+        self.insert_hash(xxhash_rust::xxh3::xxh3_64(key.as_bytes()), most);
     }
 
-    fn insert_hash(&mut self, hash: u64) {
+    fn insert_hash(&mut self, hash: u64, most: usize) {
+        if self.truncated && self.hashes.last().is_some_and(|limit| hash > *limit) {
+            return;
+        }
         if let Err(gap) = self.hashes.binary_search(&hash) {
             insert_tight(&mut self.hashes, gap, hash);
-            if self.hashes.len() > HASHES_MAX {
+            if self.hashes.len() > most {
                 self.hashes.pop();
                 self.truncated = true;
             }
@@ -38,20 +43,40 @@ impl Distinct {
     }
 
     /// Takes in another set: what inserting the keys of both gives.
-    pub(crate) fn join(&mut self, other: &Self) {
-        other.hashes.iter().for_each(|hash| self.insert_hash(*hash));
+    ///
+    /// A truncated set knows nothing of hashes above its largest, so neither does what it is joined to.
+    pub(crate) fn join(&mut self, other: &Self, most: usize) {
+        let limit = |set: &Self| set.hashes.last().copied().filter(|_| set.truncated).unwrap_or(u64::MAX);
+        let limit = limit(self).min(limit(other));
         self.truncated |= other.truncated;
+        let known = self.hashes.partition_point(|hash| *hash <= limit);
+        self.hashes.truncate(known);
+        if self.truncated && self.hashes.last() != Some(&limit) {
+            // It is the other's largest.
+            self.hashes.push(limit);
+        }
+        other.hashes.iter().filter(|hash| **hash <= limit).for_each(|hash| self.insert_hash(*hash, most));
     }
 
-    /// The number of keys, and whether it is exact.
-    pub(crate) fn count(&self) -> (u64, bool) {
+    /// Hashes held.
+    pub(crate) fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// The standard error of the number as a share of it; none where it is exact.
+    pub(crate) fn standard_error(&self) -> Option<f64> {
+        self.truncated.then(|| 1.0 / libm::sqrt(self.hashes.len().saturating_sub(2).max(1) as f64))
+    }
+
+    /// The number of keys.
+    pub(crate) fn count(&self) -> u64 {
         let kept = self.hashes.len() as u64;
         match self.hashes.last() {
             Some(largest) if self.truncated => {
                 let fraction = (*largest as f64 + 1.0) / 18_446_744_073_709_551_616.0;
-                (((kept - 1) as f64 / fraction) as u64, false)
+                ((kept - 1) as f64 / fraction) as u64
             }
-            _ => (kept, true),
+            _ => kept,
         }
     }
 
@@ -118,6 +143,26 @@ impl Days {
         }
     }
 
+    /// The days, ascending.
+    fn iter(&self) -> impl Iterator<Item = i64> {
+        self.steps.iter().scan(0, |day, step| {
+            *day += step;
+            Some(*day)
+        })
+    }
+
+    /// The longest run of consecutive days, and the run that ends on a day or the day before it: it is not broken before the day is over.
+    pub(crate) fn runs(&self, today: i64) -> (u64, u64) {
+        let (mut longest, mut run, mut last) = (0, 0, None);
+        for day in self.iter() {
+            run = if last == Some(day - 1) { run + 1 } else { 1 };
+            longest = longest.max(run);
+            last = Some(day);
+        }
+        let current = last.filter(|last| (today - 1..=today).contains(last)).map_or(0, |_| run);
+        (longest, current)
+    }
+
     /// The number of days.
     pub(crate) fn count(&self) -> u64 {
         self.steps.len() as u64
@@ -139,17 +184,15 @@ mod tests {
     fn distinct_is_exact_up_to_its_bound_and_within_its_error_beyond() {
         let mut distinct = Distinct::default();
         for key in 0..HASHES_MAX {
-            distinct.insert(&format!("key-{key}"));
-            distinct.insert(&format!("key-{key}"));
+            distinct.insert(&format!("key-{key}"), HASHES_MAX);
+            distinct.insert(&format!("key-{key}"), HASHES_MAX);
         }
-        assert_eq!(distinct.count(), (HASHES_MAX as u64, true));
+        assert_eq!((distinct.count(), distinct.standard_error()), (HASHES_MAX as u64, None));
         for key in HASHES_MAX..50_000 {
-            distinct.insert(&format!("key-{key}"));
+            distinct.insert(&format!("key-{key}"), HASHES_MAX);
         }
-        let (count, exact) = distinct.count();
-        assert!(!exact);
-        // Three standard errors.
-        assert!((count as f64 - 50_000.0).abs() < 50_000.0 * 0.048, "{count}");
+        let (count, error) = (distinct.count(), distinct.standard_error().expect("an estimate"));
+        assert!((count as f64 - 50_000.0).abs() < 50_000.0 * 3.0 * error && error < 0.016, "{count}");
     }
 
     #[test]
@@ -157,13 +200,38 @@ mod tests {
         for keys in [100, HASHES_MAX, 3 * HASHES_MAX] {
             let set = |keys: std::ops::Range<usize>| {
                 let mut set = Distinct::default();
-                keys.for_each(|key| set.insert(&format!("key-{key}")));
+                keys.for_each(|key| set.insert(&format!("key-{key}"), HASHES_MAX));
                 set
             };
             let mut joined = set(0..keys / 2 + 10);
-            joined.join(&set(keys / 2..keys));
+            joined.join(&set(keys / 2..keys), HASHES_MAX);
             assert_eq!(joined, set(0..keys), "{keys}");
         }
+    }
+
+    #[test]
+    fn small_truncated_sets_join_to_an_estimate_of_all() {
+        let part = |keys: std::ops::Range<usize>| {
+            let mut set = Distinct::default();
+            keys.for_each(|key| set.insert(&format!("key-{key}"), HASHES_IN_SERIES_MAX));
+            set
+        };
+        let parts: Vec<_> = (0..10).map(|index| part(index * 900..index * 900 + 1_000)).collect();
+        let mut joined = Distinct::default();
+        parts.iter().for_each(|part| joined.join(part, HASHES_MAX));
+        let mut backwards = Distinct::default();
+        parts.iter().rev().for_each(|part| backwards.join(part, HASHES_MAX));
+        assert_eq!(joined, backwards);
+        let (count, error) = (joined.count() as f64, joined.standard_error().expect("an estimate"));
+        assert!((count - 9_100.0).abs() < 9_100.0 * 3.0 * error, "{count} ± {error}");
+    }
+
+    #[test]
+    fn a_run_of_days_is_not_broken_before_the_day_is_over() {
+        let mut days = Days::default();
+        [10, 11, 12, 20, 21].iter().for_each(|day| days.insert(*day));
+        assert_eq!([days.runs(20), days.runs(21), days.runs(22), days.runs(23)], [(3, 0), (3, 2), (3, 2), (3, 0)]);
+        assert_eq!(Days::default().runs(5), (0, 0));
     }
 
     #[test]

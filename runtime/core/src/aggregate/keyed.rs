@@ -16,10 +16,21 @@ pub(crate) const KEYS_MAX: usize = 4096;
 pub(crate) struct Keyed {
     /// (key, sum), ascending by the key's bytes.
     sums: Vec<(CompactString, i64)>,
-    /// What the keys that gave way added up to; present once one has.
-    rest: Option<i128>,
+    /// What is known of the keys that gave way; present once one has.
+    rest: Option<Rest>,
     /// Whether a sum ran over 64 bits and was held at the limit.
     saturated: bool,
+}
+
+/// Keys that gave way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Rest {
+    /// What they added up to.
+    sum: i128,
+    /// How many there were; one that came back and went again counts again.
+    keys: u64,
+    /// What any one key may have lost at most: the heaviest of each time that keys gave way.
+    lost: i128,
 }
 
 impl Keyed {
@@ -43,8 +54,9 @@ impl Keyed {
     /// Takes in other sums: what adding the amounts of both gives, as far as both are exact.
     pub(crate) fn join(&mut self, other: &Self) {
         other.sums.iter().for_each(|(key, sum)| self.add(key, *sum));
-        if let Some(rest) = other.rest {
-            *self.rest.get_or_insert(0) += rest;
+        if let Some(Rest { sum, keys, lost }) = other.rest {
+            let rest = self.rest.get_or_insert_default();
+            *rest = Rest { sum: rest.sum + sum, keys: rest.keys + keys, lost: rest.lost + lost };
         }
         self.saturated |= other.saturated;
     }
@@ -79,9 +91,19 @@ impl Keyed {
         order.into_iter().cloned().collect()
     }
 
-    /// Whether every sum is exact.
-    pub(crate) fn exact(&self) -> bool {
-        self.rest.is_none() && !self.saturated
+    /// By how much any sum may be off; none where one ran over 64 bits.
+    pub(crate) fn off(&self) -> Option<i128> {
+        if self.saturated { None } else { Some(self.rest.map_or(0, |rest| rest.lost)) }
+    }
+
+    /// By how much the number of keys may be off.
+    pub(crate) fn keys_off(&self) -> u64 {
+        self.rest.map_or(0, |rest| rest.keys)
+    }
+
+    /// Every key with its sum, ascending by the key's bytes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(CompactString, i64)> {
+        self.sums.iter()
     }
 
     /// Heap bytes, about.
@@ -99,12 +121,17 @@ impl Keyed {
         order.sort_by_key(|index| (std::cmp::Reverse(self.sums[*index].1.unsigned_abs()), *index));
         let mut kept = vec![false; self.sums.len()];
         order.iter().take(KEYS_MAX).for_each(|index| kept[*index] = true);
-        let (mut kept, mut rest) = (kept.into_iter(), self.rest.unwrap_or(0));
+        let (mut kept, mut rest, mut heaviest) = (kept.into_iter(), self.rest.unwrap_or_default(), 0);
         self.sums.retain(|(_, sum)| {
             let keep = kept.next().unwrap_or(false);
-            rest += if keep { 0 } else { i128::from(*sum) };
+            if !keep {
+                rest.sum += i128::from(*sum);
+                rest.keys += 1;
+                heaviest = heaviest.max(i128::from(*sum).abs());
+            }
             keep
         });
+        rest.lost += heaviest;
         self.rest = Some(rest);
     }
 }
@@ -128,7 +155,7 @@ mod tests {
         assert_eq!(top(9), ["c", "a", "b", "d"]);
         assert_eq!(top(0), Vec::<String>::new());
         assert_eq!((keyed.get("c"), keyed.get("z")), (5, 0));
-        assert!(keyed.exact());
+        assert_eq!((keyed.off(), keyed.keys_off()), (Some(0), 0));
     }
 
     #[test]
@@ -156,7 +183,7 @@ mod tests {
         let full = sums(&full.iter().map(|key| (key.as_str(), 10)).collect::<Vec<_>>());
         let mut over = sums(&[("heavy", 99)]);
         over.join(&full);
-        assert_eq!((over.len(), over.exact(), over.get("heavy")), (KEYS_MAX, false, 99));
+        assert_eq!((over.len(), over.off(), over.get("heavy")), (KEYS_MAX, Some(10), 99));
     }
 
     #[test]
@@ -165,11 +192,10 @@ mod tests {
         for key in 0..2 * KEYS_MAX {
             keyed.add(&format!("{key:05}"), 10);
         }
-        assert!(keyed.exact());
         keyed.add("heavy", 99);
-        assert!(!keyed.exact());
         assert_eq!((keyed.sums.len(), keyed.get("heavy"), keyed.get("00000")), (KEYS_MAX, 99, 10));
-        assert_eq!(keyed.rest, Some(10 * (KEYS_MAX as i128 + 1)));
+        let keys = KEYS_MAX as u64 + 1;
+        assert_eq!(keyed.rest, Some(Rest { sum: 10 * i128::from(keys), keys, lost: 10 }));
     }
 
     #[test]
@@ -177,6 +203,6 @@ mod tests {
         let mut keyed = Keyed::default();
         keyed.add("a", i64::MAX);
         keyed.add("a", 1);
-        assert_eq!((keyed.get("a"), keyed.exact()), (i64::MAX, false));
+        assert_eq!((keyed.get("a"), keyed.off()), (i64::MAX, None));
     }
 }

@@ -4,20 +4,41 @@
 //! event's [`Contribution`]s are merged into [`State`]s; every merge is commutative as far as its reading says `exact`, so replicas
 //! that saw the same events in another order agree. Windows are evaluated at read, at a given [`Moment`](crate::time::Moment).
 //!
-//! Knows nothing of events, JSON or plugins' code.
+//! Knows nothing of events, JSON or plugins' code. A newcomer reads `operator` (what there is), `merge` (how it comes together), `series`
+//! (windows) and `evaluate` (reading).
 
+mod by_key;
+mod custom;
 mod decay;
+mod definition;
+mod definitions;
 mod distinct;
+mod evaluate;
+mod exactness;
+mod finish;
 mod keyed;
+mod merge;
+mod moments;
 mod operator;
+mod parameters;
+mod quantiles;
 mod reading;
+mod recent;
 mod series;
+mod sessions;
 mod state;
+mod summary;
+mod value;
 mod window;
 
-pub use operator::{Definition, DefinitionError, Operator};
-pub use reading::{Definitions, Reading, Value, Weight};
-pub use state::{Contribution, State};
+pub use custom::{CustomFault, CustomOperators, Finished, STATE_BYTES_MAX};
+pub use definition::{Definition, DefinitionError};
+pub use definitions::Definitions;
+pub use exactness::{Exactness, Off};
+pub use operator::Operator;
+pub use reading::Reading;
+pub use state::{Applied, Contribution, State};
+pub use value::{Read, Value, Weight};
 pub use window::{Window, parse_duration_ms};
 
 /// Inserts into a sorted list that lives long and grows seldom: an eighth of room at a time, where a vector would take double.

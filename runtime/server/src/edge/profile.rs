@@ -8,14 +8,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use selvedge_core::aggregate::{Reading, Value};
+use selvedge_core::aggregate::{Exactness, Off, Read, Reading, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::{Fragment, OfferHistory};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::traits::Trait;
-use selvedge_core::value::Timestamp;
+use selvedge_core::value::{Kind, Timestamp};
 use selvedge_plugin_host::Invocation;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -62,6 +62,40 @@ pub struct AggregateAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
     exact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorAnswer>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backfilling: bool,
+}
+
+/// How far off a value may be.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum ErrorAnswer {
+    Absolute(Value),
+    Relative(f64),
+    StandardError(f64),
+    OpensLateMs(i64),
+    Unknown(bool),
+}
+
+impl AggregateAnswer {
+    fn of(reading: &Reading, read: Read) -> Self {
+        let fixed = |off: i128| if reading.kind == Kind::Decimal { Value::Decimal(off) } else { Value::Integer(off) };
+        let error = match read.exactness {
+            Exactness::Exact | Exactness::Backfilling => None,
+            Exactness::Off(off) => Some(match off {
+                Off::Absolute(off) => ErrorAnswer::Absolute(fixed(off)),
+                Off::Number(off) => ErrorAnswer::Absolute(Value::Number(off)),
+                Off::Relative(share) => ErrorAnswer::Relative(share),
+                Off::StandardError(share) => ErrorAnswer::StandardError(share),
+                Off::OpensLate(ms) => ErrorAnswer::OpensLateMs(ms),
+                Off::Unknown => ErrorAnswer::Unknown(true),
+            }),
+        };
+        let (exact, backfilling) = (read.exactness.is_exact(), read.exactness == Exactness::Backfilling);
+        Self { value: read.value, unit: reading.unit.clone(), exact, error, backfilling }
+    }
 }
 
 #[derive(Serialize)]
@@ -154,10 +188,10 @@ pub fn not_found(identifier: &Identifier, at: Option<Timestamp>) -> Problem {
 /// Every aggregate of a fold at an instant.
 pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggregates {
     let definitions = &edge.plugins.schema().definitions;
-    let moment = definitions.moment(instant);
+    let moment = fragment.moment(definitions, &edge.trait_sources, instant);
     let aggregate = |reading: &Reading| {
-        let (value, exact) = definitions.evaluate(reading, &fragment.states, &moment);
-        (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
+        let read = definitions.evaluate(reading, &fragment.states, &moment);
+        (reading.name.clone(), AggregateAnswer::of(reading, read))
     };
     Ordered(definitions.readings().iter().map(aggregate).collect())
 }
@@ -179,7 +213,7 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
         return Err(not_found(identifier, at));
     }
     let schema = edge.plugins.schema();
-    let moment = schema.definitions.moment(instant);
+    let moment = fragment.moment(&schema.definitions, &edge.trait_sources, instant);
     let subject = known.subject(edge, &moment);
     let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
         pipeline::note_failure(edge, plugin, "score", &error)

@@ -1,0 +1,269 @@
+//! Merging: how contributions and summaries of one aggregate come together.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+
+use super::by_key::ByKey;
+use super::custom::CustomOperators;
+use super::decay::Decayed;
+use super::distinct::{self, Days, Distinct};
+use super::keyed::Keyed;
+use super::moments::Moments;
+use super::operator::{Operator, Order};
+use super::quantiles::Quantiles;
+use super::recent::{Recent, Several};
+use super::series::{Need, Series, Sums};
+use super::sessions::Sessions;
+use super::state::{Applied, Contribution, Placed, State, When};
+use super::summary::Summary;
+use crate::value::Kind;
+
+/// How the state of one stored aggregate merges.
+#[derive(Clone, Debug)]
+pub(crate) struct Merge {
+    pub(crate) operator: Operator,
+    /// The kind of what is contributed.
+    pub(crate) kind: Kind,
+    /// What windows need of the past.
+    pub(crate) need: Need,
+    /// Whether anything reads its lifetime.
+    pub(crate) lifetime: bool,
+    /// Of a plugin's own operator: its functions, and the aggregate's position in its declarations.
+    pub(crate) custom: Option<(Arc<dyn CustomOperators>, u32)>,
+    /// Of an operator by key: how each key's summary merges.
+    of_key: Option<Box<Merge>>,
+}
+
+impl Merge {
+    /// How an operator merges, before anything is known of its windows.
+    pub(crate) fn new(operator: Operator, kind: Kind, custom: Option<(Arc<dyn CustomOperators>, u32)>) -> Self {
+        let of_key = match &operator {
+            Operator::ByKey(of) => Some(Box::new(Self::new(Operator::clone(of), kind, None))),
+            _ => None,
+        };
+        Self { operator, kind, need: Need::default(), lifetime: false, custom, of_key }
+    }
+
+    /// The state before any contribution.
+    pub(crate) fn empty(&self) -> State {
+        match self.operator {
+            Operator::Count | Operator::Sum => State::Sum { total: None, series: Sums::default() },
+            Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Decayed::default()),
+            Operator::Sessions { .. } => State::Sessions(Sessions::default()),
+            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary()), series: Series::default() },
+        }
+    }
+
+    /// Merges one contribution into a state. A state of another operator is left alone: the fold is built so that it cannot occur.
+    pub(crate) fn apply(&self, state: &mut State, contribution: &Contribution, when: &When) -> Applied {
+        let value = contribution.value;
+        match (state, &self.operator) {
+            (State::Sum { total, series }, operator) => {
+                let amount = if *operator == Operator::Count { 1 } else { value };
+                *total = Some(total.unwrap_or(0) + i128::from(amount));
+                if !self.need.none() {
+                    series.insert(when, amount, self.need);
+                }
+                Applied::Well
+            }
+            (State::Summary { total, series }, _) => {
+                let mut applied = total.as_mut().is_none_or(|total| self.apply_to(total, contribution, when, false));
+                if !self.need.none() {
+                    applied &= series.insert(self, contribution, when);
+                }
+                if applied { Applied::Well } else { Applied::Failed }
+            }
+            (
+                State::Decayed(decayed),
+                Operator::DecayedSum { half_life_ms } | Operator::DecayedSumByKey { half_life_ms },
+            ) => {
+                decayed.add(&contribution.key, value, when.at.0, *half_life_ms);
+                Applied::Well
+            }
+            (State::Sessions(sessions), Operator::Sessions { gap_ms }) => {
+                if sessions.add(when.at.0, *gap_ms) {
+                    Applied::Well
+                } else {
+                    Applied::Late
+                }
+            }
+            (State::Decayed(_) | State::Sessions(_) | State::Backfilling, _) => Applied::Well,
+        }
+    }
+
+    /// Takes in the state of another history: what folding the contributions of both gives, as far as both are exact. False where a
+    /// plugin's own operator failed.
+    pub(crate) fn join(&self, state: &mut State, other: &State) -> bool {
+        match (state, other) {
+            (state @ State::Backfilling, _) | (state, State::Backfilling) => *state = State::Backfilling,
+            (State::Sum { total, series }, State::Sum { total: Some(other), series: amounts }) => {
+                *total = Some(total.unwrap_or(0) + other);
+                series.join(amounts, self.need);
+            }
+            (State::Summary { total, series }, State::Summary { total: other, series: summaries }) => {
+                let total = total.as_mut().zip(other.as_ref());
+                let joined = total.is_none_or(|(total, other)| self.join_to(total, other, false));
+                return series.join(self, summaries) && joined;
+            }
+            (State::Decayed(held), State::Decayed(other)) => {
+                if let Operator::DecayedSum { half_life_ms } | Operator::DecayedSumByKey { half_life_ms } =
+                    self.operator
+                {
+                    held.join(other, half_life_ms);
+                }
+            }
+            (State::Sessions(held), State::Sessions(other)) => {
+                if let Operator::Sessions { gap_ms } = self.operator {
+                    held.join(other, gap_ms);
+                }
+            }
+            // Nothing there, or a state of another operator, which the fold cannot give.
+            _ => {}
+        }
+        true
+    }
+
+    /// The summary before any contribution.
+    pub(crate) fn empty_summary(&self) -> Summary {
+        match &self.operator {
+            Operator::Min | Operator::Max => Summary::Extreme(None),
+            Operator::First(_) | Operator::Last(_) => Summary::Placed(None),
+            Operator::FirstK { .. } | Operator::LastK { .. } => Summary::Several(Several::default()),
+            Operator::Distinct => Summary::Distinct(Distinct::default()),
+            Operator::DistinctDays => Summary::Days(Days::default()),
+            Operator::Unique { .. } => Summary::Recent(Recent::default()),
+            Operator::Histogram { bounds } => Summary::Histogram(vec![0; bounds.len() + 1]),
+            Operator::Quantile { .. } => Summary::Quantiles(Quantiles::default()),
+            Operator::SumByKey | Operator::CountByKey => Summary::Keyed(Keyed::default()),
+            Operator::ByKey(_) => Summary::ByKey(ByKey::default()),
+            Operator::Custom => Summary::Custom(
+                self.custom.as_ref().map_or_else(Vec::new, |(custom, aggregate)| custom.init(*aggregate)),
+            ),
+            // Of all others that are stored in summaries at all.
+            _ => Summary::Moments(Moments::default()),
+        }
+    }
+
+    /// Merges one contribution into a summary, of which a series holds many where `one_of_many`. False where a plugin's own operator failed.
+    pub(crate) fn apply_to(
+        &self,
+        summary: &mut Summary,
+        contribution: &Contribution,
+        when: &When,
+        one_of_many: bool,
+    ) -> bool {
+        let (value, key) = (contribution.value, &contribution.key);
+        match (summary, &self.operator) {
+            (Summary::Moments(moments), _) => moments.add(value),
+            (Summary::Extreme(held), operator) => merge_extreme(held, value, *operator == Operator::Min),
+            (Summary::Placed(held), Operator::First(order) | Operator::Last(order)) => {
+                let placed = Placed { place: place(*order, key, when), value: i128::from(value) };
+                merge_placed(held, &placed, matches!(self.operator, Operator::Last(_)));
+            }
+            (Summary::Several(held), Operator::FirstK { count }) => {
+                held.add((when.at.0, key.clone(), value), *count, false)
+            }
+            (Summary::Several(held), Operator::LastK { count }) => {
+                held.add((when.at.0, key.clone(), value), *count, true)
+            }
+            (Summary::Distinct(distinct), _) => distinct.insert(key, hashes_max(one_of_many)),
+            (Summary::Days(days), _) => days.insert(when.day),
+            (Summary::Recent(recent), Operator::Unique { count }) => recent.see(key, when.at.0, *count),
+            (Summary::Histogram(counts), Operator::Histogram { bounds }) => {
+                counts[bounds.partition_point(|bound| *bound < value)] += 1;
+            }
+            (Summary::Quantiles(quantiles), _) => quantiles.add(value),
+            (Summary::Keyed(keyed), operator) => {
+                keyed.add(key, if *operator == Operator::CountByKey { 1 } else { value })
+            }
+            (Summary::ByKey(by_key), _) => {
+                if let Some(of) = &self.of_key {
+                    by_key.add(of, contribution, when);
+                }
+            }
+            (Summary::Custom(held), _) => {
+                let Some((custom, aggregate)) = &self.custom else { return false };
+                match custom.update(*aggregate, held, key, value) {
+                    Ok(updated) => *held = updated,
+                    Err(_) => return false,
+                }
+            }
+            (Summary::Placed(_) | Summary::Several(_) | Summary::Recent(_) | Summary::Histogram(_), _) => {}
+        }
+        true
+    }
+
+    /// Takes in the summary of other contributions. False where a plugin's own operator failed.
+    pub(crate) fn join_to(&self, summary: &mut Summary, other: &Summary, one_of_many: bool) -> bool {
+        match (summary, other) {
+            (Summary::Moments(held), Summary::Moments(other)) => held.join(other),
+            (Summary::Extreme(held), Summary::Extreme(Some(other))) => {
+                merge_extreme(held, *other, self.operator == Operator::Min);
+            }
+            (Summary::Placed(held), Summary::Placed(Some(other))) => {
+                merge_placed(held, other, matches!(self.operator, Operator::Last(_)));
+            }
+            (Summary::Several(held), Summary::Several(other)) => match self.operator {
+                Operator::FirstK { count } => held.join(other, count, false),
+                Operator::LastK { count } => held.join(other, count, true),
+                _ => {}
+            },
+            (Summary::Distinct(held), Summary::Distinct(other)) => held.join(other, hashes_max(one_of_many)),
+            (Summary::Days(held), Summary::Days(other)) => held.join(other),
+            (Summary::Recent(held), Summary::Recent(other)) => {
+                if let Operator::Unique { count } = self.operator {
+                    held.join(other, count);
+                }
+            }
+            (Summary::Histogram(held), Summary::Histogram(other)) => {
+                held.iter_mut().zip(other).for_each(|(held, other)| *held += other);
+            }
+            (Summary::Quantiles(held), Summary::Quantiles(other)) => held.join(other),
+            (Summary::Keyed(held), Summary::Keyed(other)) => held.join(other),
+            (Summary::ByKey(held), Summary::ByKey(other)) => {
+                if let Some(of) = &self.of_key {
+                    held.join(of, other);
+                }
+            }
+            (Summary::Custom(held), Summary::Custom(other)) => {
+                let Some((custom, aggregate)) = &self.custom else { return false };
+                match custom.merge(*aggregate, held, other) {
+                    Ok(merged) => *held = merged,
+                    Err(_) => return false,
+                }
+            }
+            // Nothing there, or a summary of another operator, which the fold cannot give.
+            _ => {}
+        }
+        true
+    }
+
+    /// Of an operator by key: how each key's summary merges.
+    pub(crate) fn of_key(&self) -> Option<&Merge> {
+        self.of_key.as_deref()
+    }
+}
+
+fn hashes_max(one_of_many: bool) -> usize {
+    if one_of_many { distinct::HASHES_IN_SERIES_MAX } else { distinct::HASHES_MAX }
+}
+
+fn merge_extreme(held: &mut Option<i64>, value: i64, smallest: bool) {
+    *held = Some(held.map_or(value, |held| if smallest { held.min(value) } else { held.max(value) }));
+}
+
+fn place(order: Order, key: &CompactString, when: &When) -> (i64, CompactString) {
+    match order {
+        Order::Instant => (when.at.0, key.clone()),
+        Order::Day => (when.day, CompactString::const_new("")),
+    }
+}
+
+fn merge_placed(held: &mut Option<Placed>, other: &Placed, last: bool) {
+    match held {
+        Some(held) if held.place == other.place => held.value += other.value,
+        Some(held) if (other.place > held.place) != last => {}
+        _ => *held = Some(other.clone()),
+    }
+}
