@@ -33,6 +33,20 @@ pub mod aggregating {
     });
 }
 
+pub mod customizing {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "customizing",
+        pub_export_macro: true,
+        export_macro_name: "export_customizing",
+        default_bindings_module: "selvedge_guest::bindings::customizing",
+        with: {
+            "selvedge:plugin/log@0.1.0": crate::bindings::imports::selvedge::plugin::log,
+            "selvedge:plugin/types@0.1.0": crate::bindings::described::selvedge::plugin::types,
+        },
+    });
+}
+
 pub mod scoring {
     wit_bindgen::generate!({
         path: "../wit",
@@ -62,6 +76,7 @@ pub mod offering {
 }
 
 pub use aggregating::exports::selvedge::plugin::aggregates::Contributions;
+pub use customizing::exports::selvedge::plugin::custom_aggregates::{Sample as CustomSample, Value as CustomValue};
 pub use described::exports::selvedge::plugin::plugin::{Aggregate, Description, Score};
 pub use described::selvedge::plugin::types::{Columns, Failure, Kind, Read};
 pub use offering::exports::selvedge::plugin::offers::Ranking;

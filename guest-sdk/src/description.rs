@@ -31,6 +31,9 @@ pub fn observe<P: Observe>(description: &mut Description) {
     description.skips = texts(P::Skip::CHOICES);
 }
 
+/// Operators of the plugin's own are declared with its aggregates.
+pub fn custom<P: Observe>(_: &mut Description) {}
+
 /// Adds the stage that scores visitors.
 pub fn score<P: Score>(description: &mut Description) {
     description.score_reads = reads::<P::Visitor>();

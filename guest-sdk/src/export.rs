@@ -48,6 +48,11 @@ macro_rules! __stage {
             $crate::stages::observe::<Self>(event)
         }
     };
+    (custom) => {
+        fn functions(aggregate: u32) -> ::core::option::Option<$crate::custom::Functions> {
+            <<Self as $crate::Observe>::Aggregates as $crate::outputs::Aggregates>::functions(aggregate)
+        }
+    };
     (score) => {
         fn score(
             visitor: &$crate::bindings::Columns,
@@ -67,7 +72,7 @@ macro_rules! __stage {
         ::core::compile_error!(::core::concat!(
             "`",
             ::core::stringify!($unknown),
-            "` is no stage of a plugin; name some of observe, score and rank"
+            "` is no stage of a plugin; name some of observe, custom, score and rank"
         ));
     };
 }
@@ -85,6 +90,41 @@ macro_rules! __export {
             }
         }
         $crate::bindings::aggregating::export_aggregating!($exported with_types_in $crate::bindings::aggregating);
+    };
+    (custom $plugin:ty, $exported:ident) => {
+        impl $crate::bindings::customizing::exports::selvedge::plugin::custom_aggregates::Guest for $exported {
+            fn init(aggregate: u32) -> ::std::vec::Vec<u8> {
+                $crate::stages::functions::<$plugin>(aggregate).map_or_else(|_| ::std::vec::Vec::new(), |own| (own.init)())
+            }
+
+            fn update(
+                aggregate: u32,
+                state: ::std::vec::Vec<u8>,
+                key: ::std::string::String,
+                value: i64,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::bindings::Failure> {
+                ($crate::stages::functions::<$plugin>(aggregate)?.update)(&state, &key, value)
+            }
+
+            fn merge(
+                aggregate: u32,
+                states: ::std::vec::Vec<::std::vec::Vec<u8>>,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::bindings::Failure> {
+                ($crate::stages::functions::<$plugin>(aggregate)?.merge)(&states)
+            }
+
+            fn finish(
+                aggregate: u32,
+                state: ::std::vec::Vec<u8>,
+            ) -> ::core::result::Result<$crate::bindings::CustomValue, $crate::bindings::Failure> {
+                ($crate::stages::functions::<$plugin>(aggregate)?.finish)(&state)
+            }
+
+            fn samples(aggregate: u32) -> ::std::vec::Vec<$crate::bindings::CustomSample> {
+                $crate::stages::functions::<$plugin>(aggregate).map_or_else(|_| ::std::vec::Vec::new(), |own| (own.samples)())
+            }
+        }
+        $crate::bindings::customizing::export_customizing!($exported with_types_in $crate::bindings::customizing);
     };
     (score $plugin:ty, $exported:ident) => {
         impl $crate::bindings::scoring::exports::selvedge::plugin::scores::Guest for $exported {

@@ -50,6 +50,7 @@
 extern crate self as selvedge_guest;
 
 pub mod bindings;
+pub mod custom;
 pub mod description;
 mod export;
 pub mod inputs;
@@ -69,6 +70,7 @@ pub use values::{Amount, Choice, Day, Decimal, Instant, Key, Never};
 
 /// Everything that a plugin usually needs.
 pub mod prelude {
+    pub use crate::custom::{CustomOperator, Finished};
     pub use crate::outputs::{
         CalendarDaysSince, Count, CountByKey, Custom, DayStreak, DaysSince, DecayedSum, DecayedSumByKey, Difference,
         Distinct, DistinctDays, First, FirstByKey, FirstK, Histogram, HoursSince, KeyCount, Last, LastByKey, LastK,

@@ -4,6 +4,7 @@ use core::cell::RefCell;
 use core::marker::PhantomData;
 
 use crate::bindings::{Aggregate, Contributions, Failure, Kind, Ranking, Score};
+use crate::custom::{CustomOperator, Functions};
 use crate::values::{Amount, Choice, Decimal, Key};
 
 /// What stands for "no key" and "no reason".
@@ -41,6 +42,12 @@ pub trait Aggregates: Sized {
     fn declare() -> Vec<Aggregate>;
     /// The handles to contribute through.
     fn handles() -> Self;
+    /// The functions of the field at a position, where its operator is the plugin's own.
+    #[doc(hidden)]
+    fn functions(position: u32) -> Option<Functions> {
+        let _ = position;
+        None
+    }
 }
 
 /// The type of a field in a struct that derives [`Aggregates`](macro@crate::Aggregates).
@@ -61,6 +68,11 @@ pub trait AggregateField {
     const KIND: Kind;
     /// The handle of the aggregate at a position.
     fn at(position: u32) -> Self;
+    /// The functions of an operator of the plugin's own.
+    #[doc(hidden)]
+    fn functions() -> Option<Functions> {
+        None
+    }
 }
 
 std::thread_local! {
@@ -189,8 +201,6 @@ of_placed! {
     FirstK, "first-k";
     /// The last `count` values, newest first.
     LastK, "last-k";
-    /// The plugin's own; see [`Custom`](crate::stages::CustomAggregates).
-    Custom, "custom";
 }
 
 of_keys_and_values! {
@@ -247,6 +257,33 @@ handle!(
     /// window `session`.
     Sessions, "sessions", Kind::Integer
 );
+
+/// An aggregate with an operator of the plugin's own; export the stage `custom`.
+#[derive(Debug)]
+pub struct Custom<O: CustomOperator> {
+    position: u32,
+    operator: PhantomData<O>,
+}
+
+impl<O: CustomOperator> AggregateField for Custom<O> {
+    const OPERATOR: &'static str = "custom";
+    const KIND: Kind = O::KIND;
+
+    fn at(position: u32) -> Self {
+        Self { position, operator: PhantomData }
+    }
+
+    fn functions() -> Option<Functions> {
+        Some(Functions::of::<O>())
+    }
+}
+
+impl<O: CustomOperator> Custom<O> {
+    /// Takes a contribution into account.
+    pub fn add(&self, value: i64, key: Option<Key>) {
+        contribute(self.position, key, value);
+    }
+}
 
 derived! {
     /// Derived: the sum `of` divided by the count `per`, rounded half to even at `decimals`.

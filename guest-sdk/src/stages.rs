@@ -1,6 +1,7 @@
 //! The stages of a plugin: the traits that an author implements, and how a call of the host reaches them.
 
 use crate::bindings::{Columns, Contributions, Description, Failure, Ranking};
+use crate::custom::Functions;
 use crate::inputs::{self, Reads};
 use crate::log::install_panic_hook;
 use crate::outputs::{self, Aggregates, Scores, Stop};
@@ -55,6 +56,12 @@ pub trait Plugin {
         Err(Failure::Internal("this plugin does not observe".into()))
     }
 
+    /// The functions of an aggregate whose operator is the plugin's own.
+    #[doc(hidden)]
+    fn functions(_aggregate: u32) -> Option<Functions> {
+        None
+    }
+
     /// The stage `scores`.
     fn score(_visitor: &Columns) -> Result<Vec<Option<f64>>, Failure> {
         Err(Failure::Internal("this plugin does not score".into()))
@@ -71,6 +78,12 @@ pub fn observe<P: Observe>(event: &Columns) -> Result<Contributions, Failure> {
     install_panic_hook();
     let event: P::Event = inputs::row(event)?;
     outputs::collect(|| P::observe(&event, &P::Aggregates::handles()))
+}
+
+/// The functions of an aggregate, or why there are none.
+pub fn functions<P: Plugin>(aggregate: u32) -> Result<Functions, Failure> {
+    install_panic_hook();
+    P::functions(aggregate).ok_or_else(|| Failure::Internal("this aggregate has no operator of the plugin's own".into()))
 }
 
 /// Decodes, scores.

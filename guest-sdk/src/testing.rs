@@ -9,8 +9,11 @@
 //!
 //! Everything here panics where the host would refuse, with the host's own message: in a test that is the answer.
 
+use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use selvedge_core::aggregate::{CustomFault, CustomOperators, Finished, Operator, STATE_BYTES_MAX, check_laws};
 use selvedge_core::catalog::Catalog;
 use selvedge_core::columns::{Columns as CoreColumns, Keys};
 use selvedge_core::config::Config;
@@ -31,7 +34,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::bindings;
-use crate::stages::Plugin;
+use crate::stages::{self, Plugin};
 
 /// One visitor, observed, scored and offered to by one plugin.
 pub struct Visitor<P> {
@@ -73,7 +76,7 @@ pub struct Judged {
     pub reason: Option<String>,
 }
 
-impl<P: Plugin> Visitor<P> {
+impl<P: Plugin + 'static> Visitor<P> {
     /// A visitor of whom nothing is known, under a configuration (the text of `NAME.toml`), in UTC.
     pub fn new(config: &str) -> Self {
         Self::in_zone(config, "UTC")
@@ -98,7 +101,15 @@ impl<P: Plugin> Visitor<P> {
             scores: Vec::new(),
         };
         let definitions = fine(description.definitions(&config));
-        let stored = fine(schema.definitions.add(&description.name, &definitions, None));
+        let own: Arc<dyn CustomOperators> = Arc::new(Own::<P>(PhantomData));
+        for (definition, position) in definitions.iter().zip(0..) {
+            if definition.operator == Operator::Custom {
+                let functions = fine(stages::functions::<P>(position).map_err(text_of));
+                let samples: Vec<_> = (functions.samples)().into_iter().map(|sample| (sample.key, sample.value)).collect();
+                fine(check_laws(&*own, position, definition.kind, &samples));
+            }
+        }
+        let stored = fine(schema.definitions.add(&description.name, &definitions, Some(&own)));
         for score in &description.scores {
             let unit = selvedge_core::description::unit(score.unit.as_deref(), &config);
             schema.scores.push(ScoreName { name: format!("{}.{}", description.name, score.name), unit });
@@ -254,7 +265,7 @@ impl<P: Plugin> Visitor<P> {
 /// `{"config": "TOML", "timeZone": "Europe/London", "events": […], "at": "RFC 3339", "aggregates": {name: value}, "scores": {name: value},
 /// "ranking": {"catalog": "TOML", "context": {…}, "offers": [{"offer", "priority", "eligible", "reason"}]}}`; each part but the events
 /// may be left out. Numbers that are not whole must agree to nine digits, everything else exactly.
-pub fn check_case<P: Plugin>(text: &str) {
+pub fn check_case<P: Plugin + 'static>(text: &str) {
     let case: Value = fine(serde_json::from_str(text));
     let word = |name: &str, default: &str| case[name].as_str().unwrap_or(default).to_owned();
     let mut visitor = Visitor::<P>::in_zone(&word("config", ""), &word("timeZone", "UTC"));
@@ -302,6 +313,52 @@ fn same(name: &str, value: &Value, expected: &Value) {
         _ => value == expected,
     };
     assert!(alike, "{name} is {value}, not {expected}");
+}
+
+/// The plugin's own operators, called natively.
+struct Own<P>(PhantomData<fn() -> P>);
+
+impl<P> fmt::Debug for Own<P> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the plugin's own operators")
+    }
+}
+
+impl<P: Plugin + 'static> CustomOperators for Own<P> {
+    fn init(&self, aggregate: u32) -> Vec<u8> {
+        stages::functions::<P>(aggregate).map(|own| (own.init)()).unwrap_or_default()
+    }
+
+    fn update(&self, aggregate: u32, state: &[u8], key: &str, value: i64) -> Result<Vec<u8>, CustomFault> {
+        bounded(stages::functions::<P>(aggregate).and_then(|own| (own.update)(state, key, value)))
+    }
+
+    fn merge(&self, aggregate: u32, states: &[&[u8]]) -> Result<Vec<u8>, CustomFault> {
+        let states: Vec<Vec<u8>> = states.iter().map(|state| state.to_vec()).collect();
+        bounded(stages::functions::<P>(aggregate).and_then(|own| (own.merge)(&states)))
+    }
+
+    fn finish(&self, aggregate: u32, state: &[u8]) -> Result<Finished, CustomFault> {
+        let value = stages::functions::<P>(aggregate).and_then(|own| (own.finish)(state)).map_err(text_of)?;
+        Ok(match value {
+            bindings::CustomValue::Absent => Finished::Absent,
+            bindings::CustomValue::Fixed(value) => Finished::Fixed(value),
+            bindings::CustomValue::Number(value) => Finished::Number(value),
+        })
+    }
+}
+
+fn bounded(state: Result<Vec<u8>, bindings::Failure>) -> Result<Vec<u8>, CustomFault> {
+    let state = state.map_err(text_of)?;
+    if state.len() <= STATE_BYTES_MAX {
+        return Ok(state);
+    }
+    Err(CustomFault(format!("a state has {} bytes; it may have {STATE_BYTES_MAX}", state.len())))
+}
+
+fn text_of(failure: bindings::Failure) -> CustomFault {
+    let (bindings::Failure::Rejected(text) | bindings::Failure::Internal(text)) = failure;
+    CustomFault(text)
 }
 
 /// The value, or the host's message as this test's failure.

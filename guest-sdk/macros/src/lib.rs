@@ -153,6 +153,7 @@ fn parameter(meta: &syn::meta::ParseNestedMeta<'_>) -> Result<String> {
 fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
     let mut declares = TokenStream::new();
     let mut handles = TokenStream::new();
+    let mut functions = TokenStream::new();
     for (position, (field, name)) in named_fields(input)?.into_iter().enumerate() {
         let (mut windows, mut unit, mut parameters) = (Vec::new(), quote!(::core::option::Option::None), Vec::new());
         if let Some(attribute) = find(&field.attrs, "aggregate") {
@@ -193,6 +194,9 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
         handles.extend(quote_spanned!(field_type.span()=>
             #name: <#field_type as ::selvedge_guest::outputs::AggregateField>::at(#position),
         ));
+        functions.extend(quote_spanned!(field_type.span()=>
+            #position => <#field_type as ::selvedge_guest::outputs::AggregateField>::functions(),
+        ));
     }
     let name = &input.ident;
     Ok(quote! {
@@ -203,6 +207,13 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
 
             fn handles() -> Self {
                 Self { #handles }
+            }
+
+            fn functions(position: u32) -> ::core::option::Option<::selvedge_guest::custom::Functions> {
+                match position {
+                    #functions
+                    _ => ::core::option::Option::None,
+                }
             }
         }
     })

@@ -11,7 +11,7 @@ use wasmtime::component::InstancePre;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{Store, Trap};
 
-use crate::bindings::exports::selvedge::plugin::{aggregates, offers, plugin, scores};
+use crate::bindings::exports::selvedge::plugin::{aggregates, custom_aggregates, offers, plugin, scores};
 use crate::bindings::selvedge::plugin::types;
 use crate::engine::{Engine, HostState};
 use crate::error::{CallError, LoadError};
@@ -36,6 +36,7 @@ pub struct Component {
     pub(crate) config_sha256: [u8; 32],
     pub(crate) pre: InstancePre<HostState>,
     pub(crate) observe: Option<aggregates::GuestIndices>,
+    pub(crate) custom: Option<custom_aggregates::GuestIndices>,
     pub(crate) score: Option<scores::GuestIndices>,
     pub(crate) rank: Option<offers::GuestIndices>,
     /// How long compiling took.
@@ -63,6 +64,8 @@ impl Component {
         let stage_fault = |error: wasmtime::Error| misfit(file, &error);
         let observe =
             exports("aggregates").then(|| aggregates::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
+        let custom = exports("custom-aggregates").then(|| custom_aggregates::GuestIndices::new(&pre));
+        let custom = custom.transpose().map_err(stage_fault)?;
         let score = exports("scores").then(|| scores::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
         let rank = exports("offers").then(|| offers::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
         if observe.is_none() && score.is_none() && rank.is_none() {
@@ -84,6 +87,7 @@ impl Component {
             description,
             pre,
             observe,
+            custom,
             score,
             rank,
             compile_time,

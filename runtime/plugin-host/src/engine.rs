@@ -21,7 +21,8 @@ const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// The engine's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Instances that may live at once. Callers hold one per plugin and thread, so threads × plugins is always enough.
+    /// Instances that may live at once. Callers hold one per plugin and thread, and one more while an aggregate with an operator of its
+    /// own is read, so threads × (plugins + 1) is always enough.
     pub instances_max: u32,
     /// Linear memory that one instance may have.
     pub memory_bytes_max: usize,
@@ -34,6 +35,7 @@ impl Default for EngineConfig {
 }
 
 /// A configured wasmtime with the contract's one import linked.
+#[derive(Clone)]
 pub struct Engine {
     pub(crate) wasm: wasmtime::Engine,
     pub(crate) linker: Linker<HostState>,

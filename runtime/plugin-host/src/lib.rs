@@ -12,6 +12,7 @@
 
 mod bindings;
 pub mod component;
+mod custom;
 pub mod engine;
 mod error;
 pub mod invocation;

@@ -1,7 +1,9 @@
 //! The plugins that are active together: their names resolved against each other, their order fixed.
 
+use std::sync::Arc;
+
 use selvedge_core::activation::ActivePlugin;
-use selvedge_core::aggregate::Definitions;
+use selvedge_core::aggregate::{CustomOperators, Definitions};
 use selvedge_core::catalog::Catalog;
 use selvedge_core::description::unit;
 use selvedge_core::event::Event;
@@ -11,6 +13,7 @@ use selvedge_core::time::BusinessTime;
 use selvedge_core::view::{Schema, ScoreName};
 
 use crate::component::Component;
+use crate::custom::Custom;
 use crate::engine::Engine;
 use crate::error::{CatalogFault, LoadError};
 
@@ -81,9 +84,14 @@ impl PluginSet {
         for component in &components {
             let definitions =
                 component.description.definitions(&component.config).map_err(|error| fault(component, error))?;
+            let custom = component.custom.as_ref().map(|indices| {
+                Custom::new(component.name(), &engine, &component.pre, indices, &definitions)
+                    .map(|custom| Arc::new(custom) as Arc<dyn CustomOperators>)
+            });
+            let custom = custom.transpose().map_err(|error| fault(component, error))?;
             let stored = schema
                 .definitions
-                .add(component.name(), &definitions, None)
+                .add(component.name(), &definitions, custom.as_ref())
                 .map_err(|error| fault(component, error))?;
             all_destinations.push(destinations(&definitions, stored));
             first_scores.push(schema.scores.len());

@@ -54,6 +54,8 @@ const HISTORIES: usize = 2;
 const LARGE_BODIES: usize = 4;
 /// Threads that may block. Each runs at most one invocation of the plugins, so the pool of instances is sized by it.
 const BLOCKING_THREADS: usize = 48;
+/// Threads beside them that fold.
+const FOLDING_THREADS: usize = 4;
 
 /// Runs an edge with an embedded centre until it is told to end.
 pub fn run(config: RunConfig) -> Result<()> {
@@ -63,7 +65,7 @@ pub fn run(config: RunConfig) -> Result<()> {
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
     let time = BusinessTime::new(&config.time_zone)?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let plugins = Arc::new(load_plugins(config.plugins.as_deref(), time, workers + BLOCKING_THREADS)?);
+    let plugins = Arc::new(load_plugins(config.plugins.as_deref(), time, workers + BLOCKING_THREADS + FOLDING_THREADS)?);
     let catalog = load_catalog(config.catalog.as_deref())?;
     let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
     let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
@@ -175,7 +177,7 @@ fn load_plugins(folder: Option<&Path>, time: BusinessTime, threads: usize) -> Re
         }
     }
     files.sort();
-    let instances_max = u32::try_from(threads * files.len().max(1))?;
+    let instances_max = u32::try_from(threads * (files.len() + 1))?;
     let engine = Engine::new(EngineConfig { instances_max, ..EngineConfig::default() })?;
     let mut components = Vec::with_capacity(files.len());
     for path in files {

@@ -283,6 +283,9 @@ impl Definitions {
         let taken = series.take(range);
         let mut damaged = taken.forgotten;
         let mut join = |summaries: &[&Summary]| {
+            if let Some(joined) = merge.join_own(summaries) {
+                return joined;
+            }
             let mut joined = merge.empty_summary();
             summaries.iter().for_each(|summary| damaged |= !merge.join_to(&mut joined, summary, false));
             joined

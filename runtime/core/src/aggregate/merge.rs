@@ -228,7 +228,7 @@ impl Merge {
             }
             (Summary::Custom(held), Summary::Custom(other)) => {
                 let Some((custom, aggregate)) = &self.custom else { return false };
-                match custom.merge(*aggregate, held, other) {
+                match custom.merge(*aggregate, &[held, other]) {
                     Ok(merged) => *held = merged,
                     Err(_) => return false,
                 }
@@ -237,6 +237,17 @@ impl Merge {
             _ => {}
         }
         true
+    }
+
+    /// Many summaries of a plugin's own operator, merged in one call; none of any other, or where that failed.
+    pub(crate) fn join_own<'s>(&self, summaries: &[&'s Summary]) -> Option<Summary> {
+        let (custom, aggregate) = self.custom.as_ref()?;
+        let state = |summary: &&'s Summary| match summary {
+            Summary::Custom(state) => Some(state.as_slice()),
+            _ => None,
+        };
+        let states: Vec<&[u8]> = summaries.iter().map(state).collect::<Option<_>>()?;
+        custom.merge(*aggregate, &states).ok().map(Summary::Custom)
     }
 
     /// Of an operator by key: how each key's summary merges.

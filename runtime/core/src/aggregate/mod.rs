@@ -31,7 +31,7 @@ mod summary;
 mod value;
 mod window;
 
-pub use custom::{CustomFault, CustomOperators, Finished, STATE_BYTES_MAX};
+pub use custom::{CustomFault, CustomOperators, Finished, STATE_BYTES_MAX, check_laws};
 pub use definition::{Definition, DefinitionError};
 pub use definitions::Definitions;
 pub use exactness::{Exactness, Off};
