@@ -52,7 +52,13 @@ pub struct Functions {
 impl Functions {
     /// Those of an operator.
     pub fn of<O: CustomOperator>() -> Self {
-        Self { init: || O::init().encode(), update: update::<O>, merge: merge::<O>, finish: finish::<O>, samples: samples::<O> }
+        Self {
+            init: || O::init().encode(),
+            update: update::<O>,
+            merge: merge::<O>,
+            finish: finish::<O>,
+            samples: samples::<O>,
+        }
     }
 }
 

@@ -83,7 +83,8 @@ pub fn observe<P: Observe>(event: &Columns) -> Result<Contributions, Failure> {
 /// The functions of an aggregate, or why there are none.
 pub fn functions<P: Plugin>(aggregate: u32) -> Result<Functions, Failure> {
     install_panic_hook();
-    P::functions(aggregate).ok_or_else(|| Failure::Internal("this aggregate has no operator of the plugin's own".into()))
+    P::functions(aggregate)
+        .ok_or_else(|| Failure::Internal("this aggregate has no operator of the plugin's own".into()))
 }
 
 /// Decodes, scores.

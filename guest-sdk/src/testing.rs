@@ -105,7 +105,8 @@ impl<P: Plugin + 'static> Visitor<P> {
         for (definition, position) in definitions.iter().zip(0..) {
             if definition.operator == Operator::Custom {
                 let functions = fine(stages::functions::<P>(position).map_err(text_of));
-                let samples: Vec<_> = (functions.samples)().into_iter().map(|sample| (sample.key, sample.value)).collect();
+                let samples: Vec<_> =
+                    (functions.samples)().into_iter().map(|sample| (sample.key, sample.value)).collect();
                 fine(check_laws(&*own, position, definition.kind, &samples));
             }
         }

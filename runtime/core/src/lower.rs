@@ -5,7 +5,7 @@
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
-use crate::aggregate::{Definitions, Reading, Value, Weight};
+use crate::aggregate::{Definitions, Number, Reading, State, Value, Weight};
 use crate::catalog::Catalog;
 use crate::columns::{Cell, Columns, Keys, Shape, Table};
 use crate::config::Config;
@@ -14,9 +14,9 @@ use crate::fragment::Fragment;
 use crate::identity::ENTITIES;
 use crate::json_paths::{JsonPaths, Sink};
 use crate::read::{Read, ReadError};
-use crate::time::BusinessTime;
+use crate::time::{BusinessTime, Moment};
 use crate::traits::TraitSources;
-use crate::value::{Kind, Timestamp};
+use crate::value::{Decimal, Kind, Timestamp};
 use crate::view::{Schema, Subject};
 
 /// A value that is the same in every call. Keys have handles per call, so they stay texts.
@@ -313,9 +313,7 @@ impl VisitorReads {
         for (column, (source, read)) in self.sources.iter().zip(&self.reads).enumerate() {
             let cell = match source {
                 VisitorSource::Aggregate(index) => {
-                    let reading = &definitions.readings()[*index];
-                    let value = definitions.evaluate(reading, &subject.fragment.states, subject.moment).value;
-                    value_cell(read, &value, time, keys)
+                    aggregate_cell(read, *index, &subject.fragment.states, definitions, subject.moment, keys)
                 }
                 VisitorSource::AggregateList(index, part) => {
                     let reading = &definitions.readings()[*index];
@@ -331,11 +329,8 @@ impl VisitorReads {
                     trait_cell(read, subject.fragment, name, subject.trait_sources, time, keys)
                 }
                 VisitorSource::EntityAggregate(entity, index) => {
-                    subject.entities[*entity].as_ref().and_then(|entity| {
-                        let reading = &definitions.readings()[*index];
-                        let value = definitions.evaluate(reading, &entity.states, subject.moment).value;
-                        value_cell(read, &value, time, keys)
-                    })
+                    let states = subject.entities[*entity].as_ref().map(|entity| &entity.states);
+                    states.and_then(|states| aggregate_cell(read, *index, states, definitions, subject.moment, keys))
                 }
                 VisitorSource::EntityTrait(entity, name) => subject.entities[*entity]
                     .as_ref()
@@ -454,13 +449,37 @@ fn elements(value: &Value, part: Part) -> Vec<Value> {
     }
 }
 
+/// A reading of some states in a declared kind.
+fn aggregate_cell(
+    read: &Read,
+    index: usize,
+    states: &[State],
+    definitions: &Definitions,
+    moment: &Moment,
+    keys: &mut Keys,
+) -> Option<Cell> {
+    let reading = &definitions.readings()[index];
+    match (definitions.number(reading, states, moment), read.kind, reading.kind) {
+        (None, ..) => {
+            let value = definitions.evaluate(reading, states, moment).value;
+            value_cell(read, &value, definitions.time(), keys)
+        }
+        (Some(Number::Absent), ..) => None,
+        (Some(Number::Fixed(value)), Kind::Number, Kind::Decimal) => Some(Cell::F64(Decimal(value).to_f64())),
+        (Some(Number::Fixed(value)), Kind::Number, _) => Some(Cell::F64(value as f64)),
+        (Some(Number::Fixed(at)), _, Kind::Instant) => Some(instant_cell(read, Timestamp(at), definitions.time())),
+        (Some(Number::Fixed(value)), ..) => Some(Cell::S64(value)),
+        (Some(Number::Float(value)), ..) => Some(Cell::F64(value)),
+    }
+}
+
 /// A reading's value in a declared kind; one that does not fit 64 bits is absent.
 fn value_cell(read: &Read, value: &Value, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
     match (value, read.kind) {
         (Value::Text(text), _) => text_cell(read, text, keys),
         (Value::Number(value), Kind::Number) => Some(Cell::F64(*value)),
         (Value::Integer(value), Kind::Number) => Some(Cell::F64(*value as f64)),
-        (Value::Decimal(value), Kind::Number) => Some(Cell::F64(*value as f64 / crate::value::Decimal::SCALE as f64)),
+        (Value::Decimal(value), Kind::Number) => Some(Cell::F64(*value as f64 / Decimal::SCALE as f64)),
         (Value::Integer(value) | Value::Decimal(value), _) => i64::try_from(*value).ok().map(Cell::S64),
         (Value::Instant(at), _) => Some(instant_cell(read, *at, time)),
         _ => None,
@@ -605,7 +624,7 @@ fn keyed_cell(
     });
     match (largest?, read.kind, reading.kind) {
         (Weight::Number(weight), ..) => Some(Cell::F64(weight)),
-        (Weight::Fixed(weight), Kind::Number, Kind::Decimal) => Some(Cell::F64(crate::value::Decimal(weight).to_f64())),
+        (Weight::Fixed(weight), Kind::Number, Kind::Decimal) => Some(Cell::F64(Decimal(weight).to_f64())),
         (Weight::Fixed(weight), Kind::Number, _) => Some(Cell::F64(weight as f64)),
         (Weight::Fixed(weight), ..) => Some(Cell::S64(weight)),
     }

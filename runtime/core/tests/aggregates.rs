@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use selvedge_core::aggregate::{Applied, Contribution, Definition, Definitions, Exactness, Off, State, Value};
+use selvedge_core::aggregate::{Applied, Contribution, Definition, Definitions, Exactness, Number, Off, State, Value};
 use selvedge_core::time::{BusinessTime, Moment};
 use selvedge_core::value::{Kind, Timestamp, divide_half_even};
 
@@ -452,6 +452,16 @@ fn check(states: &[State], all: &[Event], now: i64) -> Result<usize, TestCaseErr
     for (spec, window) in SPECS.iter().flat_map(|spec| spec.3.iter().map(move |window| (spec, *window))) {
         let reading = readings.next().expect("a reading for each window");
         let read = definitions().evaluate(reading, states, &moment);
+        if let Some(number) = definitions().number(reading, states, &moment) {
+            let value = match (number, reading.kind) {
+                (Number::Absent, _) => Value::Absent,
+                (Number::Fixed(value), Kind::Decimal) => Value::Decimal(value.into()),
+                (Number::Fixed(at), Kind::Instant) => Value::Instant(Timestamp(at)),
+                (Number::Fixed(value), _) => Value::Integer(value.into()),
+                (Number::Float(value), _) => Value::Number(value),
+            };
+            prop_assert_eq!(&value, &read.value, "{} for a column", &reading.name);
+        }
         let truth = naive(spec, window, &all, now, false);
         let name = &reading.name;
         match read.exactness {

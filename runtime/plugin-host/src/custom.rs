@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use selvedge_core::aggregate::{CustomFault, CustomOperators, Definition, Finished, Operator, STATE_BYTES_MAX, check_laws};
+use selvedge_core::aggregate::{
+    CustomFault, CustomOperators, Definition, Finished, Operator, STATE_BYTES_MAX, check_laws,
+};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
@@ -42,12 +44,20 @@ impl Custom {
         definitions: &[Definition],
     ) -> Result<Self, CustomFault> {
         let inits = vec![Vec::new(); definitions.len()];
-        let mut custom =
-            Self { plugin: plugin.to_owned(), engine: engine.clone(), pre: pre.clone(), indices: indices.clone(), inits };
-        for (definition, position) in definitions.iter().zip(0..).filter(|(definition, _)| definition.operator == Operator::Custom) {
+        let mut custom = Self {
+            plugin: plugin.to_owned(),
+            engine: engine.clone(),
+            pre: pre.clone(),
+            indices: indices.clone(),
+            inits,
+        };
+        for (definition, position) in
+            definitions.iter().zip(0..).filter(|(definition, _)| definition.operator == Operator::Custom)
+        {
             let fault = |detail: String| CustomFault(format!("aggregate {:?} {detail}", definition.name));
             let init = custom.call(CALL_FUEL, |store, guest| guest.call_init(store, position).map(Ok));
-            custom.inits[position as usize] = init.map_err(|error| fault(error.0)).and_then(|init| bounded(init).map_err(|error| fault(error.0)))?;
+            custom.inits[position as usize] =
+                init.map_err(|error| fault(error.0)).and_then(|init| bounded(init).map_err(|error| fault(error.0)))?;
             let samples = custom.call(CALL_FUEL, |store, guest| guest.call_samples(store, position).map(Ok));
             let samples: Vec<(String, i64)> =
                 samples.map_err(|error| fault(error.0))?.into_iter().map(|sample| (sample.key, sample.value)).collect();

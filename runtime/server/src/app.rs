@@ -65,7 +65,8 @@ pub fn run(config: RunConfig) -> Result<()> {
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
     let time = BusinessTime::new(&config.time_zone)?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let plugins = Arc::new(load_plugins(config.plugins.as_deref(), time, workers + BLOCKING_THREADS + FOLDING_THREADS)?);
+    let plugins =
+        Arc::new(load_plugins(config.plugins.as_deref(), time, workers + BLOCKING_THREADS + FOLDING_THREADS)?);
     let catalog = load_catalog(config.catalog.as_deref())?;
     let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
     let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());

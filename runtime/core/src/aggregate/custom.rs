@@ -112,12 +112,14 @@ mod tests {
         }
 
         fn update(&self, aggregate: u32, state: &[u8], _: &str, value: i64) -> Result<Vec<u8>, CustomFault> {
-            let value = if self.0 == "update" { value + 1 } else { value };
+            let fresh = *state == self.init(aggregate);
+            let value = if self.0 == "update" && !fresh { value + 1 } else { value };
             self.merge(aggregate, &[state, &value.to_be_bytes()])
         }
 
         fn merge(&self, _: u32, states: &[&[u8]]) -> Result<Vec<u8>, CustomFault> {
-            let numbers: Vec<i64> = states.iter().filter_map(|state| Some(i64::from_be_bytes((*state).try_into().ok()?))).collect();
+            let numbers: Vec<i64> =
+                states.iter().filter_map(|state| Some(i64::from_be_bytes((*state).try_into().ok()?))).collect();
             let merged = match self.0 {
                 "commutative" => numbers[0] - numbers[1..].iter().sum::<i64>(),
                 "associative" => numbers.iter().sum::<i64>() / 2,
@@ -140,7 +142,7 @@ mod tests {
         for (broken, part) in [
             ("identity", "init"),
             ("commutative", "init"),
-            ("associative", "init"),
+            ("associative", "merge(merge(a, b), c)"),
             ("update", "an update"),
             ("many", "many states"),
             ("kind", "another kind than integer"),
@@ -148,6 +150,11 @@ mod tests {
             let fault = check(broken).expect_err(broken);
             assert!(fault.0.contains(part), "{broken}: {fault}");
         }
-        assert!(check_laws(&Sums("nothing"), 0, Kind::Integer, &samples[..2]).expect_err("two").0.contains("at least three"));
+        assert!(
+            check_laws(&Sums("nothing"), 0, Kind::Integer, &samples[..2])
+                .expect_err("two")
+                .0
+                .contains("at least three")
+        );
     }
 }

@@ -12,9 +12,9 @@ use super::reading::{Reading, Source, Span};
 use super::series::{Range, Sum};
 use super::state::State;
 use super::summary::Summary;
-use super::value::{Read, Value, Weight};
+use super::value::{Number, Read, Value, Weight};
 use crate::time::Moment;
-use crate::value::{Timestamp, divide_half_even};
+use crate::value::{Kind, Timestamp, divide_half_even};
 
 /// What of a state a window takes in.
 enum Extent {
@@ -53,6 +53,35 @@ impl Definitions {
     /// The states must be those of a fold up to that instant: a reading looks at an event's time only through its window.
     pub fn evaluate(&self, reading: &Reading, states: &[State], moment: &Moment) -> Read {
         self.read(reading, states, moment).unwrap_or_else(Read::from)
+    }
+
+    /// The value of a reading that is a single number, without how exact it is: what a plugin's columns take. None for any other reading.
+    pub fn number(&self, reading: &Reading, states: &[State], moment: &Moment) -> Option<Number> {
+        let fixed = |value: i128| i64::try_from(value).map_or(Number::Absent, Number::Fixed);
+        let scalar = |scalar: Option<Scalar>| match scalar {
+            None => Number::Absent,
+            Some(Scalar::Fixed(value)) => fixed(value),
+            Some(Scalar::Number(value)) => Number::Float(value),
+        };
+        match &reading.source {
+            Source::Sum { state, span } => {
+                Some(self.sum(*state, *span, states, moment).map_or(Number::Absent, |sum| fixed(sum.value)))
+            }
+            Source::Summary { state, span: Span::Lifetime } => match states.get(usize::from(*state)) {
+                Some(State::Summary { total: Some(Summary::Distinct(distinct)), .. }) => {
+                    Some(fixed(distinct.count().into()))
+                }
+                Some(State::Summary { total: Some(Summary::Days(days)), .. }) => Some(fixed(days.count().into())),
+                Some(State::Summary { total: Some(summary), .. }) if reading.kind != Kind::Key => match summary {
+                    Summary::Moments(_) | Summary::Extreme(_) | Summary::Placed(_) => {
+                        Some(scalar(of_key(self.merge(*state), summary)))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     fn read(&self, reading: &Reading, states: &[State], moment: &Moment) -> Result<Read, Nowhere> {
@@ -97,7 +126,7 @@ impl Definitions {
                 Ok(Read::exact(Value::Number(decayed.get("", at, *half_life_ms))))
             }
             Source::Ratio { of, per, scale, decimals, span } => {
-                let (of, per) = (self.sum(*of, *span, states, moment)?, self.number(*per, *span, states, moment)?);
+                let (of, per) = (self.sum(*of, *span, states, moment)?, self.count(*per, *span, states, moment)?);
                 read(ratio(of.value * scale, per.0, *decimals), Exactness::within(of.off).and(per.1))
             }
             Source::Since { of, unit_ms } => {
@@ -256,7 +285,7 @@ impl Definitions {
     }
 
     /// The value of a count of whatever kind.
-    fn number(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<(i128, Exactness), Nowhere> {
+    fn count(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<(i128, Exactness), Nowhere> {
         if let State::Sum { .. } = held(states, state)? {
             let sum = self.sum(state, span, states, moment)?;
             return Ok((sum.value, Exactness::within(sum.off)));

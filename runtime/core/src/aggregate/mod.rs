@@ -38,7 +38,7 @@ pub use exactness::{Exactness, Off};
 pub use operator::Operator;
 pub use reading::Reading;
 pub use state::{Applied, Contribution, State};
-pub use value::{Read, Value, Weight};
+pub use value::{Number, Read, Value, Weight};
 pub use window::{Window, parse_duration_ms};
 
 /// Inserts into a sorted list that lives long and grows seldom: an eighth of room at a time, where a vector would take double.

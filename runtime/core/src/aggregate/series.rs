@@ -156,7 +156,7 @@ impl Sums {
     }
 
     fn after(&self, after: i64) -> Sum {
-        let first = self.tail.partition_point(|amount| amount.place.0 <= after);
+        let first = self.first_after(after);
         let mut sum = Sum { value: self.total() - self.tail_before(first), off: 0 };
         // What is in tiles is older than the tail: it matters only to a range that takes in all of that.
         if let (0, Some(last)) = (first, self.tiles.last()) {
@@ -166,6 +166,18 @@ impl Sums {
             sum.off = before.filter(|tile| end_of(tile.tile) > after).map_or(0, |astride| astride.magnitude);
         }
         sum
+    }
+
+    /// Where in the tail a window begins: most begin near its end, so the search does.
+    fn first_after(&self, after: i64) -> usize {
+        let (mut step, mut until) = (1, self.tail.len());
+        loop {
+            let from = until.saturating_sub(step);
+            match self.tail.get(from) {
+                Some(amount) if amount.place.0 > after && from > 0 => (step, until) = (2 * step, from),
+                _ => return from + self.tail[from..until].partition_point(|amount| amount.place.0 <= after),
+            }
+        }
     }
 
     fn newest(&self) -> Option<i64> {

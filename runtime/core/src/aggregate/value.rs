@@ -97,6 +97,17 @@ fn number(text: String) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
+/// A single number, or none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// There is none, or it does not fit.
+    Absent,
+    /// A whole number, units of 10⁻⁶, or milliseconds, as the reading's kind says.
+    Fixed(i64),
+    /// A floating-point number.
+    Float(f64),
+}
+
 /// The weight of one key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weight {
