@@ -152,5 +152,58 @@ fn read(criterion: &mut Criterion) {
     allocations("read/a hundred aggregates", || reads.lower(&subject, &schema.definitions, &mut Keys::default()));
 }
 
-criterion_group!(benches, event, read);
+/// Prints the bytes of every stored operator, on disk and in memory, after so many events over a year, without windows and with.
+fn cost(_: &mut Criterion) {
+    const EVENTS: [i64; 3] = [10, 100, 1000];
+    let operators: [(&str, &[(&str, &str)], Kind); 22] = [
+        ("count", &[], Kind::Integer),
+        ("sum", &[], Kind::Decimal),
+        ("mean", &[], Kind::Decimal),
+        ("variance", &[], Kind::Decimal),
+        ("min", &[], Kind::Decimal),
+        ("first", &[], Kind::Decimal),
+        ("last-k", &[("count", "10")], Kind::Decimal),
+        ("distinct", &[], Kind::Integer),
+        ("distinct-days", &[], Kind::Integer),
+        ("unique", &[("count", "10")], Kind::Key),
+        ("histogram", &[("bounds", "10 20 40 80")], Kind::Decimal),
+        ("quantile", &[("q", "0.5")], Kind::Decimal),
+        ("sum-by-key", &[], Kind::Decimal),
+        ("count-by-key", &[], Kind::Integer),
+        ("mean-by-key", &[], Kind::Decimal),
+        ("max-by-key", &[], Kind::Decimal),
+        ("last-by-key", &[], Kind::Decimal),
+        ("quantile-by-key", &[("q", "0.5")], Kind::Decimal),
+        ("variance-by-key", &[], Kind::Decimal),
+        ("decayed-sum", &[("half-life", "30d")], Kind::Number),
+        ("decayed-sum-by-key", &[("half-life", "30d")], Kind::Number),
+        ("sessions", &[], Kind::Integer),
+    ];
+    println!("bytes on disk (in memory) after 10, 100 and 1,000 events over a year, twenty keys");
+    for (operator, parameters, kind) in operators {
+        let parameters: Vec<_> = parameters.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let mut line = format!("{operator:>20}:");
+        for windows in [vec!["lifetime".to_owned()], vec!["lifetime".to_owned(), "30d".to_owned(), "365d".to_owned()]] {
+            let Ok(definition) = Definition::parse("a", operator, &parameters, &windows, kind, None) else { continue };
+            let mut definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+            definitions.add("c", &[definition], None).expect("a good definition");
+            line.push_str(if windows.len() == 1 { " lifetime" } else { "; with 30d and 365d" });
+            for events in EVENTS {
+                let mut states = definitions.empty_states();
+                for index in 0..events {
+                    let key = if operator == "decayed-sum" { String::new() } else { format!("K-{}", 100 + index % 20) };
+                    let value = (1 + index % 97) * 990_000;
+                    let contribution = Contribution { state: 0, key: key.into(), value };
+                    let at = Timestamp(NOW - (events - index) * 365 * DAY_MS / events);
+                    definitions.apply(&mut states, &[contribution], at, &[index as u8; 16]);
+                }
+                let disk = postcard::to_allocvec(&states).expect("encode").len() - 1;
+                line.push_str(&format!(" {disk} ({})", states[0].weight() + size_of_val(&states[0])));
+            }
+        }
+        println!("{line}");
+    }
+}
+
+criterion_group!(benches, cost, event, read);
 criterion_main!(benches);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is known of a set of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub(crate) struct Moments {
     pub(crate) count: u64,
     pub(crate) sum: i128,
@@ -14,11 +15,37 @@ pub(crate) struct Moments {
     pub(crate) high: i64,
 }
 
+/// On disk a single value, which is what most instants have, stands for itself.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    One(i64),
+    Some { count: u64, sum: i128, squares: Option<u128>, low: i64, high: i64 },
+}
+
+impl From<Moments> for Stored {
+    fn from(Moments { count, sum, squares, low, high }: Moments) -> Self {
+        if count == 1 { Self::One(low) } else { Self::Some { count, sum, squares, low, high } }
+    }
+}
+
+impl From<Stored> for Moments {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::One(value) => Self::one(value),
+            Stored::Some { count, sum, squares, low, high } => Self { count, sum, squares, low, high },
+        }
+    }
+}
+
 impl Moments {
+    fn one(value: i64) -> Self {
+        let square = u128::from(value.unsigned_abs()).pow(2);
+        Self { count: 1, sum: i128::from(value), squares: Some(square), low: value, high: value }
+    }
+
     /// Takes in a value.
     pub(crate) fn add(&mut self, value: i64) {
-        let square = u128::from(value.unsigned_abs()).pow(2);
-        self.join(&Self { count: 1, sum: i128::from(value), squares: Some(square), low: value, high: value });
+        self.join(&Self::one(value));
     }
 
     /// Takes in another set.
