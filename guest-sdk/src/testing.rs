@@ -163,7 +163,7 @@ impl<P: Plugin> Visitor<P> {
                 Err(bindings::Failure::Rejected(text) | bindings::Failure::Internal(text)) => Observed::Failed(text),
             };
         }
-        self.fragment.apply_event(&self.schema.definitions, &(&event).into(), &effects);
+        let _ = self.fragment.apply_event(&self.schema.definitions, &(&event).into(), &effects);
         Ok(observed)
     }
 

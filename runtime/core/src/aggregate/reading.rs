@@ -277,6 +277,20 @@ impl Definitions {
         }
     }
 
+    /// Whether a reading waits for its history to be folded: its value is absent until then.
+    pub fn backfilling(&self, reading: &Reading, states: &[State]) -> bool {
+        let waits = |state: u16| matches!(states.get(usize::from(state)), Some(State::Backfilling));
+        match reading.source {
+            Source::Sum { state, .. } | Source::Held { state } | Source::Decayed { state, .. } => waits(state),
+            Source::Ratio { of, per, .. } => waits(of) || waits(per),
+            Source::Difference { of, less } => waits(of) || waits(less),
+            Source::DaysSince { of }
+            | Source::CalendarDaysSince { of }
+            | Source::KeyCount { of }
+            | Source::Top { of, .. } => waits(of),
+        }
+    }
+
     /// The weight of one key of a keyed reading; none for a reading without keys.
     pub fn weight(&self, reading: &Reading, states: &[State], key: &str, moment: &Moment) -> Option<Weight> {
         match reading.source {

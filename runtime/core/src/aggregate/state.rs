@@ -59,6 +59,8 @@ pub enum State {
     Keyed(Keyed),
     /// Of decayed-sum-by-key.
     Decayed(Decayed),
+    /// Of any operator, as long as the history has not been folded under its definition: it takes nothing in and says nothing.
+    Backfilling,
 }
 
 /// How a state merges: the operator and what it needs to know of its windows.
@@ -86,6 +88,7 @@ impl Merge {
     /// Takes in the state of another history: what folding the contributions of both gives, as far as both are exact.
     pub(crate) fn join(&self, state: &mut State, other: &State) {
         match (state, other, &self.operator) {
+            (state, State::Backfilling, _) => *state = State::Backfilling,
             (State::Sum { total, series }, State::Sum { total: Some(other), series: amounts }, _) => {
                 *total = Some(total.unwrap_or(0) + other);
                 series.join(amounts, self.reach_ms);
@@ -138,7 +141,7 @@ impl Merge {
             (State::Decayed(decayed), Operator::DecayedSumByKey { half_life_ms }) => {
                 decayed.add(&contribution.key, value, when.at.0, *half_life_ms);
             }
-            (State::Placed(_) | State::Decayed(_), _) => {}
+            (State::Placed(_) | State::Decayed(_) | State::Backfilling, _) => {}
         }
     }
 }
@@ -148,7 +151,7 @@ impl State {
     pub fn weight(&self) -> usize {
         match self {
             Self::Sum { series, .. } => series.weight(),
-            Self::Extreme(_) => 0,
+            Self::Extreme(_) | Self::Backfilling => 0,
             Self::Placed(placed) => placed.as_ref().map_or(0, |placed| heap_bytes(&placed.place.1)),
             Self::Distinct(distinct) => distinct.weight(),
             Self::Days(days) => days.weight(),
