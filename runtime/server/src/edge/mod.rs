@@ -32,6 +32,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::Keys;
+use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::error::Problem;
@@ -62,6 +63,8 @@ pub struct Edge {
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
+    /// How far definitions that are new are computed from the history.
+    pub backfill: Arc<Backfill>,
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
     pub serving: AtomicBool,

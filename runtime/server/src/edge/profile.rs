@@ -62,6 +62,9 @@ pub struct AggregateAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
     exact: bool,
+    /// Whether it waits for its history to be folded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backfilling: bool,
 }
 
 #[derive(Serialize)]
@@ -157,7 +160,9 @@ pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggre
     let moment = definitions.moment(instant);
     let aggregate = |reading: &Reading| {
         let (value, exact) = definitions.evaluate(reading, &fragment.states, &moment);
-        (reading.name.clone(), AggregateAnswer { value, unit: reading.unit.clone(), exact })
+        let backfilling = definitions.backfilling(reading, &fragment.states);
+        let (unit, exact) = (reading.unit.clone(), exact && !backfilling);
+        (reading.name.clone(), AggregateAnswer { value, unit, exact, backfilling })
     };
     Ordered(definitions.readings().iter().map(aggregate).collect())
 }
