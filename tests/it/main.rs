@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)] // a test's panic is its answer
 
 mod api;
+mod backfill;
 mod cdnow;
 mod clients;
 mod crash;
 mod faults;
 mod identity;
 mod import;
+mod retraction;
 mod retail;
