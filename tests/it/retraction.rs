@@ -90,7 +90,10 @@ fn entities_named_alike_and_rehearsals_honour_retractions() {
         of_household(order("b", "2026-01-03T10:00:00Z", 20.0)),
         order("c", "2026-01-04T10:00:00Z", 40.0),
     ]);
-    edge.batch(&[of_household(retraction("r1", "2026-01-05T10:00:00Z", "a")), retraction("r2", "2026-01-05T10:00:00Z", "b")]);
+    edge.batch(&[
+        of_household(retraction("r1", "2026-01-05T10:00:00Z", "a")),
+        retraction("r2", "2026-01-05T10:00:00Z", "b"),
+    ]);
     // The second names the visitor only.
     assert_eq!(edge.aggregate("household:h1", "retail.revenue"), 20);
     assert_eq!(edge.aggregate("user:ada", "retail.revenue"), 40);
@@ -99,17 +102,18 @@ fn entities_named_alike_and_rehearsals_honour_retractions() {
         let call = json!({"visitor": {"userId": "ada"}, "slots": [{"slot": "home-hero"}], "dryRun": true, "events": events, "deadlineMs": 10_000});
         edge.post(SECRET, "/v1/decide", &call.to_string()).ok()
     };
-    let viewed = |id: &str, category: &str| {
-        json!({"type": "track", "event": "Product Added", "messageId": id, "properties": {"product_id": "x", "category": category}})
-    };
+    let viewed = |id: &str, category: &str| json!({"type": "track", "event": "Product Added", "messageId": id, "properties": {"product_id": "x", "category": category}});
     let hero = |answer: &Value| answer["slots"][0]["offers"][0]["id"].clone();
     let (plain, toys) = (hero(&rehearse(json!([]))), rehearse(json!([viewed("v", "toys")])));
     assert_ne!(hero(&toys), plain);
-    let undone = rehearse(json!([viewed("v", "toys"), {"type": "track", "event": "Undone", "messageId": "u", "context": {"retracts": "v"}}]));
+    let undone = rehearse(
+        json!([viewed("v", "toys"), {"type": "track", "event": "Undone", "messageId": "u", "context": {"retracts": "v"}}]),
+    );
     assert_eq!((hero(&undone), &undone["events"]["accepted"]), (plain.clone(), &json!(2)));
     // What really happened is taken back in a rehearsal only there.
     edge.batch(&[json!({"type": "track", "event": "Product Added", "messageId": "real", "userId": "ada", "properties": {"product_id": "x", "category": "toys"}})]);
-    let rehearsed = rehearse(json!([{"type": "track", "event": "Undone", "messageId": "u", "context": {"retracts": "real"}}]));
+    let rehearsed =
+        rehearse(json!([{"type": "track", "event": "Undone", "messageId": "u", "context": {"retracts": "real"}}]));
     assert_eq!((hero(&rehearsed), hero(&rehearse(json!([])))), (plain, hero(&toys)));
 }
 
@@ -130,10 +134,15 @@ fn who_may_not_retract_is_told_so_by_field() {
     let event = json!({"event": "Undone", "anonymousId": "a-1", "context": {"retracts": "m"}});
     trusting.post(PUBLISHABLE, "/v1/track", &event.to_string()).ok();
     // One profile holds so many, and the rest is refused.
-    let many: Vec<Value> = (0..4_097).map(|index| retraction(&format!("r{index}"), "2026-01-01T00:00:00Z", &format!("m{index}"))).collect();
+    let many: Vec<Value> = (0..4_097)
+        .map(|index| retraction(&format!("r{index}"), "2026-01-01T00:00:00Z", &format!("m{index}")))
+        .collect();
     let (first, second) = many.split_at(2_048);
     assert_eq!(edge.batch(first)["accepted"], 2_048);
     let answer = edge.batch(second);
     assert_eq!(answer["accepted"], 2_048);
-    assert_eq!((&answer["rejected"][0]["code"], &answer["rejected"][0]["pointer"]), (&json!("too_many_retractions"), &json!("/context/retracts")));
+    assert_eq!(
+        (&answer["rejected"][0]["code"], &answer["rejected"][0]["pointer"]),
+        (&json!("too_many_retractions"), &json!("/context/retracts"))
+    );
 }

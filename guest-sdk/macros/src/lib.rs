@@ -164,13 +164,13 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
                         let text = parameter(&meta)?;
                         unit = quote!(::core::option::Option::Some(#text.into()));
                     }
-                    "of" | "per" | "less" | "decimals" | "count" | "half_life" | "by" => {
+                    "of" | "per" | "less" | "decimals" | "count" | "half_life" | "by" | "history" => {
                         let (key, value) = (key.replace('_', "-"), parameter(&meta)?);
                         parameters.push(quote!((#key.into(), #value.into())));
                     }
                     _ => {
                         return Err(meta.error(
-                            "unknown here; use windows, unit, of, per, less, decimals, count, half_life or by",
+                            "unknown here; use windows, unit, of, per, less, decimals, count, half_life, by or history",
                         ));
                     }
                 }

@@ -119,6 +119,16 @@ impl BusinessTime {
         day_number(self.wall(at).date())
     }
 
+    /// The first instant of a calendar day, counted from 1970-01-01.
+    pub fn begins(&self, day: i64) -> Timestamp {
+        date_of(day).map_or(Timestamp(day.saturating_mul(DAY_MS)), |date| self.midnight(date))
+    }
+
+    /// A calendar day, counted from 1970-01-01, as `2010-12-01`.
+    pub fn date(&self, day: i64) -> String {
+        date_of(day).map_or_else(String::new, |date| date.to_string())
+    }
+
     /// The calendar around an instant, as far as these periods need it.
     pub fn moment(&self, at: Timestamp, periods: &[Period]) -> Moment {
         let wall = self.wall(at);
@@ -171,8 +181,14 @@ impl BusinessTime {
     }
 }
 
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+/// The date of a day that is counted from 1970-01-01; none beyond the calendar.
+fn date_of(day: i64) -> Option<Date> {
+    EPOCH.checked_add(Span::new().try_days(day).ok()?).ok()
+}
+
 fn day_number(date: Date) -> i64 {
-    const EPOCH: Date = Date::constant(1970, 1, 1);
     // Both ends lie within jiff's calendar, whose every difference in days fits.
     date.since((jiff::Unit::Day, EPOCH)).map_or(0, |span| i64::from(span.get_days()))
 }
@@ -215,6 +231,18 @@ mod tests {
         let at = Timestamp::parse("2026-01-01T10:10:00Z").expect("an instant");
         let kathmandu = BusinessTime::new("Asia/Kathmandu").expect("a zone").moment(at, &[Hour]);
         assert_eq!(kathmandu.began(Hour).this.to_string(), "2026-01-01T09:15:00Z");
+    }
+
+    #[test]
+    fn days_are_counted_and_begin_at_midnight() {
+        let zone = BusinessTime::new("Europe/London").expect("a zone");
+        let day = london("2011-05-31T23:30:00Z").day;
+        assert_eq!(
+            (zone.date(day), zone.begins(day).to_string()),
+            ("2011-06-01".into(), "2011-05-31T23:00:00Z".into())
+        );
+        assert_eq!((zone.date(-1).as_str(), zone.day(zone.begins(-1))), ("1969-12-31", -1));
+        assert_eq!(zone.date(i64::MAX), "");
     }
 
     #[test]

@@ -107,13 +107,13 @@ impl Shards {
         &self,
         identifiers: &[Identifier],
         at: Timestamp,
-        take: &mut dyn FnMut(&EventRef, &Effects),
+        take: &mut dyn FnMut(&EventRef, Effects),
     ) -> Result<(), ShardError> {
         let pasts = identifiers.iter().map(|identifier| self.past(identifier)).collect::<Result<Vec<_>, _>>()?;
         let (mut places, _) = self.places(&pasts, at, &mut |_| {})?;
         places.retain(|place| !place.retracted);
         self.tell(&pasts, &places, &mut |event, effects| {
-            if let Some(effects) = &effects {
+            if let Some(effects) = effects {
                 take(event, effects);
             }
         })

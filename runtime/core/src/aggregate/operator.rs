@@ -91,6 +91,8 @@ pub struct Definition {
     pub kind: Kind,
     /// The unit shown beside it.
     pub unit: Option<String>,
+    /// Whether its values by day may be asked for.
+    pub history: bool,
 }
 
 /// What is wrong with a definition.
@@ -180,6 +182,11 @@ impl Operator {
         matches!(self, Self::Distinct | Self::SumByKey | Self::DecayedSumByKey { .. })
     }
 
+    /// Whether the value is a list of keys with weights.
+    fn listed(&self) -> bool {
+        matches!(self, Self::SumByKey | Self::DecayedSumByKey { .. } | Self::Difference { .. } | Self::Top { .. })
+    }
+
     /// Whether a contribution may name a key to break ties.
     pub fn placed(&self) -> bool {
         matches!(self, Self::First(_) | Self::Last(_))
@@ -236,6 +243,14 @@ impl Definition {
         }
         let mut left = Parameters(parameters.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect());
         let operator = Operator::parse(operator, &mut left).map_err(fault)?;
+        let history = match left.take("history") {
+            None => false,
+            Some("daily") if operator.listed() => {
+                return Err(fault("only an aggregate of a single value has a daily history".into()));
+            }
+            Some("daily") => true,
+            Some(other) => return Err(fault(format!("history = {other:?} is unknown; use daily"))),
+        };
         if let Some((unknown, _)) = left.0.first() {
             return Err(fault(format!("the operator has no parameter {unknown:?}")));
         }
@@ -257,7 +272,16 @@ impl Definition {
         if parsed != [Window::Lifetime] && !matches!(operator, Operator::Count | Operator::Sum) {
             return Err(fault("only count and sum have windows".into()));
         }
-        Ok(Self { name: name.to_owned(), operator, windows: parsed, kind, unit })
+        Ok(Self { name: name.to_owned(), operator, windows: parsed, kind, unit, history })
+    }
+
+    /// The window whose values by day may be asked for, where any are.
+    pub(super) fn shown_by_day(&self) -> Option<Window> {
+        self.windows
+            .iter()
+            .copied()
+            .find(|window| *window == Window::Lifetime)
+            .or_else(|| self.windows.first().copied())
     }
 
     /// The longest reach of its windows; 0 where no event times are needed.
@@ -291,6 +315,8 @@ mod tests {
         holds(fault("first", &[("by", "week")], &[], Kind::Integer), "instant or day");
         holds(fault("ratio", &[("of", "b")], &[], Kind::Decimal), "\"per\" is missing");
         holds(fault("top", &[("of", "b"), ("count", "0")], &[], Kind::Integer), "1 to 100");
+        holds(fault("sum", &[("history", "weekly")], &[], Kind::Integer), "use daily");
+        holds(fault("sum-by-key", &[("history", "daily")], &[], Kind::Integer), "a single value");
         holds(fault("decayed-sum-by-key", &[("half-life", "soon")], &[], Kind::Number), "not a duration");
         assert!(Definition::parse("A b", "sum", &[], &[], Kind::Integer, None).is_err());
     }

@@ -103,6 +103,8 @@ pub struct Reading {
     pub keyed: bool,
     /// The unit shown beside it.
     pub unit: Option<String>,
+    /// Whether its values by day may be asked for: of a definition that says so, the lifetime, or the first of its windows.
+    pub history: bool,
     source: Source,
 }
 
@@ -154,6 +156,7 @@ impl Definitions {
                     kind: definition.kind,
                     keyed,
                     unit: definition.unit.clone(),
+                    history: definition.history && Some(*window) == definition.shown_by_day(),
                     source,
                 });
             }

@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+mod history;
 pub mod identities;
 pub mod ingest;
 pub mod profile;

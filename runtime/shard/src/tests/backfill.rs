@@ -74,12 +74,17 @@ fn what_is_unchanged_is_kept_and_the_rest_waits_for_its_history() {
     let done = shards.cursor(shard).seq;
     shards.advance(shard, done + 1, 1).expect("advance");
     admit(&shards, &log, 1, &[("newer", 1000)]);
-    assert_eq!(read(1), [Some(42), None]);
+    admit(&shards, &log, 1, &[("newest", 10_000)]);
+    assert_eq!(read(1), [Some(43), None]);
     assert!(shards.backfill(&identifier(1)).expect("backfill"));
-    assert_eq!(read(1), [Some(42), Some(1880)]);
+    assert_eq!(read(1), [Some(43), Some(11_880)]);
     assert!(!shards.backfill(&identifier(1)).expect("backfill"), "nothing waits");
-    shards.advance(shard, done + 2, 1).expect("advance");
-    assert_eq!(read(1), [Some(42), Some(1880)]);
+    // What was done stays done when the base moves on, by one and then by all.
+    for done in done + 1..done + 3 {
+        shards.advance(shard, done + 1, 1).expect("advance");
+        assert_eq!(read(1), [Some(43), Some(11_880)]);
+        assert_eq!(shards.unfinished().expect("look").fragments, 29);
+    }
     assert_eq!(shards.unfinished().expect("look").fragments, 29);
 }
 
