@@ -42,7 +42,7 @@ fn an_order_that_is_retracted_never_was() {
     let edge = TestEdge::start();
     edge.batch(&[kept.clone(), wrong.clone(), shown.clone()]);
     assert_eq!(edge.aggregate("user:ada", "retail.revenue"), 110);
-    edge.batch(&[other.clone()]);
+    edge.batch(std::slice::from_ref(&other));
     let before = state(&edge, "user:ada", Some("2026-01-31T00:00:00Z"));
     assert_eq!(before["aggregates"]["retail.revenue"]["value"], 115.5);
     assert_eq!(before["offers"]["kettle"]["shown"], 1);

@@ -15,6 +15,8 @@ use crate::metrics::Metrics;
 
 /// Fragments that are looked up at once.
 const BATCH: usize = 256;
+/// Fragments after which whoever waits for the processor gets it.
+const YIELD_EVERY: usize = 16;
 
 /// How far the backfill has come.
 pub struct Backfill {
@@ -90,7 +92,7 @@ impl Backfill {
             if batch.is_empty() {
                 break;
             }
-            for identifier in batch {
+            for (index, identifier) in batch.into_iter().enumerate() {
                 while let Some(wanted) = shards.wanted() {
                     self.one(shards, metrics, &wanted)?;
                 }
@@ -98,8 +100,9 @@ impl Backfill {
                 if stop.try_recv() != Err(TryRecvError::Empty) {
                     return Ok(());
                 }
-                // Whoever serves a request comes first.
-                std::thread::yield_now();
+                if index % YIELD_EVERY == 0 {
+                    std::thread::yield_now();
+                }
             }
         }
         self.end(shards, metrics)

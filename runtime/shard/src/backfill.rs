@@ -134,8 +134,7 @@ impl Shards {
 
     /// The last change in a record that waits for its history.
     fn waits(&self, identifier: &Identifier) -> Result<Option<u64>, ShardError> {
-        let Some(bytes) = self.disk.record(identifier)? else { return Ok(None) };
-        let Head { layout, seq } = Head::decode(&bytes)?;
+        let Some(Head { layout, seq }) = self.disk.head(identifier)? else { return Ok(None) };
         Ok((!layout.covers(self.observer.layout())).then_some(seq))
     }
 

@@ -216,6 +216,16 @@ impl Disk {
         batch.flush()
     }
 
+    /// The head of a fragment's record, without the rest; none where nothing is known. One row is read, so it is never half a write.
+    pub(crate) fn head(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
+        let first = self.tree(identifier.shard()).get(part_key(FRAGMENT, identifier, None, 0))?;
+        let decode = |first: sled::IVec| {
+            let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+            Head::decode(head)
+        };
+        first.map(decode).transpose()
+    }
+
     /// The sequence at which an event's id was seen.
     pub(crate) fn seen(&self, identifier: &Identifier, id_hash: &[u8; 16]) -> Result<Option<u64>, ShardError> {
         let seq = self.tree(identifier.shard()).get(seen_key(identifier, id_hash))?;
@@ -458,6 +468,11 @@ pub(crate) struct History {
 }
 
 impl History {
+    /// Bytes as it is stored.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|(_, block)| block.len()).sum()
+    }
+
     /// Hands over every change with its sequence, in log order.
     pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
         let mut last = 0;

@@ -4,6 +4,7 @@
 //! Events are folded by their time (then by the hash of their id), whatever the order of the log: so every replica that holds the same events
 //! gets the same bytes. Which of them are retracted is found out before the first one is folded.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use selvedge_core::change::Change;
@@ -20,14 +21,19 @@ use crate::{ShardError, Shards};
 /// Events whose effects are in memory at once where the log's order is not that of their times.
 const EVENTS_AT_ONCE: usize = 4096;
 
+/// Bytes of a history, as it is stored, up to which it is kept as it was read: a fold goes through it twice.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// What a fragment is folded from.
 pub(crate) struct Past {
-    pub(crate) identifier: Identifier,
-    pub(crate) history: History,
+    identifier: Identifier,
+    history: History,
     /// The last change of the history that counts.
-    pub(crate) upto: u64,
+    upto: u64,
     /// What the history does not hold yet.
-    pub(crate) pending: Vec<Arc<PendingChange>>,
+    pending: Vec<Arc<PendingChange>>,
+    /// The changes of a short history.
+    read: OnceCell<Vec<Change>>,
 }
 
 /// Where an event stands among the pasts that are folded together.
@@ -43,12 +49,23 @@ impl Past {
     /// Hands over all its changes, each with its position.
     fn for_each(&self, mut take: impl FnMut(usize, Whole<'_>)) -> Result<(), ShardError> {
         let mut position = 0;
-        self.history.for_each(|seq, change| {
-            if seq <= self.upto {
-                take(position, Whole::Logged(&change));
-                position += 1;
-            }
-        })?;
+        if let Some(read) = self.read.get() {
+            read.iter().enumerate().for_each(|(position, change)| take(position, Whole::Logged(change)));
+            position = read.len();
+        } else {
+            let mut kept = (self.history.bytes() <= KEPT_BYTES).then(Vec::new);
+            self.history.for_each(|seq, change| {
+                if seq <= self.upto {
+                    take(position, Whole::Logged(&change));
+                    position += 1;
+                    if let Some(kept) = &mut kept {
+                        kept.push(change);
+                    }
+                }
+            })?;
+            // Nobody else reads it at the same time.
+            kept.into_iter().for_each(|kept| drop(self.read.set(kept)));
+        }
         for change in &self.pending {
             take(position, Whole::Pending(&change.body));
             position += 1;
@@ -148,7 +165,8 @@ impl Shards {
         upto: u64,
         pending: Vec<Arc<PendingChange>>,
     ) -> Result<Past, ShardError> {
-        Ok(Past { identifier: identifier.clone(), history: self.disk.history(identifier)?, upto, pending })
+        let history = self.disk.history(identifier)?;
+        Ok(Past { identifier: identifier.clone(), history, upto, pending, read: OnceCell::new() })
     }
 
     /// Finds the events up to an instant, in the order in which they are folded, and the ids that each past retracts; hands over the other changes.

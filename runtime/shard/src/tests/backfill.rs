@@ -169,3 +169,74 @@ fn a_join_follows_what_the_background_does() {
     assert!(shards.backfill(&person(0)).expect("backfill"));
     assert_eq!(read(), [Some(2), Some(3)]);
 }
+
+#[test]
+fn the_background_the_door_the_log_and_readers_do_not_get_in_each_others_way() {
+    const EVENTS: i64 = 300;
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = Log::default();
+    filled(folder.path(), &log);
+    let shards = open_with(folder.path(), &observer(1, 2));
+    let told = std::sync::atomic::AtomicBool::new(false);
+    let advance = |user: u8| {
+        let shard = identifier(user).shard();
+        let (done, head) = (shards.cursor(shard).seq, log.entries(shard).len() as u64);
+        if head > done {
+            // Not all at once, so that something stays pending.
+            shards.advance(shard, done + 1, (head - done).div_ceil(2) as usize).expect("advance");
+        }
+        head > done
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for second in 1_000..1_000 + EVENTS {
+                let user = (second % 30) as u8;
+                // Each takes back one of the first forty, until none is left.
+                let payload = format!(r#"{{"context":{{"retracts":"e{}"}}}}"#, (second - 1_000) / 30);
+                let event = Event { payload: payload.into(), ..event(&format!("n{second}"), second) };
+                let effects = shards.observer.observe(&event);
+                let change = Prepared::event(identifier(user), event, effects);
+                shards.admit(identifier(user).shard(), vec![change], &log).expect("admit");
+            }
+            told.store(true, Ordering::Release);
+        });
+        scope.spawn(|| {
+            while !told.load(Ordering::Acquire) || (0..30).fold(false, |any, user| advance(user) || any) {
+                (0..30).for_each(|user| drop(advance(user)));
+            }
+        });
+        scope.spawn(|| {
+            let mut walk = Walk::default();
+            loop {
+                let next = shards.next_unfinished(&mut walk, 3).expect("look");
+                if next.is_empty() {
+                    break;
+                }
+                next.iter().for_each(|identifier| drop(shards.backfill(identifier).expect("backfill")));
+            }
+        });
+        scope.spawn(|| {
+            while !told.load(Ordering::Acquire) {
+                for user in 0..30 {
+                    let view = shards.load(&identifier(user)).expect("load");
+                    let [count, _] = values(&shards, &view.fragment);
+                    // Each new event takes one old one back: at every instant there are forty.
+                    assert_eq!(count, Some(40));
+                    shards.prepare(&identifier(user)).expect("prepare");
+                }
+            }
+        });
+    });
+    assert_eq!(shards.unfinished().expect("look"), Unfinished::default());
+    let check = |shards: &Shards| {
+        for user in 0..30_u8 {
+            let own = (1_000..1_000 + EVENTS).filter(|second| second % 30 == i64::from(user));
+            let kept = own.sum::<i64>() + (10..40).sum::<i64>();
+            let view = shards.load(&identifier(user)).expect("load");
+            assert_eq!(values(shards, &view.fragment), [Some(40), Some(i128::from(kept))], "{user}");
+        }
+    };
+    check(&shards);
+    drop(shards);
+    check(&open_with(folder.path(), &observer(1, 2)));
+}
