@@ -201,8 +201,15 @@ fn the_background_the_door_the_log_and_readers_do_not_get_in_each_others_way() {
             told.store(true, Ordering::Release);
         });
         scope.spawn(|| {
-            while !told.load(Ordering::Acquire) || (0..30).fold(false, |any, user| advance(user) || any) {
-                (0..30).for_each(|user| drop(advance(user)));
+            loop {
+                let last = told.load(Ordering::Acquire);
+                let mut moved = false;
+                for user in 0..30 {
+                    moved |= advance(user);
+                }
+                if last && !moved {
+                    break;
+                }
             }
         });
         scope.spawn(|| {
@@ -212,7 +219,9 @@ fn the_background_the_door_the_log_and_readers_do_not_get_in_each_others_way() {
                 if next.is_empty() {
                     break;
                 }
-                next.iter().for_each(|identifier| drop(shards.backfill(identifier).expect("backfill")));
+                for identifier in next {
+                    shards.backfill(&identifier).expect("backfill");
+                }
             }
         });
         scope.spawn(|| {
