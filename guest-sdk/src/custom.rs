@@ -38,13 +38,16 @@ pub trait CustomOperator: Sized {
     fn decode(bytes: &[u8]) -> Option<Self>;
 }
 
+/// A state's bytes, or why there are none.
+type Encoded = Result<Vec<u8>, Failure>;
+
 /// The functions of one operator, as the host calls them.
 #[derive(Clone, Copy)]
 #[doc(hidden)]
 pub struct Functions {
     pub init: fn() -> Vec<u8>,
-    pub update: fn(&[u8], &str, i64) -> Result<Vec<u8>, Failure>,
-    pub merge: fn(&[Vec<u8>]) -> Result<Vec<u8>, Failure>,
+    pub update: fn(&[u8], &str, i64) -> Encoded,
+    pub merge: fn(&[Vec<u8>]) -> Encoded,
     pub finish: fn(&[u8]) -> Result<CustomValue, Failure>,
     pub samples: fn() -> Vec<CustomSample>,
 }
@@ -66,13 +69,13 @@ fn decode<O: CustomOperator>(state: &[u8]) -> Result<O, Failure> {
     O::decode(state).ok_or_else(|| Failure::Internal("these bytes are no state of this operator".into()))
 }
 
-fn update<O: CustomOperator>(state: &[u8], key: &str, value: i64) -> Result<Vec<u8>, Failure> {
+fn update<O: CustomOperator>(state: &[u8], key: &str, value: i64) -> Encoded {
     let mut state: O = decode(state)?;
     state.update(key, value);
     Ok(state.encode())
 }
 
-fn merge<O: CustomOperator>(states: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
+fn merge<O: CustomOperator>(states: &[Vec<u8>]) -> Encoded {
     let mut merged = O::init();
     for state in states {
         merged.merge(decode(state)?);

@@ -175,7 +175,7 @@ impl<P: Plugin + 'static> Visitor<P> {
                 Err(bindings::Failure::Rejected(text) | bindings::Failure::Internal(text)) => Observed::Failed(text),
             };
         }
-        self.fragment.apply_event(&self.schema.definitions, &(&event).into(), &effects);
+        let _ = self.fragment.apply_event(&self.schema.definitions, &(&event).into(), &effects);
         Ok(observed)
     }
 

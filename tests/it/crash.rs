@@ -115,6 +115,7 @@ fn another_plugin_configuration_or_time_zone_folds_everything_again() {
     assert_eq!(read(&edge, "retail.revenue_mtd"), 0);
     // Midnight in London is at 23:00 UTC: the second order is of the first of June there.
     let edge = edge.restart_as(TestEdgeBuilder::default().arguments(&["--time-zone", "Europe/London"]));
+    edge.backfilled();
     assert_eq!(
         (read(&edge, "retail.revenue_mtd"), edge.aggregate("user:ada", "retail.purchase_days")),
         (json!(10), json!(2))
@@ -123,6 +124,7 @@ fn another_plugin_configuration_or_time_zone_folds_everything_again() {
     std::fs::copy(root().join("target/plugins/retail.wasm"), pounds.path().join("retail.wasm")).unwrap();
     std::fs::write(pounds.path().join("retail.toml"), "currency = \"GBP\"").unwrap();
     let edge = edge.restart_as(TestEdgeBuilder::default().plugins(pounds.path()));
+    edge.backfilled();
     assert_eq!(edge.aggregate("user:ada", "retail.revenue"), 10);
     assert_eq!(edge.profile("user:ada", None)["aggregates"]["retail.revenue"]["unit"], "GBP");
 }

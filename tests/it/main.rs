@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used)] // a test's panic is its answer
 
 mod api;
+mod backfill;
 mod cdnow;
 mod clients;
 mod crash;
 mod faults;
+mod history;
 mod identity;
 mod import;
 mod retail;
+mod retraction;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -292,6 +292,19 @@ impl TestEdge {
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.admin_get("/metrics").text;
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// Waits until nothing waits for its history to be folded; gives what the admin listener says then.
+    pub fn backfilled(&self) -> Value {
+        let asked = Instant::now();
+        loop {
+            let answer = self.admin_get("/admin/v1/backfill").ok();
+            if answer["state"] == "idle" {
+                return answer;
+            }
+            assert!(asked.elapsed() < PATIENCE, "the backfill takes too long: {answer}");
+            std::thread::yield_now();
+        }
     }
 
     /// Imports a file; gives the report.

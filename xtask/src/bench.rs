@@ -28,7 +28,10 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
     cargo(&["build", "--release", "--locked", "--workspace", "--all-targets"])?;
     cargo(&["bench", "--locked", "--workspace", "--bench", "plugin_call"])?;
     cargo(&["bench", "--locked", "--workspace", "--bench", "identity"])?;
-    let mut first_decision = Command::new("cargo");
-    first_decision.args(["bench", "--locked", "--workspace", "--bench", "first_decision"]).current_dir(&root);
-    run(first_decision.envs(data.map(|path| ("SELVEDGE_BENCH_DATA", path))))
+    for bench in ["backfill", "first_decision"] {
+        let mut with_data = Command::new("cargo");
+        with_data.args(["bench", "--locked", "--workspace", "--bench", bench]).current_dir(&root);
+        run(with_data.envs(data.iter().map(|path| ("SELVEDGE_BENCH_DATA", path))))?;
+    }
+    Ok(())
 }

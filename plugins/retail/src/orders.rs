@@ -67,9 +67,10 @@ pub struct Line {
 /// What events add up to. README.md defines each.
 #[derive(Aggregates)]
 pub struct Totals {
+    #[aggregate(history = "daily")]
     orders: Distinct,
     lines: Sum<i64>,
-    #[aggregate(windows = "lifetime 1h 24h 7d 30d 90d 365d ytd mtd", unit = "config:currency")]
+    #[aggregate(windows = "lifetime 1h 24h 7d 30d 90d 365d ytd mtd", unit = "config:currency", history = "daily")]
     revenue: Sum<Decimal>,
     #[aggregate(unit = "config:currency")]
     gross_revenue: Sum<Decimal>,

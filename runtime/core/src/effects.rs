@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::aggregate::Contribution;
 use crate::consent::PURPOSES_MAX;
-use crate::event::{Event, EventKind, Refusal, text_of};
+use crate::event::{Event, EventKind, Refusal, id_hash, text_field, text_of};
 use crate::identity::Identifier;
 use crate::limits;
 
@@ -42,6 +42,8 @@ pub struct Effects {
     pub feedback: Option<(CompactString, Feedback)>,
     /// What it allows and denies.
     pub consent: Vec<(CompactString, bool)>,
+    /// The hash of the id of the event that it takes back, within the same fragment.
+    pub retracts: Option<[u8; 16]>,
 }
 
 /// The parts of a payload that the host itself reads.
@@ -65,6 +67,8 @@ struct ContextReads<'a> {
     source: Option<&'a RawValue>,
     #[serde(borrow, default)]
     consent: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    retracts: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +88,7 @@ impl Effects {
             && event.kind != EventKind::Group
             && !event.payload.contains("\"traits\"")
             && !event.payload.contains("\"consent\"")
+            && !event.payload.contains("\"retracts\"")
         {
             return Ok(effects);
         }
@@ -100,8 +105,11 @@ impl Effects {
             effects.feedback = Some((CompactString::from(offer.as_ref()), feedback));
         }
         let own = reads.traits.map(|traits| ("/traits", traits));
-        let (context, source, consent) =
-            reads.context.map_or((None, None, None), |context| (context.traits, context.source, context.consent));
+        let (context, source, consent, retracts) = reads.context.map_or((None, None, None, None), |context| {
+            (context.traits, context.source, context.consent, context.retracts)
+        });
+        // A browser's is refused at the door; one that is in the log all the same takes nothing back.
+        effects.retracts = retracts.filter(|_| !event.claimed).map(retracted_id).transpose()?.flatten();
         effects.consent = consent.map(consent_of).transpose()?.unwrap_or_default();
         let given = own.into_iter().chain(context.map(|traits| ("/context/traits", traits)));
         for (pointer, traits) in given {
@@ -128,6 +136,18 @@ impl Effects {
         effects.source = source.map_or_else(|| event.kind.name().into(), |source| CompactString::from(source.as_ref()));
         Ok(effects)
     }
+}
+
+/// What `context.retracts` names.
+fn retracted_id(raw: &RawValue) -> Result<Option<[u8; 16]>, Refusal> {
+    let place = "/context/retracts";
+    let Some(id) = text_field(Some(raw), place)? else { return Ok(None) };
+    if id.is_empty() || id.chars().count() > limits::MESSAGE_ID_CHARS_MAX {
+        let most = limits::MESSAGE_ID_CHARS_MAX;
+        let detail = format!("is no messageId, which has 1 to {most} characters; send that of the event to take back");
+        return Err(Refusal::new("message_id_invalid", place, detail));
+    }
+    Ok(Some(id_hash(&id)))
 }
 
 /// What `context.consent` says.
@@ -181,8 +201,8 @@ fn not_an_object(payload: &str) -> Refusal {
 impl Effects {
     /// What the event does to an entity that it names: it counts there too, but what it says of the visitor stays with the visitor.
     pub fn of_entity(self) -> Self {
-        let Self { contributions, failures, source, claimed, group_traits, .. } = self;
-        Self { contributions, failures, source, claimed, traits: group_traits, ..Self::default() }
+        let Self { contributions, failures, source, claimed, group_traits, retracts, .. } = self;
+        Self { contributions, failures, source, claimed, retracts, traits: group_traits, ..Self::default() }
     }
 
     /// What it does to a fragment.
@@ -268,6 +288,29 @@ pub(crate) mod tests {
         let effects = Effects::of(&said).expect("a good event");
         assert_eq!(effects.traits, [("shoe".into(), "42".into()), ("account".into(), r#""acme""#.into())]);
         assert_eq!(effects.on(&identifier("account:acme")).traits, [("plan".into(), r#""pro""#.into())]);
+    }
+
+    #[test]
+    fn a_retraction_names_an_id_of_the_right_form() {
+        let retracts =
+            |raw: &str| Effects::of(&event("Undone", "a", 1, &format!(r#"{{"context":{{"retracts":{raw}}}}}"#)));
+        let id = |length: usize| format!("\"{}\"", "é".repeat(length));
+        let whole = retracts(&id(100)).expect("a good event");
+        assert_eq!(whole.retracts, Some(id_hash(&"é".repeat(100))));
+        assert_eq!(whole.of_entity().retracts, Some(id_hash(&"é".repeat(100))));
+        assert_eq!(retracts("null").expect("none").retracts, None);
+        for (raw, code) in [
+            ("7", "wrong_type"),
+            ("[\"a\"]", "wrong_type"),
+            ("\"\"", "message_id_invalid"),
+            (&id(101), "message_id_invalid"),
+        ] {
+            let refusal = retracts(raw).expect_err("no id");
+            assert_eq!((refusal.code, refusal.pointer.as_str()), (code, "/context/retracts"), "{raw}");
+        }
+        let mut claimed = event("Undone", "a", 1, r#"{"context":{"retracts":"m"}}"#);
+        claimed.claimed = true;
+        assert_eq!(Effects::of(&claimed).expect("a claim").retracts, None);
     }
 
     #[test]

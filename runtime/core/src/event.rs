@@ -220,6 +220,7 @@ impl Event {
         if kind == EventKind::Alias {
             add(receipt.previous(wire.previous_id, &fragment)?, How::Alias);
         }
+        receipt.check_retraction(wire.context.or(receipt.context))?;
         let mut entities = receipt.entities(wire.context.or(receipt.context))?;
         if kind == EventKind::Group {
             let account = receipt.account(wire.group_id)?;
@@ -246,8 +247,13 @@ impl Event {
 
     /// The 128-bit hash by which the event's retries are recognised, within one fragment.
     pub fn id_hash(&self) -> [u8; 16] {
-        xxhash_rust::xxh3::xxh3_128(self.message_id.as_bytes()).to_be_bytes()
+        id_hash(&self.message_id)
     }
+}
+
+/// The hash of a `messageId`.
+pub(crate) fn id_hash(message_id: &str) -> [u8; 16] {
+    xxhash_rust::xxh3::xxh3_128(message_id.as_bytes()).to_be_bytes()
 }
 
 impl<'a> Wire<'a> {
@@ -486,6 +492,18 @@ mod tests {
             entities(Speaker::Browser, r#"{"type":"group","anonymousId":"a","groupId":"acme"}"#),
             Err("link_not_allowed")
         );
+    }
+
+    #[test]
+    fn only_a_server_takes_back_what_was_counted() {
+        let retraction =
+            r#"{"type":"track","event":"Undone","userId":"42","anonymousId":"a","context":{"retracts":"m-1"}}"#;
+        assert!(whose(Speaker::Server, retraction).is_ok());
+        let refusal = parse_by(Speaker::Browser, retraction).expect_err("a browser");
+        assert_eq!((refusal.code, refusal.pointer.as_str()), ("retraction_not_allowed", "/context/retracts"));
+        let proven = Speaker::Proven(namespaces().parse("user:42").expect("an identifier"));
+        assert_eq!(whose(proven, retraction), Err("retraction_not_allowed"));
+        assert!(whose(Speaker::Browser, &retraction.replace("\"m-1\"", "null")).is_ok());
     }
 
     #[test]

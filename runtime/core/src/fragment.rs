@@ -17,6 +17,7 @@ use crate::event::{Event, Refusal};
 use crate::identity::Identifier;
 use crate::limits;
 use crate::links::{Links, Word};
+use crate::retracted::{RETRACTED_MAX, Retracted};
 use crate::time::Moment;
 use crate::traits::{Trait, TraitSources, Traits};
 use crate::value::Timestamp;
@@ -27,11 +28,11 @@ pub const OFFERS_MAX: usize = 1024;
 /// What is known of one identifier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fragment {
-    /// The time of the oldest event.
+    /// The time of the oldest event, of those that were retracted too.
     pub oldest_event_at: Option<Timestamp>,
-    /// The time of the newest event.
+    /// The time of the newest event, of those that were retracted too.
     pub newest_event_at: Option<Timestamp>,
-    /// How many events there were.
+    /// How many events there were, those that were retracted included.
     pub events: u64,
     /// How many times a plugin failed to observe one.
     pub failures: u64,
@@ -45,6 +46,20 @@ pub struct Fragment {
     pub consent: Consent,
     /// Who is the same person.
     pub links: Links,
+    /// Which of its events no longer count.
+    pub retracted: Retracted,
+}
+
+/// What folding an event has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use]
+pub enum Folded {
+    /// It counts, and the state is that of all events that do.
+    Counted,
+    /// It was retracted before it came: it is counted as an event and does nothing else.
+    LeftOut,
+    /// The state is not that of all events that count: it must be folded again from the history, this event included.
+    Refold,
 }
 
 /// What happened between a visitor and one offer.
@@ -64,7 +79,7 @@ pub struct OfferHistory {
 }
 
 /// What the fold needs of an event besides its [`Effects`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventRef {
     /// When it happened.
     pub at: Timestamp,
@@ -89,15 +104,25 @@ impl Fragment {
         self.events == 0 && self.offers.is_empty() && self.links.alone()
     }
 
-    /// Folds an event. Where the answer is [`Applied::Late`] the fragment has to be folded again from its history, in the order of time.
-    pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) -> Applied {
+    /// Folds an event. Says whether the state must be folded again from its history, in the order of time: where the event takes back another,
+    /// which may have been folded, or comes too late for a state that has forgotten its time.
+    pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) -> Folded {
         let EventRef { at, id_hash } = *event;
         self.events += 1;
-        self.failures += u64::from(effects.failures);
         self.oldest_event_at = Some(self.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
         self.newest_event_at = Some(self.newest_event_at.map_or(at, |newest| newest.max(at)));
-        let applied = definitions.apply(&mut self.states, &effects.contributions, at, &id_hash);
-        self.failures += u64::from(applied == Applied::Failed);
+        // What a retracted event retracts stays retracted: else the order of their arrival would show.
+        let takes_back = effects.retracts.is_some_and(|retracts| self.retracted.insert(retracts));
+        let mut folded = if takes_back { Folded::Refold } else { Folded::Counted };
+        if self.retracted.holds(&id_hash) {
+            return folded.max(Folded::LeftOut);
+        }
+        self.failures += u64::from(effects.failures);
+        match definitions.apply(&mut self.states, &effects.contributions, at, &id_hash) {
+            Applied::Well => {}
+            Applied::Failed => self.failures += 1,
+            Applied::Late => folded = Folded::Refold,
+        }
         for (name, value) in &effects.traits {
             let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
             self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
@@ -108,7 +133,12 @@ impl Fragment {
         for (purpose, granted) in &effects.consent {
             self.consent.apply(purpose, Decision { granted: *granted, at });
         }
-        applied
+        folded
+    }
+
+    /// Whether some of its states wait for the history to be folded.
+    pub fn is_backfilling(&self) -> bool {
+        self.states.iter().any(|state| matches!(state, State::Backfilling))
     }
 
     /// Folds a link, or that it was taken back.
@@ -116,7 +146,8 @@ impl Fragment {
         self.links.apply(other, word);
     }
 
-    /// Takes in another fragment of the same person: what a fold of both histories gives. Links stay each fragment's own.
+    /// Takes in another fragment of the same person: what a fold of both histories gives. Links and retracted ids stay each fragment's
+    /// own.
     pub fn join(&mut self, definitions: &Definitions, other: &Self) {
         self.oldest_event_at = match (self.oldest_event_at, other.oldest_event_at) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -153,7 +184,13 @@ impl Fragment {
         let text = |text: &CompactString| size_of::<CompactString>() + heap_bytes(text);
         let traits = self.traits.weight();
         let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
-        size_of::<Self>() + states + traits + offers + self.consent.weight() + self.links.weight()
+        size_of::<Self>()
+            + states
+            + traits
+            + offers
+            + self.consent.weight()
+            + self.links.weight()
+            + self.retracted.weight()
     }
 
     fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {
@@ -180,6 +217,7 @@ pub struct Bounds {
     new_traits: Vec<CompactString>,
     new_trait_bytes: usize,
     new_purposes: Vec<CompactString>,
+    new_retracted: Vec<[u8; 16]>,
 }
 
 impl Bounds {
@@ -191,14 +229,23 @@ impl Bounds {
             new_traits: Vec::new(),
             new_trait_bytes: 0,
             new_purposes: Vec::new(),
+            new_retracted: Vec::new(),
         }
     }
 
-    /// Takes an event in, unless it is older than the retention or brings more traits than a profile holds.
+    /// Takes an event in, unless it is older than the retention, or brings more traits or retractions than a profile holds.
     pub fn admit(&mut self, at: Timestamp, effects: &Effects) -> Result<(), Refusal> {
         if self.newest_event_at.is_some_and(|newest| newest.0 - at.0 > RETENTION_MS) {
             let detail = format!("{at} is older than the 800 days of history that are kept");
             return Err(Refusal::new("too_old", "/timestamp", detail));
+        }
+        let takes_back =
+            effects.retracts.filter(|id| !self.fragment.retracted.holds(id) && !self.new_retracted.contains(id));
+        if takes_back.is_some() && self.fragment.retracted.len() + self.new_retracted.len() >= RETRACTED_MAX {
+            let detail = format!(
+                "{RETRACTED_MAX} events of the profile are retracted, the most there may be; send a correction as an event of its own"
+            );
+            return Err(Refusal::new("too_many_retractions", "/context/retracts", detail));
         }
         let known = |name: &CompactString| self.fragment.traits.holds(name, &effects.source, effects.claimed);
         let before = self.new_traits.len();
@@ -239,6 +286,7 @@ impl Bounds {
             }
             self.new_trait_bytes += new;
         }
+        self.new_retracted.extend(takes_back);
         self.newest_event_at = self.newest_event_at.max(Some(at));
         Ok(())
     }
@@ -296,7 +344,7 @@ mod tests {
         let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
         let mut fragment = Fragment::empty(&definitions);
         for event in events {
-            fragment.apply_event(&definitions, &event.into(), &Effects::of(event).expect("a good event"));
+            let _ = fragment.apply_event(&definitions, &event.into(), &Effects::of(event).expect("a good event"));
         }
         fragment
     }
@@ -371,6 +419,47 @@ mod tests {
         assert_eq!(code(bounds.admit(Timestamp(20), &wide)), Err("too_many_traits"));
         assert_eq!(code(bounds.admit(Timestamp(20 + RETENTION_MS), &many("c", 1))), Ok(()));
         assert_eq!(code(bounds.admit(Timestamp(19), &Effects::default())), Err("too_old"));
+    }
+
+    #[test]
+    fn a_retraction_that_comes_first_keeps_its_event_out_for_good() {
+        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        let mut fragment = Fragment::empty(&definitions);
+        let mut apply = |event: &Event| {
+            fragment.apply_event(&definitions, &event.into(), &Effects::of(event).expect("a good event"))
+        };
+        let takes_back = |id: &str, retracts: &str| {
+            event("Undone", id, 20, &format!(r#"{{"context":{{"retracts":"{retracts}","traits":{{"{id}":1}}}}}}"#))
+        };
+        let said = event("", "said", 10, r#"{"traits":{"country":"France"},"context":{"consent":{"ads":true}}}"#);
+        assert_eq!(apply(&takes_back("one", "said")), Folded::Refold);
+        assert_eq!(apply(&takes_back("two", "said")), Folded::Counted, "retracted already");
+        assert_eq!(apply(&said), Folded::LeftOut);
+        // Taking the retraction back takes its own effects back, and nothing else.
+        assert_eq!(apply(&takes_back("three", "one")), Folded::Refold);
+        assert_eq!(apply(&takes_back("four", "four")), Folded::Refold);
+        assert_eq!((fragment.events, fragment.oldest_event_at), (5, Some(Timestamp(10))));
+        assert!(fragment.traits.get("country", &TraitSources::default()).is_none());
+        assert!(fragment.traits.get("two", &TraitSources::default()).is_some());
+        assert!(fragment.traits.get("four", &TraitSources::default()).is_none());
+        assert!(fragment.consent.get("ads").is_none());
+        assert_eq!(fragment.retracted.len(), 3);
+    }
+
+    #[test]
+    fn retractions_are_bounded() {
+        let fragment = Arc::new(fold(&[event("A", "a", 10, r#"{"context":{"retracts":"held"}}"#)]));
+        let mut bounds = Bounds::of(&fragment);
+        let mut admit = |number: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            let effects = Effects { retracts: Some(id), ..Effects::default() };
+            bounds.admit(Timestamp(20), &effects).map_err(|refusal| (refusal.code, refusal.pointer))
+        };
+        let last = RETRACTED_MAX as u16 - 1;
+        assert!((0..last).all(|number| admit(number).is_ok()));
+        assert_eq!(admit(last), Err(("too_many_retractions", "/context/retracts".to_owned())));
+        assert_eq!(admit(7), Ok(()), "retracted already");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!   [`change`]: how it stands in the log.
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
-//! - [`effects`], [`aggregate`], [`traits`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
+//! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
 
 pub mod activation;
@@ -30,6 +30,7 @@ pub mod lower;
 pub mod payload;
 pub mod read;
 pub mod receipt;
+pub mod retracted;
 pub mod stage;
 pub mod time;
 pub mod traits;

@@ -224,6 +224,18 @@ impl Receipt<'_> {
         named.into_iter().map(identifier).collect()
     }
 
+    /// Refuses `context.retracts` of whoever may not take back what others said.
+    pub(crate) fn check_retraction(&self, context: Option<&RawValue>) -> Result<(), Refusal> {
+        let Some(context) = context.filter(|context| context.get().contains("\"retracts\"")) else { return Ok(()) };
+        let names_one = |context: Retraction<'_>| context.retracts.is_some_and(|raw| raw.get() != "null");
+        if self.speaker == Speaker::Server || !serde_json::from_str(context.get()).is_ok_and(names_one) {
+            return Ok(());
+        }
+        let detail =
+            "a browser cannot take back what was counted; send the retraction with the write key from your server";
+        Err(Refusal::new("retraction_not_allowed", "/context/retracts", detail))
+    }
+
     /// The account of a `group` call.
     pub(crate) fn account(&self, group_id: Option<&RawValue>) -> Result<Identifier, Refusal> {
         let value = text_field(group_id, "/groupId")?
@@ -240,6 +252,12 @@ impl Receipt<'_> {
 struct Entities<'a> {
     #[serde(borrow, default)]
     entities: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+#[derive(Deserialize)]
+struct Retraction<'a> {
+    #[serde(borrow, default)]
+    retracts: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

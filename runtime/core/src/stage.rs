@@ -51,6 +51,13 @@ enum KeyUse {
     None,
 }
 
+impl Destination {
+    /// Whether contributions to it are stored.
+    pub fn stored(self) -> bool {
+        self.state.is_some()
+    }
+}
+
 /// Where the contributions of each declared aggregate go, given the positions of their states.
 pub fn destinations(definitions: &[Definition], states: Vec<Option<u16>>) -> Vec<Destination> {
     let key = |definition: &Definition| match (definition.operator.keyed(), definition.operator.takes_key()) {

@@ -162,6 +162,16 @@ impl BusinessTime {
         day_number(self.wall(at).date())
     }
 
+    /// The first instant of a calendar day, counted from 1970-01-01.
+    pub fn begins(&self, day: i64) -> Timestamp {
+        date_of(day).map_or(Timestamp(day.saturating_mul(DAY_MS)), |date| self.midnight(date))
+    }
+
+    /// A calendar day, counted from 1970-01-01, as `2010-12-01`.
+    pub fn date(&self, day: i64) -> String {
+        date_of(day).map_or_else(String::new, |date| date.to_string())
+    }
+
     /// These calendars around an instant. `text` gives the visitor's traits as text.
     pub fn moment(&self, at: Timestamp, calendars: &[Calendar], text: impl Fn(&str) -> Option<String>) -> Moment {
         let wall = self.wall(at);
@@ -235,8 +245,14 @@ impl BusinessTime {
     }
 }
 
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+/// The date of a day that is counted from 1970-01-01; none beyond the calendar.
+fn date_of(day: i64) -> Option<Date> {
+    EPOCH.checked_add(Span::new().try_days(day).ok()?).ok()
+}
+
 fn day_number(date: Date) -> i64 {
-    const EPOCH: Date = Date::constant(1970, 1, 1);
     // Both ends lie within jiff's calendar, whose every difference in days fits.
     date.since((jiff::Unit::Day, EPOCH)).map_or(0, |span| i64::from(span.get_days()))
 }
@@ -316,6 +332,18 @@ mod tests {
         for odd in ["0", "32", "-1", "x", ""] {
             assert_eq!(began("2011-01-14T12:00:00Z", odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn days_are_counted_and_begin_at_midnight() {
+        let zone = BusinessTime::new("Europe/London").expect("a zone");
+        let day = london("2011-05-31T23:30:00Z").day;
+        assert_eq!(
+            (zone.date(day), zone.begins(day).to_string()),
+            ("2011-06-01".into(), "2011-05-31T23:00:00Z".into())
+        );
+        assert_eq!((zone.date(-1).as_str(), zone.day(zone.begins(-1))), ("1969-12-31", -1));
+        assert_eq!(zone.date(i64::MAX), "");
     }
 
     #[test]

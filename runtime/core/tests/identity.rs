@@ -96,7 +96,7 @@ impl Replica {
         match step {
             Step::Event(of, event) if self.seen.insert((*of, event.id)) => {
                 let fragment = self.fragments.entry(*of).or_insert_with(|| Fragment::empty(definitions));
-                fragment.apply_event(definitions, &event.reference(), &event.effects());
+                let _ = fragment.apply_event(definitions, &event.reference(), &event.effects());
             }
             Step::Say(one, other, at, linked) if one != other => {
                 let word = Word { at: Timestamp(*at), linked: *linked, id: [*at as u8; 16], how: How::Api };
@@ -183,7 +183,7 @@ proptest! {
                 history.sort_unstable();
                 history.dedup();
                 for (_, _, event) in &history {
-                    naive.apply_event(definitions, &event.reference(), &event.effects());
+                    let _ = naive.apply_event(definitions, &event.reference(), &event.effects());
                 }
                 prop_assert_eq!(&joined, &naive);
                 let moment = definitions.moment(Timestamp(1_290_000_000_000 + 20_000 * 60_000), |_| None);

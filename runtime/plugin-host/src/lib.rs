@@ -22,4 +22,4 @@ pub use component::Component;
 pub use engine::{Engine, EngineConfig};
 pub use error::{CallError, CatalogFault, LoadError};
 pub use invocation::Invocation;
-pub use plugins::{CatalogReads, PluginSet};
+pub use plugins::{CatalogReads, Plugin, PluginSet};

@@ -44,6 +44,11 @@ impl Plugin {
         &self.component.description.skips
     }
 
+    /// How many states it has of each profile.
+    pub fn states(&self) -> usize {
+        self.destinations.iter().filter(|destination| destination.stored()).count()
+    }
+
     /// `sha256:` and the hexadecimal hash of the component.
     pub fn hash(&self) -> String {
         self.component.sha256.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))

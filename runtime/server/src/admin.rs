@@ -1,4 +1,4 @@
-//! The admin listener: metrics and what was refused.
+//! The admin listener: metrics, what was refused, and how far the backfill is.
 //!
 //! On a loopback address it is open to whoever is on the machine; on any other it wants the secret key.
 
@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::auth::Role;
+use crate::backfill::BackfillAnswer;
 use crate::dead_letters::DeadLetter;
 use crate::edge::{Edge, method_not_allowed, not_found};
 use crate::error::Problem;
@@ -22,6 +23,7 @@ pub fn router(edge: Arc<Edge>, guarded: bool) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/v1/dead-letters", get(dead_letters))
+        .route("/admin/v1/backfill", get(backfill))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&edge), guard)) } else { routes };
@@ -46,4 +48,8 @@ struct DeadLetterList {
 
 async fn dead_letters(State(edge): State<Arc<Edge>>) -> Json<DeadLetterList> {
     Json(DeadLetterList { dead_letters: edge.dead_letters.latest() })
+}
+
+async fn backfill(State(edge): State<Arc<Edge>>) -> Json<BackfillAnswer> {
+    Json(edge.backfill.answer())
 }

@@ -19,13 +19,14 @@ use selvedge_core::catalog::Catalog;
 use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_core::time::BusinessTime;
-use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, PluginSet};
+use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin, PluginSet};
 use selvedge_shard::{Observer, ShardError, Shards};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::admin;
 use crate::auth::Keys;
+use crate::backfill::Backfill;
 use crate::config::RunConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
@@ -70,7 +71,9 @@ pub fn run(config: RunConfig) -> Result<()> {
     let catalog = load_catalog(config.catalog.as_deref())?;
     let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
     let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
-    let observer = Arc::new(PluginObserver::new(Arc::clone(&plugins), activation.tag(), Arc::clone(&metrics)));
+    let states: Vec<usize> = plugins.plugins().iter().map(Plugin::states).collect();
+    let layout = activation.layout(&states);
+    let observer = Arc::new(PluginObserver::new(Arc::clone(&plugins), layout, Arc::clone(&metrics)));
 
     let namespaces = Arc::new(config.namespaces.clone());
     let tokens = Tokens::new(&config.tokens)?;
@@ -98,6 +101,8 @@ pub fn run(config: RunConfig) -> Result<()> {
 
     let plugin_hashes: serde_json::Map<String, serde_json::Value> =
         plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
+    let named = plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
+    let backfill = Arc::new(Backfill::new(named.collect(), !shards.unsettled()?));
     let edge = Arc::new(Edge {
         keys,
         tokens,
@@ -114,7 +119,8 @@ pub fn run(config: RunConfig) -> Result<()> {
         log: Arc::clone(&log),
         decided: Decided::new(),
         dead_letters: DeadLetters::default(),
-        metrics,
+        metrics: Arc::clone(&metrics),
+        backfill: Arc::clone(&backfill),
         ids: Ids::new().context("read randomness")?,
         serving: AtomicBool::new(true),
         bodies: Arc::new(Semaphore::new(BODIES)),
@@ -124,6 +130,16 @@ pub fn run(config: RunConfig) -> Result<()> {
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
         move || apply(&shards, &committed, &end)
+    })?;
+    let (stop, stopped) = mpsc::channel();
+    let backfiller = std::thread::Builder::new().name("backfill".into()).spawn({
+        let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
+        move || {
+            let unsettled = shards.unsettled();
+            let outcome =
+                unsettled.and_then(|wanted| if wanted { backfill.run(&shards, &metrics, &stopped) } else { Ok(()) });
+            outcome.unwrap_or_else(|error| end.fail(format!("backfill: {error}")));
+        }
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -137,9 +153,11 @@ pub fn run(config: RunConfig) -> Result<()> {
     let flushed = edge.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
     drop(edge);
     drop(log);
+    drop(stop);
+    let backfilled = backfiller.join().map_err(|_| anyhow::anyhow!("the backfilling thread panicked"));
     let applied = applier.join().map_err(|_| anyhow::anyhow!("the applying thread panicked"));
     shards.flush()?;
-    served.and(flushed).and(applied)?;
+    served.and(flushed).and(applied).and(backfilled)?;
     end.outcome()
 }
 
@@ -221,7 +239,7 @@ fn activate(log: &RedbLog, activation: &Activation) -> Result<()> {
     }
     if let Some(Ok(Change::Activate(before))) = before.as_deref().map(Change::decode) {
         let changes = before.changes(activation).join(", ");
-        tracing::warn!("{changes}: every profile is folded again from its history, when it is next read");
+        tracing::warn!("{changes}: what that concerns is folded from the history, and reads as backfilling until then");
     }
     log.append(ShardId::all().map(|shard| (shard, vec![Arc::clone(&bytes)])).collect())?;
     log.barrier().wait_blocking()?;

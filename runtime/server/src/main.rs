@@ -3,6 +3,7 @@
 mod admin;
 mod app;
 mod auth;
+mod backfill;
 mod cli;
 mod clock;
 mod config;

@@ -26,6 +26,8 @@ pub struct Metrics {
     view_bytes: Gauge,
     pending_bytes: Gauge,
     disk_bytes: Gauge,
+    backfill_left: Gauge,
+    backfill_done: Counter,
 }
 
 impl Metrics {
@@ -48,7 +50,11 @@ impl Metrics {
         describe_gauge!("selvedge_view_bytes", "Memory of these profiles, about");
         describe_gauge!("selvedge_pending_bytes", "Memory of changes that are not in the base yet, about");
         describe_gauge!("selvedge_disk_bytes", "Size of the shards on disk");
+        describe_gauge!("selvedge_backfill_fragments_left", "Fragments that wait for their history to be folded");
+        describe_counter!("selvedge_backfill_fragments_done_total", "Fragments whose history was folded");
         Ok(Self {
+            backfill_left: gauge!("selvedge_backfill_fragments_left"),
+            backfill_done: counter!("selvedge_backfill_fragments_done_total"),
             accepted: counter!("selvedge_events_total", "outcome" => "accepted"),
             duplicates: counter!("selvedge_events_total", "outcome" => "duplicate"),
             decided: counter!("selvedge_decisions_total", "outcome" => "personalised"),
@@ -76,6 +82,17 @@ impl Metrics {
         self.view_bytes.set(usage.view_bytes as f64);
         self.pending_bytes.set(usage.pending_bytes as f64);
         self.disk_bytes.set(usage.disk_bytes as f64);
+    }
+
+    /// A fragment's history was folded; so many wait.
+    pub fn backfilled(&self, left: u64) {
+        self.backfill_done.increment(1);
+        self.backfill_left(left);
+    }
+
+    /// How many fragments wait for their history.
+    pub fn backfill_left(&self, left: u64) {
+        self.backfill_left.set(left as f64);
     }
 
     /// Identifiers were linked.

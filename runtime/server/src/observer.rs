@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use selvedge_core::activation::Layout;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
@@ -15,14 +16,14 @@ use crate::metrics::Metrics;
 /// Observes events with the active plugins.
 pub struct PluginObserver {
     plugins: Arc<PluginSet>,
-    activation: u64,
+    layout: Layout,
     metrics: Arc<Metrics>,
 }
 
 impl PluginObserver {
-    /// An observer under an activation.
-    pub fn new(plugins: Arc<PluginSet>, activation: u64, metrics: Arc<Metrics>) -> Self {
-        Self { plugins, activation, metrics }
+    /// An observer under an activation's layout.
+    pub fn new(plugins: Arc<PluginSet>, layout: Layout, metrics: Arc<Metrics>) -> Self {
+        Self { plugins, layout, metrics }
     }
 
     /// What an event does to its fragment, at the door: an event that does not fit what plugins declared is refused.
@@ -46,8 +47,8 @@ impl Observer for PluginObserver {
         &self.plugins.schema().definitions
     }
 
-    fn activation(&self) -> u64 {
-        self.activation
+    fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn observe(&self, event: &Event) -> Effects {

@@ -12,10 +12,11 @@ use selvedge_core::catalog::{Fallback, Offer};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Arrival, Event, Refusal};
-use selvedge_core::fragment::{Bounds, EventRef, Fragment};
+use selvedge_core::fragment::{Bounds, EventRef, Folded, Fragment};
 use selvedge_core::identity::{ENTITIES, Identifier};
 use selvedge_core::links::check_union;
 use selvedge_core::receipt::Receipt;
+use selvedge_core::retracted::Retracted;
 use selvedge_core::time::Moment;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
@@ -235,7 +236,9 @@ impl Known {
         let as_it_is = |fragment: &Fragment| {
             let Some(at) = at else { return true };
             let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
-            !later(fragment.newest_event_at)
+            // The past is folded from the history, which waits for nothing.
+            !fragment.is_backfilling()
+                && !later(fragment.newest_event_at)
                 && !fragment.offers.iter().any(|(_, history)| later(history.last_decided_at))
         };
         let fragment = match at {
@@ -335,6 +338,10 @@ impl Rehearsal {
         }
         let mut played = Known { fragment: Arc::clone(&known.fragment), ..known };
         let mut fragment = Fragment::clone(&played.fragment);
+        // Of one fragment, where there is only one; the events of others may have the same ids.
+        fragment.retracted = Retracted::default();
+        let mut told: HashMap<Identifier, Vec<(EventRef, Effects)>> = HashMap::new();
+        let mut again = false;
         let mut bounds: HashMap<Identifier, Bounds> = HashMap::new();
         let mut seen = Vec::new();
         for (index, event) in self.0.into_iter().enumerate() {
@@ -377,10 +384,22 @@ impl Rehearsal {
                     }
                 }
             }
-            if fresh && played.identifiers.contains(&arrival.fragment) {
-                fragment.apply_event(edge.observer.definitions(), &EventRef::from(&arrival.event), &effects);
+            if fresh {
+                let event = EventRef::from(&arrival.event);
+                again |= effects.retracts.is_some() || edge.shards.load(&id.0)?.fragment.retracted.holds(&id.1);
+                if played.identifiers.contains(&arrival.fragment) {
+                    let folded = fragment.apply_event(edge.observer.definitions(), &event, &effects);
+                    again |= folded == Folded::Refold;
+                }
+                told.entry(arrival.fragment).or_default().push((event, effects));
             }
             seen.push(id);
+        }
+        if again {
+            // Something was taken back, or comes too late: only the histories tell what there is without it.
+            let whole = |of| edge.shards.as_of_with(of, played.at, told.remove(of).unwrap_or_default());
+            let parts = played.identifiers.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
+            fragment = edge.shards.join(parts.iter());
         }
         played.fragment = Arc::new(fragment);
         Ok(played)

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use selvedge_core::change::Change;
-use selvedge_core::fragment::{EventRef, Fragment};
+use selvedge_core::fragment::{Folded, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::value::Timestamp;
 use selvedge_core::view::Cursor;
 
 use crate::disk::{FragmentWrite, HistoryEntry};
-use crate::record::{Record, StoredRecord};
+use crate::pending::PendingChange;
+use crate::record::{self, Head, Record};
 use crate::{ShardError, Shards};
 
 impl Shards {
@@ -24,6 +26,9 @@ impl Shards {
         let definitions = self.observer.definitions();
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
         let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
+        let mut again = Vec::new();
+        // From here on, so that nobody puts another base under these changes before they are written.
+        let _rows = cell.rows.write();
         {
             let state = cell.state.lock();
             if state.pending.first(count).count() != count {
@@ -37,16 +42,21 @@ impl Shards {
                 histories.entry(identifier.clone()).or_default().push(entry);
             }
             for (identifier, entries) in &histories {
-                if let Some(base) = state.pending.base_after(identifier, entries.len(), definitions) {
-                    bases.insert(identifier.clone(), base);
+                match state.pending.base_after(identifier, entries.len(), definitions) {
+                    Some(Ok(base)) => drop(bases.insert(identifier.clone(), base)),
+                    Some(Err(changes)) => again.push((identifier.clone(), changes)),
+                    None => {}
                 }
             }
         }
+        for (identifier, changes) in again {
+            let whole = self.refold(&self.past_of(&identifier, u64::MAX, changes)?, Timestamp(i64::MAX))?;
+            bases.insert(identifier, Arc::new(whole));
+        }
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
+        let written = bases.iter().map(|(identifier, fragment)| (identifier, fragment, 0));
+        self.write(shard, cursor, &histories, written)?;
         {
-            let _rows = cell.rows.write();
-            let written = bases.iter().map(|(identifier, fragment)| (identifier, fragment, 0));
-            self.write(shard, cursor, &histories, written)?;
             let mut state = cell.state.lock();
             let weight = state.pending.advance(count, bases);
             self.pending_bytes.fetch_sub(weight, Ordering::Relaxed);
@@ -67,6 +77,7 @@ impl Shards {
         }
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
         let mut bases: HashMap<Identifier, (Arc<Fragment>, u64)> = HashMap::default();
+        let mut folded_in: HashMap<Identifier, (Vec<Arc<PendingChange>>, Folded)> = HashMap::default();
         for (seq, bytes) in entries {
             let change = Change::decode(bytes)?;
             let Some(identifier) = change.fragment().cloned() else { continue };
@@ -78,11 +89,20 @@ impl Shards {
             let entry = HistoryEntry { seq: *seq, bytes: bytes.as_slice().into(), id_hash: hash };
             histories.entry(identifier.clone()).or_default().push(entry);
             // A write that a crash cut off may have got as far as this fragment, but not to the cursor.
-            if *seq > *folded {
-                self.fold(Arc::make_mut(base), &change);
+            if *seq > *folded
+                && let Some(body) = self.body(&change)
+            {
+                let (changes, worst) = folded_in.entry(identifier).or_insert((Vec::new(), Folded::Counted));
+                *worst = (*worst).max(body.apply(Arc::make_mut(base), self.observer.definitions()));
+                changes.push(Arc::new(PendingChange { bytes: Arc::default(), body }));
             }
         }
         let _rows = cell.rows.write();
+        for (identifier, (changes, _)) in folded_in.into_iter().filter(|(_, (_, worst))| *worst == Folded::Refold) {
+            let Some((base, folded)) = bases.get_mut(&identifier) else { continue };
+            // What the cut write left in the history beyond its record comes again in these entries.
+            *base = Arc::new(self.refold(&self.past_of(&identifier, *folded, changes)?, Timestamp(i64::MAX))?);
+        }
         let written = bases.iter().map(|(identifier, (base, folded))| (identifier, base, *folded));
         self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, &histories, written)?;
         cell.seq.store(*last, Ordering::Release);
@@ -98,35 +118,22 @@ impl Shards {
         Ok(())
     }
 
-    /// The base of a fragment on disk and the last change in it; folded again from its history where it was folded under another
-    /// activation.
+    /// The base of a fragment on disk and the last change in it. What was folded by other plugins waits for its history; what another engine folded
+    /// is folded again here and now.
     pub(crate) fn read_base(&self, identifier: &Identifier) -> Result<(Arc<Fragment>, u64), ShardError> {
-        let empty = || Fragment::empty(self.observer.definitions());
-        let Some(bytes) = self.disk.record(identifier)? else { return Ok((Arc::new(empty()), 0)) };
-        // The form of the states may differ under another activation, so the tag is looked at first.
-        let (activation, seq) = StoredRecord::tags(&bytes)?;
-        if activation == self.observer.activation() {
-            return Ok((Arc::new(StoredRecord::decode(&bytes)?.fragment), seq));
+        let Some(bytes) = self.disk.record(identifier)? else {
+            return Ok((Arc::new(Fragment::empty(self.observer.definitions())), 0));
+        };
+        let (head, layout) = (Head::decode(&bytes)?, self.observer.layout());
+        if head.layout.engine != layout.engine {
+            let past = self.past_of(identifier, head.seq, Vec::new())?;
+            return Ok((Arc::new(self.refold(&past, Timestamp(i64::MAX))?), head.seq));
         }
-        let mut fragment = empty();
-        self.disk.history(identifier)?.for_each(|entry, change| {
-            if entry <= seq {
-                self.fold(&mut fragment, &change);
-            }
-        })?;
-        Ok((Arc::new(fragment), seq))
-    }
-
-    pub(crate) fn fold(&self, fragment: &mut Fragment, change: &Change) {
-        match change {
-            Change::Event { fragment: of, event } => {
-                let effects = self.observer.observe(event).on(of);
-                fragment.apply_event(self.observer.definitions(), &EventRef::from(event), &effects);
-            }
-            Change::Decided { offers, .. } => fragment.apply_decided(offers),
-            Change::Link { other, word, .. } => fragment.apply_link(other, *word),
-            Change::Activate(_) => {}
+        let (head, mut fragment) = record::decode(&bytes)?;
+        if head.layout != *layout {
+            fragment.states = head.layout.carry(fragment.states, layout);
         }
+        Ok((Arc::new(fragment), head.seq))
     }
 
     /// Writes fragments, each with its state and the last change that was in it before.
@@ -137,12 +144,12 @@ impl Shards {
         histories: &HashMap<Identifier, Vec<HistoryEntry>>,
         bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>, u64)>,
     ) -> Result<(), ShardError> {
-        let activation = self.observer.activation();
+        let layout = self.observer.layout();
         let mut writes: Vec<FragmentWrite<'_>> = Vec::new();
         for (identifier, fragment, folded) in bases {
             let entries = histories.get(identifier).map_or(&[][..], Vec::as_slice);
             let seq = entries.last().map_or(cursor.seq, |entry| entry.seq).max(folded);
-            writes.push(FragmentWrite { identifier, record: Record { activation, seq, fragment }, entries });
+            writes.push(FragmentWrite { identifier, record: Record { layout, seq, fragment }, entries });
         }
         self.disk.write(shard, cursor, &writes)
     }

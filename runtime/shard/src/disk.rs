@@ -28,7 +28,7 @@ use selvedge_core::view::{Cursor, Seen};
 use serde::{Deserialize, Serialize};
 
 use crate::ShardError;
-use crate::record::Record;
+use crate::record::{Head, Record};
 
 const VALUE_BYTES_MAX: usize = 4000;
 /// Bytes before the first part of a value: how many parts there are.
@@ -42,6 +42,8 @@ const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 /// How long to wait for whoever has the directory open.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOG_ID: &[u8] = b"log-id";
+/// Under this key, the layout that every record has.
+const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
 const FORMAT: u32 = 3;
 
@@ -166,6 +168,62 @@ impl Disk {
             bytes.extend_from_slice(&tree.get(part_key(FRAGMENT, identifier, None, part))?.ok_or_else(corrupt)?);
         }
         Ok(Some(bytes))
+    }
+
+    /// The layout that all records have, as its bytes; none where some may have another one.
+    pub(crate) fn settled(&self) -> Result<Option<Vec<u8>>, ShardError> {
+        Ok(self.database.get(SETTLED)?.map(|layout| layout.to_vec()))
+    }
+
+    /// Keeps which layout all records have.
+    pub(crate) fn settle(&self, layout: Option<&[u8]>) -> Result<(), ShardError> {
+        match layout {
+            Some(layout) => drop(self.database.insert(SETTLED, layout)?),
+            None => drop(self.database.remove(SETTLED)?),
+        }
+        Ok(())
+    }
+
+    /// Hands over the heads of a shard's records after an identifier, until it is told to stop. Each row is read by itself: none is half a write.
+    pub(crate) fn heads(
+        &self,
+        shard: ShardId,
+        after: Option<&Identifier>,
+        mut take: impl FnMut(Identifier, Head) -> bool,
+    ) -> Result<(), ShardError> {
+        let from = after.map_or_else(|| vec![FRAGMENT], |after| part_key(FRAGMENT, after, None, u16::MAX));
+        for row in self.tree(shard).range(from..vec![FRAGMENT + 1]) {
+            let (row_key, value) = row?;
+            let corrupt = || ShardError::Corrupt(format!("shard {}: a record's key", shard.0));
+            let (text, part) = row_key[1..].split_last_chunk::<3>().ok_or_else(corrupt)?;
+            if *part != [0, 0, 0] {
+                continue;
+            }
+            let text = std::str::from_utf8(text).map_err(|_| corrupt())?;
+            let identifier = Identifier::stored(text).map_err(|_| corrupt())?;
+            let (_, head) = split_count(&value).ok_or_else(corrupt)?;
+            if !take(identifier, Head::decode(head)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a record in place of one that holds the same changes, in one batch.
+    pub(crate) fn replace(&self, identifier: &Identifier, record: &Record<'_>) -> Result<(), ShardError> {
+        let mut batch = Batch { tree: self.tree(identifier.shard()), batch: sled::Batch::default(), operations: 0 };
+        batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
+        batch.flush()
+    }
+
+    /// The head of a fragment's record, without the rest; none where nothing is known. One row is read, so it is never half a write.
+    pub(crate) fn head(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
+        let first = self.tree(identifier.shard()).get(part_key(FRAGMENT, identifier, None, 0))?;
+        let decode = |first: sled::IVec| {
+            let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+            Head::decode(head)
+        };
+        first.map(decode).transpose()
     }
 
     /// The sequence at which an event's id was seen.
@@ -410,6 +468,11 @@ pub(crate) struct History {
 }
 
 impl History {
+    /// Bytes as it is stored.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|(_, block)| block.len()).sum()
+    }
+
     /// Hands over every change with its sequence, in log order.
     pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
         let mut last = 0;

@@ -14,6 +14,8 @@
 //! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
 //! contribute comes through [`Observer`].
 
+mod admission;
+mod backfill;
 mod base;
 mod cache;
 mod disk;
@@ -21,28 +23,29 @@ mod links;
 mod pending;
 mod profiles;
 mod record;
+mod refold;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use selvedge_core::activation::Layout;
 use selvedge_core::aggregate::Definitions;
-use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::change::ChangeError;
 use selvedge_core::effects::Effects;
-use selvedge_core::event::{Event, Refusal};
-use selvedge_core::fragment::{Bounds, EventRef, Fragment};
+use selvedge_core::event::Event;
+use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, Namespaces, ShardId};
-use selvedge_core::links::Word;
-use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Seen, View};
 
-use crate::base::id_hash;
 use crate::cache::Cache;
 use crate::disk::Disk;
-use crate::pending::{Body, Held, Pending, PendingChange, PendingFragment};
+use crate::pending::{Held, Pending};
 
+pub use crate::admission::{Prepared, Verdict};
+pub use crate::backfill::{Unfinished, Walk};
 pub use crate::links::Unlinked;
 pub use crate::profiles::Profile;
 use crate::profiles::Slot;
@@ -74,8 +77,8 @@ pub enum ShardError {
 pub trait Observer: Send + Sync {
     /// The active definitions.
     fn definitions(&self) -> &Definitions;
-    /// The tag of the active activation.
-    fn activation(&self) -> u64;
+    /// By what states are folded now.
+    fn layout(&self) -> &Layout;
     /// What an event does to its fragment. An event that could not be observed has the effects that it has all the same, and failures.
     fn observe(&self, event: &Event) -> Effects;
 }
@@ -84,58 +87,6 @@ pub trait Observer: Send + Sync {
 pub trait Outbox {
     /// Appends to shards' logs, so that after a crash all of it is there or none; the error is for people.
     fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), String>;
-}
-
-/// A change that is ready to be admitted: observed and encoded.
-#[derive(Debug)]
-pub struct Prepared {
-    identifier: Identifier,
-    change: PendingChange,
-}
-
-impl Prepared {
-    /// An event with its effects.
-    pub fn event(identifier: Identifier, event: Event, effects: Effects) -> Self {
-        let reference = EventRef::from(&event);
-        let bytes = Change::Event { fragment: identifier.clone(), event }.encode().into();
-        Self { identifier, change: PendingChange { bytes, body: Body::Event { event: reference, effects } } }
-    }
-
-    /// Offers that were decided.
-    pub fn decided(identifier: Identifier, offers: Vec<selvedge_core::change::DecidedOffer>) -> Self {
-        let bytes = Change::Decided { fragment: identifier.clone(), offers: offers.clone() }.encode().into();
-        Self { identifier, change: PendingChange { bytes, body: Body::Decided(offers) } }
-    }
-
-    /// One half of a link.
-    fn link(identifier: Identifier, other: Identifier, word: Word) -> Self {
-        let change = Change::Link { fragment: identifier.clone(), other: other.clone(), word };
-        Self { identifier, change: PendingChange { bytes: change.encode().into(), body: Body::Link { other, word } } }
-    }
-
-    /// Whose change it is.
-    pub fn identifier(&self) -> &Identifier {
-        &self.identifier
-    }
-
-    /// When it happened, of an event.
-    pub fn at(&self) -> Option<Timestamp> {
-        match &self.change.body {
-            Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_) | Body::Link { .. } => None,
-        }
-    }
-}
-
-/// What became of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It counts.
-    Accepted,
-    /// Its id was seen before; it counts once.
-    Duplicate,
-    /// It cannot be taken.
-    Refused(Refusal),
 }
 
 /// The shards of this edge.
@@ -148,6 +99,8 @@ pub struct Shards {
     namespaces: Arc<Namespaces>,
     /// Held from the check of a link to its admission.
     linking: Mutex<()>,
+    /// Fragments that were read while their history waits to be folded.
+    wanted: Mutex<VecDeque<Identifier>>,
 }
 
 /// One shard.
@@ -207,7 +160,10 @@ impl Shards {
         });
         let cells = cells.collect::<Result<_, ShardError>>()?;
         let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
-        Ok(Self { disk, cache, observer, cells, pending_bytes, namespaces, linking })
+        let wanted = Mutex::default();
+        let shards = Self { disk, cache, observer, cells, pending_bytes, namespaces, linking, wanted };
+        shards.begin_layout()?;
+        Ok(shards)
     }
 
     /// Up to where a shard's log is in the base.
@@ -264,6 +220,9 @@ impl Shards {
             cell.loaded.notify_all();
             let fragment = fragment?;
             if !changed {
+                if fragment.is_backfilling() {
+                    self.want(identifier);
+                }
                 let seen = (fragment.events == 0).then(Arc::default);
                 return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| {})));
             }
@@ -297,148 +256,6 @@ impl Shards {
     /// where the fragment has too many events to keep their ids at hand.
     pub fn prepared(&self, identifier: &Identifier) -> bool {
         self.cache.get(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
-    }
-
-    /// The state of an identifier as of an instant: a fold of the events up to it, whatever came later.
-    ///
-    /// Offers decided after the instant's minute do not count.
-    pub fn as_of(&self, identifier: &Identifier, at: Timestamp) -> Result<Fragment, ShardError> {
-        let mut fragment = Fragment::empty(self.observer.definitions());
-        self.history(identifier, |mut change| {
-            match &mut change {
-                Change::Event { event, .. } if event.at > at => return,
-                Change::Decided { offers, .. } => offers.retain(|decided| decided.minute <= at),
-                // Who is who is not a matter of time: it is what is known now.
-                Change::Event { .. } | Change::Link { .. } | Change::Activate(_) => {}
-            }
-            self.fold(&mut fragment, &change);
-        })?;
-        Ok(fragment)
-    }
-
-    /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
-    pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
-        let cell = self.cell(identifier.shard());
-        let (history, pending) = {
-            // The rows cannot change between the two looks, so no change is seen twice or not at all.
-            let _rows = cell.rows.read();
-            let pending: Vec<_> = {
-                let state = cell.state.lock();
-                let changes = state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect());
-                changes.unwrap_or_default()
-            };
-            (self.disk.history(identifier)?, pending)
-        };
-        // Events of a write that has been made and not yet been taken out of pending.
-        let awaited: HashSet<_> = pending.iter().filter_map(|change| change.body.id_hash()).collect();
-        let mut seen: HashSet<[u8; 16]> = HashSet::default();
-        history.for_each(|_, change| {
-            seen.extend(id_hash(&change).filter(|hash| awaited.contains(hash)));
-            take(change);
-        })?;
-        for change in pending.iter().filter(|change| change.body.id_hash().is_none_or(|hash| !seen.contains(&hash))) {
-            take(Change::decode(&change.bytes)?);
-        }
-        Ok(())
-    }
-
-    /// Admits changes of one shard, in order: those that count are in the views and in the outbox when this returns, the rest says why
-    /// not. May block on the disk for fragments that are not in memory; [`Self::load`] them before.
-    pub fn admit(
-        &self,
-        shard: ShardId,
-        changes: Vec<Prepared>,
-        outbox: &dyn Outbox,
-    ) -> Result<Vec<Verdict>, ShardError> {
-        let cell = self.cell(shard);
-        let mut state = cell.state.lock();
-        let mut bases: HashMap<Identifier, Held> = HashMap::default();
-        for prepared in &changes {
-            if !bases.contains_key(&prepared.identifier) {
-                bases.insert(prepared.identifier.clone(), self.current(&state, &prepared.identifier)?);
-            }
-        }
-        let verdicts = self.judge(&state, &changes, &bases)?;
-        let accepted = || changes.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
-        let bytes: Vec<_> = accepted().map(|(prepared, _)| Arc::clone(&prepared.change.bytes)).collect();
-        if bytes.is_empty() {
-            return Ok(verdicts);
-        }
-        outbox.append(vec![(shard, bytes)]).map_err(ShardError::Outbox)?;
-        let accepted = changes.into_iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
-        self.take(&mut state, accepted.map(|(prepared, _)| prepared), &bases);
-        Ok(verdicts)
-    }
-
-    /// Makes changes that the outbox has pending, on top of their fragments as they stand, and publishes the views.
-    fn take(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        changes: impl Iterator<Item = Prepared>,
-        bases: &HashMap<Identifier, Held>,
-    ) {
-        let (definitions, mut weight) = (self.observer.definitions(), 0);
-        let mut touched: HashMap<Identifier, Vec<Arc<PendingChange>>> = HashMap::default();
-        for Prepared { identifier, change } in changes {
-            weight += change.weight();
-            // Every identifier has its base.
-            let held = || bases.get(&identifier).cloned().unwrap_or_default();
-            let change = state.pending.push(&identifier, change, held, definitions);
-            touched.entry(identifier).or_default().push(change);
-        }
-        self.pending_bytes.fetch_add(weight, Ordering::Relaxed);
-        for (identifier, changes) in touched {
-            if let Some(changed) = state.loading.get_mut(&identifier) {
-                *changed = true;
-            }
-            let Some(held) = state.pending.get(&identifier).map(PendingFragment::held) else { continue };
-            // Who is who may have changed with a link: the join is made again.
-            let relinked = changes.iter().any(|change| matches!(change.body, Body::Link { .. }));
-            let apply = |joined: &mut Fragment| {
-                changes.iter().for_each(|change| change.body.apply(joined, definitions));
-            };
-            self.publish(state, &identifier, held, (!relinked).then_some(&apply as &dyn Fn(&mut Fragment)));
-        }
-    }
-
-    /// Which changes count: each id once, and within the bounds of a profile, each judged as if those before it had been folded.
-    fn judge(
-        &self,
-        state: &State,
-        changes: &[Prepared],
-        bases: &HashMap<Identifier, Held>,
-    ) -> Result<Vec<Verdict>, ShardError> {
-        let mut fresh: HashSet<(&Identifier, [u8; 16])> = HashSet::default();
-        let mut bounds: HashMap<&Identifier, Bounds> = HashMap::default();
-        let mut verdicts = Vec::with_capacity(changes.len());
-        for Prepared { identifier, change } in changes {
-            let Body::Event { event, effects } = &change.body else {
-                verdicts.push(Verdict::Accepted);
-                continue;
-            };
-            // Every identifier has its base.
-            let Some(Held { fragment, seen }) = bases.get(identifier) else { continue };
-            let on_disk = || match seen {
-                Some(seen) if !seen.may_hold(&event.id_hash) => Ok(false),
-                _ => self.disk.seen(identifier, &event.id_hash).map(|seq| seq.is_some()),
-            };
-            let known = state.pending.holds(identifier, event.id_hash)
-                || fresh.contains(&(identifier, event.id_hash))
-                || on_disk()?;
-            if known {
-                verdicts.push(Verdict::Duplicate);
-                continue;
-            }
-            let bounds = bounds.entry(identifier).or_insert_with(|| Bounds::of(fragment));
-            verdicts.push(match bounds.admit(event.at, effects) {
-                Ok(()) => {
-                    fresh.insert((identifier, event.id_hash));
-                    Verdict::Accepted
-                }
-                Err(refusal) => Verdict::Refused(refusal),
-            });
-        }
-        Ok(verdicts)
     }
 
     /// Does the housekeeping that is due; call it about once a second.

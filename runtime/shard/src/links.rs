@@ -146,7 +146,8 @@ impl Shards {
             });
         outbox.append(bytes.collect()).map_err(ShardError::Outbox)?;
         for ((_, state), changes) in states.iter_mut().zip(changes) {
-            self.take(state, changes.into_iter(), &bases);
+            let outlook = self.outlook(&bases, changes.iter());
+            self.take(state, changes.into_iter(), &bases, outlook);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::effects::Effects;
-use selvedge_core::fragment::{EventRef, Fragment};
+use selvedge_core::fragment::{EventRef, Folded, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::Word;
 use selvedge_core::view::Seen;
@@ -31,13 +31,31 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    pub(crate) fn apply(&self, fragment: &mut Fragment, definitions: &Definitions) {
+    pub(crate) fn apply(&self, fragment: &mut Fragment, definitions: &Definitions) -> Folded {
         match self {
-            Self::Event { event, effects } => {
-                fragment.apply_event(definitions, event, effects);
-            }
+            Self::Event { event, effects } => return fragment.apply_event(definitions, event, effects),
             Self::Decided(offers) => fragment.apply_decided(offers),
             Self::Link { other, word } => fragment.apply_link(other, *word),
+        }
+        Folded::Counted
+    }
+
+    /// What is not an event.
+    pub(crate) fn beside(&self) -> Option<Self> {
+        match self {
+            Self::Event { .. } => None,
+            Self::Decided(offers) => Some(Self::Decided(offers.clone())),
+            Self::Link { other, word } => Some(Self::Link { other: other.clone(), word: *word }),
+        }
+    }
+
+    /// Whether it does to a join of fragments what it does to its own, if it counts there. Who is one person, and what is retracted, is each
+    /// fragment's own.
+    pub(crate) fn joins(&self) -> bool {
+        match self {
+            Self::Event { effects, .. } => effects.retracts.is_none(),
+            Self::Decided(_) => true,
+            Self::Link { .. } => false,
         }
     }
 
@@ -62,6 +80,19 @@ impl PendingChange {
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects
     }
+}
+
+/// Folds changes, all of them. Gives what ails the result, if anything does.
+pub(crate) fn apply_all<'c>(
+    changes: impl Iterator<Item = &'c Arc<PendingChange>>,
+    fragment: &mut Fragment,
+    definitions: &Definitions,
+) -> Folded {
+    let mut folded = Folded::Counted;
+    for change in changes {
+        folded = folded.max(change.body.apply(fragment, definitions));
+    }
+    folded
 }
 
 /// A fragment as it stands, with the ids of its events where they are at hand.
@@ -103,31 +134,38 @@ impl Pending {
         self.ids.contains(&(identifier.clone(), id_hash))
     }
 
-    /// Adds a change on top of a fragment's view; `held` is the fragment as it stands where it has no pending changes yet.
-    pub(crate) fn push(
-        &mut self,
-        identifier: &Identifier,
-        change: PendingChange,
-        held: impl FnOnce() -> Held,
-        definitions: &Definitions,
-    ) -> Arc<PendingChange> {
-        let change = Arc::new(change);
+    /// Adds a change; `held` is the fragment as it stands where it has no pending changes yet. What it comes to is shown by
+    /// [`Self::show`].
+    pub(crate) fn push(&mut self, identifier: &Identifier, change: &Arc<PendingChange>, held: impl FnOnce() -> Held) {
         let fragment = self.fragments.entry(identifier.clone()).or_insert_with(|| {
             let Held { fragment: base, seen } = held();
             PendingFragment { view: Arc::clone(&base), base, seen, changes: VecDeque::new() }
         });
-        change.body.apply(Arc::make_mut(&mut fragment.view), definitions);
         if let Some(id_hash) = change.body.id_hash() {
-            match &mut fragment.seen {
-                Some(_) if fragment.view.events > Seen::EVENTS_MAX => fragment.seen = None,
-                Some(seen) => Arc::make_mut(seen).insert(&id_hash),
-                None => {}
+            if let Some(seen) = &mut fragment.seen {
+                Arc::make_mut(seen).insert(&id_hash);
             }
             self.ids.insert((identifier.clone(), id_hash));
         }
-        self.order.push_back((identifier.clone(), Arc::clone(&change)));
-        fragment.changes.push_back(Arc::clone(&change));
-        change
+        self.order.push_back((identifier.clone(), Arc::clone(change)));
+        fragment.changes.push_back(Arc::clone(change));
+    }
+
+    /// Sets what a fragment's base and all its pending changes come to. Gives the fragment as it stands now; none where nothing is pending.
+    pub(crate) fn show(&mut self, identifier: &Identifier, view: Arc<Fragment>) -> Option<Held> {
+        let fragment = self.fragments.get_mut(identifier)?;
+        if view.events > Seen::EVENTS_MAX {
+            fragment.seen = None;
+        }
+        fragment.view = view;
+        Some(fragment.held())
+    }
+
+    /// Puts another base under a fragment's pending changes: the same events, folded by other plugins.
+    pub(crate) fn rebase(&mut self, identifier: &Identifier, base: Arc<Fragment>) {
+        if let Some(fragment) = self.fragments.get_mut(identifier) {
+            fragment.base = base;
+        }
     }
 
     /// The first changes in log order, which are about to enter the base.
@@ -135,20 +173,23 @@ impl Pending {
         self.order.iter().take(count)
     }
 
-    /// A fragment's state after its first changes: what its base becomes.
+    /// A fragment's state after its first changes: what its base becomes. Where that must be folded again, these changes instead.
     pub(crate) fn base_after(
         &self,
         identifier: &Identifier,
         count: usize,
         definitions: &Definitions,
-    ) -> Option<Arc<Fragment>> {
+    ) -> Option<Result<Arc<Fragment>, Vec<Arc<PendingChange>>>> {
         let fragment = self.fragments.get(identifier)?;
         if count == fragment.changes.len() {
-            return Some(Arc::clone(&fragment.view));
+            return Some(Ok(Arc::clone(&fragment.view)));
         }
         let mut base = Fragment::clone(&fragment.base);
-        fragment.changes.iter().take(count).for_each(|change| change.body.apply(&mut base, definitions));
-        Some(Arc::new(base))
+        let first = || fragment.changes.iter().take(count);
+        if apply_all(first(), &mut base, definitions) == Folded::Refold {
+            return Some(Err(first().cloned().collect()));
+        }
+        Some(Ok(Arc::new(base)))
     }
 
     /// Takes the first changes out: they are in the base now. Returns the weight that went, and the fragments that have none left.

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{Group, ordered, resolve};
+use selvedge_core::retracted::Retracted;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::View;
 
@@ -189,6 +190,8 @@ impl Shards {
     pub fn join<'f>(&self, mut fragments: impl Iterator<Item = &'f Fragment>) -> Fragment {
         let definitions = self.observer.definitions();
         let mut joined = fragments.next().cloned().unwrap_or_else(|| Fragment::empty(definitions));
+        // Each fragment's own: the same id may count in another.
+        joined.retracted = Retracted::default();
         fragments.for_each(|fragment| joined.join(definitions, fragment));
         joined
     }

@@ -1,22 +1,26 @@
 //! Shards against a naive model, on a real disk.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64 as Counter;
 
 use proptest::prelude::*;
-use selvedge_core::activation::RETENTION_MS;
+use selvedge_core::activation::{Part, RETENTION_MS};
 use selvedge_core::aggregate::{Contribution, Definition, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::event::EventKind;
-use selvedge_core::links::How;
+use selvedge_core::links::{How, Word};
 use selvedge_core::time::BusinessTime;
-use selvedge_core::value::Kind;
+use selvedge_core::value::{Kind, Timestamp};
 
 use super::*;
+
+mod backfill;
+mod retraction;
 
 /// Counts events, and sums their seconds.
 struct Counting {
     definitions: Definitions,
-    activation: u64,
+    layout: Layout,
     observed: Counter,
 }
 
@@ -28,7 +32,8 @@ impl Counting {
         definitions
             .add("test", &[define("events", "count"), define("seconds", "sum")], None)
             .expect("good definitions");
-        Arc::new(Self { definitions, activation, observed: Counter::new(0) })
+        let layout = Layout { engine: 1, parts: vec![Part { tag: activation, states: 2 }] };
+        Arc::new(Self { definitions, layout, observed: Counter::new(0) })
     }
 }
 
@@ -37,14 +42,15 @@ impl Observer for Counting {
         &self.definitions
     }
 
-    fn activation(&self) -> u64 {
-        self.activation
+    fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn observe(&self, event: &Event) -> Effects {
         self.observed.fetch_add(1, Ordering::Relaxed);
         let contribution = |state, value| Contribution { state, key: "".into(), value };
-        Effects { contributions: vec![contribution(0, 1), contribution(1, event.at.0 / 1000)], ..Effects::default() }
+        let contributions = vec![contribution(0, 1), contribution(1, event.at.0 / 1000)];
+        Effects { contributions, ..Effects::of(event).expect("a good event") }
     }
 }
 
@@ -144,28 +150,6 @@ fn what_is_older_than_the_retention_is_refused() {
     let verdicts = admit(&shards, &log, 1, &[("past it", 9)]);
     assert!(matches!(&verdicts[0], Verdict::Refused(refusal) if refusal.code == "too_old"), "{verdicts:?}");
     assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment).0, 2);
-}
-
-#[test]
-fn another_activation_folds_the_history_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = Log::default();
-    {
-        let shards = open(folder.path(), 1);
-        let events: Vec<_> = (0..40).map(|index| (format!("e{index}"), index)).collect();
-        for (id, second) in &events {
-            admit(&shards, &log, 1, &[(id, *second)]);
-            let done = shards.cursor(identifier(1).shard()).seq;
-            shards.advance(identifier(1).shard(), done + 1, 1).expect("advance");
-        }
-        shards.flush().expect("flush");
-    }
-    let counting = Counting::new(2);
-    let shards =
-        Shards::open(folder.path(), "log", 1 << 20, Arc::clone(&counting) as Arc<dyn Observer>, Arc::default())
-            .expect("open");
-    assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (40, 780));
-    assert_eq!(counting.observed.load(Ordering::Relaxed), 40);
 }
 
 #[test]

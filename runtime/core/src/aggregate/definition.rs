@@ -70,6 +70,9 @@ impl Definition {
         let sessions = any(|window| window == Window::Session).then(|| left.need("sessions").map(str::to_owned));
         let sessions = sessions.transpose().map_err(fault)?;
         let history = left.one_of("history", &[("none", false), ("daily", true)]).map_err(fault)?;
+        if history && !operator.single() {
+            return Err(fault("only an aggregate of a single value has a daily history".into()));
+        }
         if let Some(unknown) = left.unread() {
             let hint = match unknown {
                 "time-zone" => "; it belongs to windows of the calendar",
@@ -116,6 +119,12 @@ impl Definition {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The window whose values by day may be asked for: the lifetime, or the first.
+    pub(crate) fn shown_by_day(&self) -> Option<Window> {
+        let lifetime = self.windows.iter().find(|window| **window == Window::Lifetime);
+        lifetime.or(self.windows.first()).copied()
     }
 
     /// The calendar that cuts one of its windows.
@@ -188,6 +197,7 @@ mod tests {
         holds(fault("trend-ratio", &[("of", "b")], &["mtd"], Kind::Number), "sliding windows only");
         holds(fault("trend-ratio", &[("of", "b")], &[], Kind::Number), "sliding windows only");
         holds(fault("trend-deviation", &[("of", "b")], &["365d"], Kind::Number), "800 days");
+        holds(fault("sum-by-key", &[("history", "daily")], &[], Kind::Integer), "a single value");
         holds(fault("sum", &[("history", "hourly")], &[], Kind::Integer), "none or daily");
         assert!(Definition::parse("A b", "sum", &[], &[], Kind::Integer, None).is_err());
     }

@@ -74,13 +74,10 @@ impl Definitions {
                 self.readings.push(Reading {
                     name,
                     kind: definition.operator.reads_as(definition.kind),
-                    keyed: keyed(&definition.operator),
-                    listed: matches!(
-                        definition.operator,
-                        Operator::FirstK { .. } | Operator::LastK { .. } | Operator::Unique { .. }
-                    ),
+                    keyed: definition.operator.lists_keys(),
+                    listed: definition.operator.lists_values(),
                     unit: definition.unit.clone(),
-                    history: definition.history,
+                    history: definition.history && Some(*window) == definition.shown_by_day(),
                     source,
                 });
             }
@@ -193,19 +190,6 @@ impl Definitions {
 
 fn fault(definition: &Definition, detail: String) -> DefinitionError {
     DefinitionError { name: definition.name.clone(), detail }
-}
-
-fn keyed(operator: &Operator) -> bool {
-    matches!(
-        operator,
-        Operator::Top { .. }
-            | Operator::Difference { .. }
-            | Operator::DecayedSumByKey { .. }
-            | Operator::SumByKey
-            | Operator::CountByKey
-            | Operator::ByKey(_)
-            | Operator::Histogram { .. }
-    )
 }
 
 /// One plugin's definitions with the positions of their states.

@@ -322,6 +322,30 @@ impl Operator {
         )
     }
 
+    /// Whether the value is a list of keys with weights.
+    pub(crate) fn lists_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::Top { .. }
+                | Self::Difference { .. }
+                | Self::DecayedSumByKey { .. }
+                | Self::SumByKey
+                | Self::CountByKey
+                | Self::ByKey(_)
+                | Self::Histogram { .. }
+        )
+    }
+
+    /// Whether the value is a list of single values.
+    pub(crate) fn lists_values(&self) -> bool {
+        matches!(self, Self::FirstK { .. } | Self::LastK { .. } | Self::Unique { .. })
+    }
+
+    /// Whether the value is no list.
+    pub(crate) fn single(&self) -> bool {
+        !self.lists_keys() && !self.lists_values()
+    }
+
     /// Whether a contribution may name a key: to break ties, or for the plugin's own use.
     pub fn takes_key(&self) -> bool {
         matches!(self, Self::First(_) | Self::Last(_) | Self::FirstK { .. } | Self::LastK { .. } | Self::Custom)

@@ -275,8 +275,9 @@ impl Batch {
 
     /// Whether admission will find everything in memory, so that it may be done where the request arrived.
     pub fn in_memory(&self, edge: &Edge) -> bool {
-        self.shards.values().flatten().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
-            && self.entities.iter().all(|(_, prepared)| edge.shards.prepared(prepared.identifier()))
+        let at_hand = |prepared: &Prepared| !prepared.retracts() && edge.shards.prepared(prepared.identifier());
+        self.shards.values().flatten().all(|(_, prepared)| at_hand(prepared))
+            && self.entities.iter().all(|(_, prepared)| at_hand(prepared))
             && self.links.iter().all(|link| edge.shards.linked(&link.pair.0, &link.pair.1, link.word.at))
     }
 

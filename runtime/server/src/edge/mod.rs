@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+mod history;
 pub mod identities;
 pub mod ingest;
 pub mod profile;
@@ -32,6 +33,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::Keys;
+use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::error::Problem;
@@ -62,6 +64,8 @@ pub struct Edge {
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
+    /// How far definitions that are new are computed from the history.
+    pub backfill: Arc<Backfill>,
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
     pub serving: AtomicBool,

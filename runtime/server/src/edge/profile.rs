@@ -8,12 +8,13 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use selvedge_core::aggregate::{Exactness, Off, Read, Reading, Value};
+use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::{Fragment, OfferHistory};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::time::Moment;
 use selvedge_core::traits::Trait;
 use selvedge_core::value::{Kind, Timestamp};
 use selvedge_plugin_host::Invocation;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::Edge;
+use super::history::{HistoryAnswer, HistoryAsk};
 use super::ingest::{blocking, with_history};
 use crate::auth::Role;
 use crate::clock;
@@ -32,6 +34,8 @@ use crate::pipeline::{self, Known, Meta};
 #[serde(deny_unknown_fields)]
 pub struct ProfileQuery {
     at: Option<String>,
+    history: Option<String>,
+    days: Option<String>,
 }
 
 /// The answer.
@@ -45,6 +49,8 @@ pub struct ProfileAnswer {
     audiences: [(); 0],
     consent: BTreeMap<String, ConsentAnswer>,
     offers: BTreeMap<String, OfferAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<HistoryAnswer>,
     meta: Meta<'static>,
 }
 
@@ -58,10 +64,10 @@ struct TraitAnswer {
 
 #[derive(Serialize)]
 pub struct AggregateAnswer {
-    value: Value,
+    pub value: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
-    exact: bool,
+    pub exact: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorAnswer>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -131,7 +137,7 @@ struct ConsentAnswer {
 pub type Aggregates = Ordered<AggregateAnswer>;
 
 /// A JSON object whose keys stand in a given order.
-pub struct Ordered<T>(Vec<(String, T)>);
+pub struct Ordered<T>(pub Vec<(String, T)>);
 
 impl<T: Serialize> Serialize for Ordered<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -154,15 +160,18 @@ pub async fn profile(
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let identifier = named(&edge, identifier)?;
         let Query(query) = query.map_err(|error| {
-            Problem::bad_request("query_invalid", format!("the query takes at=RFC3339: {}", error.body_text()))
+            let detail = "the query takes at=RFC3339, history=traits,aggregates and days=NUMBER";
+            Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
         })?;
         let at = query.at.map(|text| {
             Timestamp::parse(&text)
                 .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={} is {error}", quoted(&text))))
         });
         let at = at.transpose()?;
-        let work = move |edge: &Edge| read(edge, &identifier, at);
-        if at.is_some() { with_history(&edge, work).await } else { blocking(&edge, work).await }.map(Json)
+        let history = HistoryAsk::parse(query.history.as_deref(), query.days.as_deref())?;
+        let work = move |edge: &Edge| read(edge, &identifier, at, history);
+        if at.is_some() || history.is_some() { with_history(&edge, work).await } else { blocking(&edge, work).await }
+            .map(Json)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -189,14 +198,26 @@ pub fn not_found(identifier: &Identifier, at: Option<Timestamp>) -> Problem {
 pub fn aggregates(edge: &Edge, fragment: &Fragment, instant: Timestamp) -> Aggregates {
     let definitions = &edge.plugins.schema().definitions;
     let moment = fragment.moment(definitions, &edge.trait_sources, instant);
-    let aggregate = |reading: &Reading| {
-        let read = definitions.evaluate(reading, &fragment.states, &moment);
-        (reading.name.clone(), AggregateAnswer::of(reading, read))
-    };
+    let aggregate = |reading: &Reading| (reading.name.clone(), evaluated(definitions, reading, fragment, &moment));
     Ordered(definitions.readings().iter().map(aggregate).collect())
 }
 
-fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<ProfileAnswer, Problem> {
+/// One aggregate of a fold at an instant.
+pub fn evaluated(
+    definitions: &Definitions,
+    reading: &Reading,
+    fragment: &Fragment,
+    moment: &Moment,
+) -> AggregateAnswer {
+    AggregateAnswer::of(reading, definitions.evaluate(reading, &fragment.states, moment))
+}
+
+fn read(
+    edge: &Edge,
+    identifier: &Identifier,
+    at: Option<Timestamp>,
+    history: Option<HistoryAsk>,
+) -> Result<ProfileAnswer, Problem> {
     let started = std::time::Instant::now();
     let (mut known, decided) = edge.decided.beside(|| {
         let known = Known::load(edge, identifier, at)?;
@@ -235,6 +256,7 @@ fn read(edge: &Edge, identifier: &Identifier, at: Option<Timestamp>) -> Result<P
         audiences: [],
         consent: fragment.consent.iter().map(consent).collect(),
         offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
+        history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
         meta: Meta::of(version(edge, &known.identifiers), started),
         identifiers: known.identifiers,
     })

@@ -1,0 +1,296 @@
+//! Folding again from the history: the one routine for whatever must not go by a state that is at hand. A retraction, an event that comes too
+//! late for its aggregate's state, another activation, a question about the past, a replay.
+//!
+//! Events are folded by their time (then by the hash of their id), whatever the order of the log: so every replica that holds the same events
+//! gets the same bytes. Which of them are retracted is found out before the first one is folded.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use selvedge_core::change::Change;
+use selvedge_core::effects::Effects;
+use selvedge_core::fragment::{EventRef, Fragment};
+use selvedge_core::identity::Identifier;
+use selvedge_core::retracted::Retracted;
+use selvedge_core::value::Timestamp;
+
+use crate::disk::History;
+use crate::pending::{Body, PendingChange};
+use crate::{ShardError, Shards};
+
+/// Events whose effects are in memory at once where the log's order is not that of their times.
+const EVENTS_AT_ONCE: usize = 4096;
+
+/// Bytes of a history, as it is stored, up to which it is kept as it was read: a fold goes through it twice.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// What a fragment is folded from.
+pub(crate) struct Past {
+    identifier: Identifier,
+    history: History,
+    /// The last change of the history that counts.
+    upto: u64,
+    /// What the history does not hold yet.
+    pending: Vec<Arc<PendingChange>>,
+    /// The changes of a short history.
+    read: OnceCell<Vec<Change>>,
+}
+
+/// Where an event stands among the pasts that are folded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    event: EventRef,
+    past: usize,
+    position: usize,
+    retracted: bool,
+}
+
+impl Past {
+    /// Hands over all its changes, each with its position.
+    fn for_each(&self, mut take: impl FnMut(usize, Whole<'_>)) -> Result<(), ShardError> {
+        let mut position = 0;
+        if let Some(read) = self.read.get() {
+            read.iter().enumerate().for_each(|(position, change)| take(position, Whole::Logged(change)));
+            position = read.len();
+        } else {
+            let mut kept = (self.history.bytes() <= KEPT_BYTES).then(Vec::new);
+            self.history.for_each(|seq, change| {
+                if seq <= self.upto {
+                    take(position, Whole::Logged(&change));
+                    position += 1;
+                    if let Some(kept) = &mut kept {
+                        kept.push(change);
+                    }
+                }
+            })?;
+            // Nobody else reads it at the same time.
+            kept.into_iter().for_each(|kept| drop(self.read.set(kept)));
+        }
+        for change in &self.pending {
+            take(position, Whole::Pending(&change.body));
+            position += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A change as it is found: yet to be observed, or observed when it came.
+enum Whole<'c> {
+    Logged(&'c Change),
+    Pending(&'c Body),
+}
+
+impl Shards {
+    /// Folds a past as of an instant: the events up to it that none of them retracts, and the offers decided up to its minute. Who is who is not a matter of
+    /// time: it is what is known now.
+    pub(crate) fn refold(&self, past: &Past, at: Timestamp) -> Result<Fragment, ShardError> {
+        let mut fragment = Fragment::empty(self.observer.definitions());
+        let pasts = std::slice::from_ref(past);
+        let mut beside = Vec::new();
+        let (places, retracted) = self.places(pasts, at, &mut |body| beside.push(body))?;
+        fragment.retracted = retracted.into_iter().next().unwrap_or_default();
+        for body in beside {
+            let _ = body.apply(&mut fragment, self.observer.definitions());
+        }
+        self.tell(pasts, &places, &mut |event, effects| {
+            // Whoever is retracted is known, and nobody comes late: the state is whole.
+            let _ = fragment.apply_event(self.observer.definitions(), event, &effects.unwrap_or_default());
+        })?;
+        Ok(fragment)
+    }
+
+    /// The state of an identifier as of an instant: a fold of the events up to it, whatever came later.
+    ///
+    /// Offers decided after the instant's minute do not count.
+    pub fn as_of(&self, identifier: &Identifier, at: Timestamp) -> Result<Fragment, ShardError> {
+        self.refold(&self.past(identifier)?, at)
+    }
+
+    /// The same, as if more events had come that nobody else sees.
+    pub fn as_of_with(
+        &self,
+        identifier: &Identifier,
+        at: Option<Timestamp>,
+        more: Vec<(EventRef, Effects)>,
+    ) -> Result<Fragment, ShardError> {
+        let mut past = self.past(identifier)?;
+        let change = |(event, effects)| PendingChange { bytes: Arc::default(), body: Body::Event { event, effects } };
+        past.pending.extend(more.into_iter().map(change).map(Arc::new));
+        self.refold(&past, at.unwrap_or(Timestamp(i64::MAX)))
+    }
+
+    /// Hands over what every event of some fragments does, up to an instant, in the order of their times; those that are retracted are left out.
+    pub fn replay(
+        &self,
+        identifiers: &[Identifier],
+        at: Timestamp,
+        take: &mut dyn FnMut(&EventRef, Effects),
+    ) -> Result<(), ShardError> {
+        let pasts = identifiers.iter().map(|identifier| self.past(identifier)).collect::<Result<Vec<_>, _>>()?;
+        let (mut places, _) = self.places(&pasts, at, &mut |_| {})?;
+        places.retain(|place| !place.retracted);
+        self.tell(&pasts, &places, &mut |event, effects| {
+            if let Some(effects) = effects {
+                take(event, effects);
+            }
+        })
+    }
+
+    /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
+    pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
+        let past = self.past(identifier)?;
+        past.history.for_each(|_, change| take(change))?;
+        for change in &past.pending {
+            take(Change::decode(&change.bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Everything that is kept of an identifier.
+    fn past(&self, identifier: &Identifier) -> Result<Past, ShardError> {
+        let cell = self.cell(identifier.shard());
+        // What is written and what is pending change together, under this lock: no change is seen twice or not at all.
+        let _rows = cell.rows.read();
+        let pending: Vec<_> = {
+            let state = cell.state.lock();
+            state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect()).unwrap_or_default()
+        };
+        self.past_of(identifier, u64::MAX, pending)
+    }
+
+    /// The history up to a change, and what came after. The rows must be at rest.
+    pub(crate) fn past_of(
+        &self,
+        identifier: &Identifier,
+        upto: u64,
+        pending: Vec<Arc<PendingChange>>,
+    ) -> Result<Past, ShardError> {
+        let history = self.disk.history(identifier)?;
+        Ok(Past { identifier: identifier.clone(), history, upto, pending, read: OnceCell::new() })
+    }
+
+    /// Finds the events up to an instant, in the order in which they are folded, and the ids that each past retracts; hands over the other changes.
+    fn places(
+        &self,
+        pasts: &[Past],
+        at: Timestamp,
+        take: &mut dyn FnMut(Body),
+    ) -> Result<(Vec<Place>, Vec<Retracted>), ShardError> {
+        let mut places = Vec::new();
+        let mut all_retracted = Vec::with_capacity(pasts.len());
+        for (index, past) in pasts.iter().enumerate() {
+            let (first, mut retracted) = (places.len(), Retracted::default());
+            past.for_each(|position, whole| {
+                let (event, retracts) = match whole {
+                    Whole::Logged(Change::Event { event, .. }) if event.at <= at => {
+                        // Most are passed over at a glance; what the rest does is found out again when it is folded.
+                        let retracts =
+                            event.payload.contains("\"retracts\"").then(|| Effects::of(event).ok()).flatten();
+                        (EventRef::from(event), retracts.and_then(|effects| effects.retracts))
+                    }
+                    Whole::Pending(Body::Event { event, effects }) if event.at <= at => (*event, effects.retracts),
+                    Whole::Logged(change) => return up_to(beside(change), at).into_iter().for_each(&mut *take),
+                    Whole::Pending(body) => return up_to(body.beside(), at).into_iter().for_each(&mut *take),
+                };
+                if let Some(id) = retracts {
+                    retracted.insert(id);
+                }
+                places.push(Place { event, past: index, position, retracted: false });
+            })?;
+            for place in &mut places[first..] {
+                place.retracted = retracted.holds(&place.event.id_hash);
+            }
+            all_retracted.push(retracted);
+        }
+        places.sort_unstable();
+        Ok((places, all_retracted))
+    }
+
+    /// Hands over events in the given order, with what they do; none of what is retracted.
+    fn tell(
+        &self,
+        pasts: &[Past],
+        places: &[Place],
+        take: &mut dyn FnMut(&EventRef, Option<Effects>),
+    ) -> Result<(), ShardError> {
+        let standing = |place: &Place| (place.past, place.position);
+        if places.is_sorted_by_key(standing) {
+            // As most histories are: nothing is kept.
+            let order: Vec<usize> = (0..places.len()).collect();
+            return self.observe_at(pasts, places, &order, &mut |index, effects| {
+                take(&places[index].event, effects);
+            });
+        }
+        for window in places.chunks(EVENTS_AT_ONCE) {
+            let mut order: Vec<usize> = (0..window.len()).collect();
+            order.sort_unstable_by_key(|index| standing(&window[*index]));
+            let mut found: Vec<Option<Effects>> = window.iter().map(|_| None).collect();
+            self.observe_at(pasts, window, &order, &mut |index, effects| found[index] = effects)?;
+            for (place, effects) in window.iter().zip(found) {
+                take(&place.event, effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Observes events in the order in which they stand, `order` being that of the given places. What is retracted does nothing.
+    fn observe_at(
+        &self,
+        pasts: &[Past],
+        places: &[Place],
+        order: &[usize],
+        take: &mut dyn FnMut(usize, Option<Effects>),
+    ) -> Result<(), ShardError> {
+        let mut order = order.iter().copied().peekable();
+        for (number, past) in pasts.iter().enumerate() {
+            if order.peek().is_none_or(|index| places[*index].past != number) {
+                continue;
+            }
+            past.for_each(|position, whole| {
+                let here = |index: &usize| (places[*index].past, places[*index].position) == (number, position);
+                let Some(index) = order.next_if(here) else { return };
+                let effects = match whole {
+                    _ if places[index].retracted => None,
+                    Whole::Logged(Change::Event { event, .. }) => {
+                        Some(self.observer.observe(event).on(&past.identifier))
+                    }
+                    Whole::Pending(Body::Event { effects, .. }) => Some(effects.clone()),
+                    Whole::Logged(_) | Whole::Pending(_) => None,
+                };
+                take(index, effects);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What the fold needs of a change; none of an activation.
+    pub(crate) fn body(&self, change: &Change) -> Option<Body> {
+        Some(match change {
+            Change::Event { fragment, event } => {
+                Body::Event { event: EventRef::from(event), effects: self.observer.observe(event).on(fragment) }
+            }
+            other => return beside(other),
+        })
+    }
+}
+
+/// What the fold needs of a change that is not an event; none of an activation.
+fn beside(change: &Change) -> Option<Body> {
+    match change {
+        Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
+        Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
+        Change::Event { .. } | Change::Activate(_) => None,
+    }
+}
+
+/// What is not an event, as of an instant.
+fn up_to(body: Option<Body>, at: Timestamp) -> Option<Body> {
+    match body? {
+        Body::Event { .. } => None,
+        Body::Decided(mut offers) => {
+            offers.retain(|decided| decided.minute <= at);
+            Some(Body::Decided(offers))
+        }
+        link @ Body::Link { .. } => Some(link),
+    }
+}
