@@ -56,7 +56,7 @@ fn event(criterion: &mut Criterion) {
         let event = bought(index);
         let effects = set.observe(&event, &mut failed).expect("a good event");
         assert_eq!(effects.contributions.len(), 20);
-        fragment.apply_event(definitions, &EventRef::from(&event), &effects);
+        let _ = fragment.apply_event(definitions, &EventRef::from(&event), &effects);
     }
     let next = bought(101);
     let effects = set.observe(&next, &mut failed).expect("a good event");
@@ -155,7 +155,8 @@ fn read(criterion: &mut Criterion) {
 /// Prints the bytes of every stored operator, on disk and in memory, after so many events over a year, without windows and with.
 fn cost(_: &mut Criterion) {
     const EVENTS: [i64; 3] = [10, 100, 1000];
-    let operators: [(&str, &[(&str, &str)], Kind); 22] = [
+    type Stored = (&'static str, &'static [(&'static str, &'static str)], Kind);
+    let operators: [Stored; 22] = [
         ("count", &[], Kind::Integer),
         ("sum", &[], Kind::Decimal),
         ("mean", &[], Kind::Decimal),

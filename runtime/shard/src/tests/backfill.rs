@@ -1,6 +1,7 @@
 //! Another activation: what is unchanged is kept, what is not waits, is folded in the background, and is served.
 
 use super::*;
+use selvedge_core::aggregate::Exactness;
 
 /// Two plugins of one state each: the number of events, and the sum of their seconds.
 fn observer(counting: u64, summing: u64) -> Arc<Counting> {
@@ -16,13 +17,14 @@ fn open_with(path: &Path, observer: &Arc<Counting>) -> Shards {
 /// Both values; none where one waits.
 fn values(shards: &Shards, fragment: &Fragment) -> [Option<i128>; 2] {
     let definitions = shards.observer.definitions();
-    let moment = definitions.moment(Timestamp(1 << 40));
+    let moment = definitions.moment(Timestamp(1 << 40), |_| None);
     let value = |index: usize| {
         let reading = &definitions.readings()[index];
-        match definitions.evaluate(reading, &fragment.states, &moment).0 {
+        let read = definitions.evaluate(reading, &fragment.states, &moment);
+        match read.value {
             Value::Integer(value) => Some(value),
             _ => {
-                assert!(definitions.backfilling(reading, &fragment.states));
+                assert_eq!(read.exactness, Exactness::Backfilling);
                 None
             }
         }
