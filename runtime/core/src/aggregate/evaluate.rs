@@ -228,7 +228,7 @@ impl Definitions {
         let State::Summary { total, series } = states.get(usize::from(state))? else { return None };
         let summaries = match self.extent(span, states, moment).ok()? {
             Extent::All => total.iter().collect(),
-            Extent::Part(range) => series.take(range).inside,
+            Extent::Part(range) => series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside),
         };
         let mut fixed = None;
         let mut of_this: Option<Summary> = None;
@@ -308,6 +308,9 @@ impl Definitions {
                 return Ok(Merged { inside, astride: None, damaged: false });
             }
             Extent::Part(range) => range,
+        };
+        let Some(series) = series else {
+            return Ok(Merged { inside: Cow::Owned(merge.empty_summary()), astride: None, damaged: false });
         };
         let taken = series.take(range);
         let mut damaged = taken.forgotten;

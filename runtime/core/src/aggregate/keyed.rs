@@ -17,7 +17,7 @@ pub(crate) struct Keyed {
     /// (key, sum), ascending by the key's bytes.
     sums: Vec<(CompactString, i64)>,
     /// What is known of the keys that gave way; present once one has.
-    rest: Option<Rest>,
+    rest: Option<Box<Rest>>,
     /// Whether a sum ran over 64 bits and was held at the limit.
     saturated: bool,
 }
@@ -54,9 +54,11 @@ impl Keyed {
     /// Takes in other sums: what adding the amounts of both gives, as far as both are exact.
     pub(crate) fn join(&mut self, other: &Self) {
         other.sums.iter().for_each(|(key, sum)| self.add(key, *sum));
-        if let Some(Rest { sum, keys, lost }) = other.rest {
+        if let Some(other) = &other.rest {
             let rest = self.rest.get_or_insert_default();
-            *rest = Rest { sum: rest.sum + sum, keys: rest.keys + keys, lost: rest.lost + lost };
+            rest.sum += other.sum;
+            rest.keys += other.keys;
+            rest.lost += other.lost;
         }
         self.saturated |= other.saturated;
     }
@@ -93,12 +95,12 @@ impl Keyed {
 
     /// By how much any sum may be off; none where one ran over 64 bits.
     pub(crate) fn off(&self) -> Option<i128> {
-        if self.saturated { None } else { Some(self.rest.map_or(0, |rest| rest.lost)) }
+        if self.saturated { None } else { Some(self.rest.as_ref().map_or(0, |rest| rest.lost)) }
     }
 
     /// By how much the number of keys may be off.
     pub(crate) fn keys_off(&self) -> u64 {
-        self.rest.map_or(0, |rest| rest.keys)
+        self.rest.as_ref().map_or(0, |rest| rest.keys)
     }
 
     /// Every key with its sum, ascending by the key's bytes.
@@ -121,7 +123,7 @@ impl Keyed {
         order.sort_by_key(|index| (std::cmp::Reverse(self.sums[*index].1.unsigned_abs()), *index));
         let mut kept = vec![false; self.sums.len()];
         order.iter().take(KEYS_MAX).for_each(|index| kept[*index] = true);
-        let (mut kept, mut rest, mut heaviest) = (kept.into_iter(), self.rest.unwrap_or_default(), 0);
+        let (mut kept, mut rest, mut heaviest) = (kept.into_iter(), self.rest.take().unwrap_or_default(), 0);
         self.sums.retain(|(_, sum)| {
             let keep = kept.next().unwrap_or(false);
             if !keep {
@@ -195,7 +197,7 @@ mod tests {
         keyed.add("heavy", 99);
         assert_eq!((keyed.sums.len(), keyed.get("heavy"), keyed.get("00000")), (KEYS_MAX, 99, 10));
         let keys = KEYS_MAX as u64 + 1;
-        assert_eq!(keyed.rest, Some(Rest { sum: 10 * i128::from(keys), keys, lost: 10 }));
+        assert_eq!(keyed.rest, Some(Box::new(Rest { sum: 10 * i128::from(keys), keys, lost: 10 })));
     }
 
     #[test]

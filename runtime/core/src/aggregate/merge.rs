@@ -9,11 +9,10 @@ use super::custom::CustomOperators;
 use super::decay::Decayed;
 use super::distinct::{self, Days, Distinct};
 use super::keyed::Keyed;
-use super::moments::Moments;
 use super::operator::{Operator, Order};
 use super::quantiles::Quantiles;
 use super::recent::{Recent, Several};
-use super::series::{Need, Series, Sums};
+use super::series::{Need, Sums};
 use super::sessions::Sessions;
 use super::state::{Applied, Contribution, Placed, State, When};
 use super::summary::Summary;
@@ -51,7 +50,7 @@ impl Merge {
             Operator::Count | Operator::Sum => State::Sum { total: None, series: Sums::default() },
             Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Decayed::default()),
             Operator::Sessions { .. } => State::Sessions(Sessions::default()),
-            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary()), series: Series::default() },
+            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary()), series: None },
         }
     }
 
@@ -70,7 +69,7 @@ impl Merge {
             (State::Summary { total, series }, _) => {
                 let mut applied = total.as_mut().is_none_or(|total| self.apply_to(total, contribution, when, false));
                 if !self.need.none() {
-                    applied &= series.insert(self, contribution, when);
+                    applied &= series.get_or_insert_default().insert(self, contribution, when);
                 }
                 if applied { Applied::Well } else { Applied::Failed }
             }
@@ -104,7 +103,7 @@ impl Merge {
             (State::Summary { total, series }, State::Summary { total: other, series: summaries }) => {
                 let total = total.as_mut().zip(other.as_ref());
                 let joined = total.is_none_or(|(total, other)| self.join_to(total, other, false));
-                return series.join(self, summaries) && joined;
+                return joined & summaries.as_ref().is_none_or(|other| series.get_or_insert_default().join(self, other));
             }
             (State::Decayed(held), State::Decayed(other)) => {
                 if let Operator::DecayedSum { half_life_ms } | Operator::DecayedSumByKey { half_life_ms } =
@@ -141,7 +140,7 @@ impl Merge {
                 self.custom.as_ref().map_or_else(Vec::new, |(custom, aggregate)| custom.init(*aggregate)),
             ),
             // Of all others that are stored in summaries at all.
-            _ => Summary::Moments(Moments::default()),
+            _ => Summary::Moments(Box::default()),
         }
     }
 

@@ -63,8 +63,8 @@ pub enum State {
     Summary {
         /// Of the lifetime, where anything reads it.
         total: Option<Summary>,
-        /// By time, where a window needs them.
-        series: Series,
+        /// By time, where a window needs them; present once there was a contribution.
+        series: Option<Box<Series>>,
     },
     /// Of decayed sums.
     Decayed(Decayed),
@@ -79,10 +79,23 @@ impl State {
     pub fn weight(&self) -> usize {
         match self {
             Self::Sum { series, .. } => series.weight(),
-            Self::Summary { total, series } => total.as_ref().map_or(0, Summary::weight) + series.weight(),
+            Self::Summary { total, series } => {
+                let series = series.as_ref().map_or(0, |series| size_of::<Series>() + series.weight());
+                total.as_ref().map_or(0, Summary::weight) + series
+            },
             Self::Decayed(decayed) => decayed.weight(),
             Self::Sessions(sessions) => sessions.weight(),
             Self::Backfilling => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_small_because_a_profile_has_many() {
+        assert!(size_of::<State>() <= 96, "{} bytes", size_of::<State>());
     }
 }

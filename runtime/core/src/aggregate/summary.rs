@@ -15,7 +15,7 @@ use super::state::Placed;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Summary {
     /// Of mean, variance and standard-deviation.
-    Moments(Moments),
+    Moments(Box<Moments>),
     /// Of min and max.
     Extreme(Option<i64>),
     /// Of first and last.
@@ -60,7 +60,8 @@ impl Summary {
     /// Heap bytes, about.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Self::Moments(_) | Self::Extreme(_) => 0,
+            Self::Moments(_) => size_of::<Moments>(),
+            Self::Extreme(_) => 0,
             Self::Placed(placed) => placed.as_ref().map_or(0, |placed| heap_bytes(&placed.place.1)),
             Self::Several(several) => several.weight(),
             Self::Distinct(distinct) => distinct.weight(),
