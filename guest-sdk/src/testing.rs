@@ -35,6 +35,8 @@ use crate::stages::Plugin;
 
 /// One visitor, observed, scored and offered to by one plugin.
 pub struct Visitor<P> {
+    /// What the plugin keeps of its configuration, where it is made by it.
+    kept: Vec<u8>,
     description: Description,
     config: Config,
     schema: Schema,
@@ -90,9 +92,12 @@ impl<P: Plugin> Visitor<P> {
     }
 
     fn build(config: Config, zone: &str) -> Self {
+        let kept = if P::CONFIGURED { configured::<P>(&config) } else { Vec::new() };
         let description = of_bindings(P::description());
         fine(description.check());
-        fine(config.check_keys(description.reads()));
+        if !P::CONFIGURED {
+            fine(config.check_keys(description.reads()));
+        }
         let mut schema = Schema {
             definitions: selvedge_core::aggregate::Definitions::new(fine(BusinessTime::new(zone))),
             scores: Vec::new(),
@@ -104,6 +109,7 @@ impl<P: Plugin> Visitor<P> {
             schema.scores.push(ScoreName { name: format!("{}.{}", description.name, score.name), unit });
         }
         Self {
+            kept,
             event_reads: fine(EventReads::resolve(&description.event_reads, &config, schema.definitions.time())),
             destinations: stage::destinations(&definitions, stored),
             fragment: Fragment::empty(&schema.definitions),
@@ -135,9 +141,17 @@ impl<P: Plugin> Visitor<P> {
             context: None,
             namespaces: &namespaces,
         };
+        // Another visitor of the same test may have another configuration.
+        self.restore();
         match self.observe_text(&event.to_string(), &receipt) {
             Ok(observed) => observed,
             Err(refusal) => Observed::Refused(refusal.pointer),
+        }
+    }
+
+    fn restore(&self) {
+        if P::CONFIGURED {
+            P::restore(&self.kept);
         }
     }
 
@@ -184,6 +198,7 @@ impl<P: Plugin> Visitor<P> {
     }
 
     fn score(&self, at: &str) -> Vec<Option<f64>> {
+        self.restore();
         if self.description.scores.is_empty() {
             return Vec::new();
         }
@@ -210,6 +225,7 @@ impl<P: Plugin> Visitor<P> {
             let visitor = visitor_reads.lower(subject, &self.schema.definitions, &mut keys);
             (visitor, offer_reads.lower(&candidates, subject, &self.schema.definitions, &mut keys))
         });
+        self.restore();
         let ranking = P::rank(&to_bindings(visitor), &to_bindings(offers));
         let bindings::Ranking { priorities, eligible, reasons } =
             ranking.unwrap_or_else(|failure| panic!("rank failed: {failure:?}"));
@@ -280,6 +296,16 @@ pub fn check_case<P: Plugin>(text: &str) {
             same(&judged.offer, &shown, expected);
         }
     }
+}
+
+/// What a plugin keeps of its configuration, which it has taken up; every fault with its place otherwise.
+fn configured<P: Plugin>(config: &Config) -> Vec<u8> {
+    let kept = P::configure(&fine(config.to_json())).unwrap_or_else(|faults| {
+        let line = |fault: bindings::Fault| format!("{}: {}", fault.place, fault.detail);
+        panic!("{}", faults.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+    });
+    P::restore(&kept);
+    kept
 }
 
 /// Fails where a value is not the expected one, floats to nine digits.

@@ -43,7 +43,7 @@ pub struct Engine {
 impl Engine {
     /// An engine with these bounds.
     pub fn new(bounds: EngineConfig) -> Result<Self, LoadError> {
-        let fault = |error: wasmtime::Error| LoadError { name: "engine".into(), detail: format!("{error:#}") };
+        let fault = |error: wasmtime::Error| LoadError::new("engine", format!("{error:#}"));
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(bounds.instances_max)
             .total_core_instances(bounds.instances_max.saturating_mul(4))
