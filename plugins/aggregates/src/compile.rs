@@ -129,7 +129,9 @@ impl Scope<'_> {
         match &self.each.0 {
             Some((other, _)) if other != list => self.fault(
                 tree,
-                format!("goes through `{list}[]`, the same source through `{other}[]`; each element of one list contributes"),
+                format!(
+                    "goes through `{list}[]`, the same source through `{other}[]`; each element of one list contributes"
+                ),
             ),
             _ => {
                 self.each.0.get_or_insert_with(|| (list.to_owned(), id));
@@ -178,7 +180,8 @@ impl Scope<'_> {
             }
             (op::CONDITIONAL, None, [condition, then, otherwise]) => {
                 let condition = self.condition(condition, false)?;
-                let node = Node::Choose(condition, self.condition(then, positive)?, self.condition(otherwise, positive)?);
+                let node =
+                    Node::Choose(condition, self.condition(then, positive)?, self.condition(otherwise, positive)?);
                 self.push(tree, node)
             }
             (op::EQUALS, None, [left, right]) => self.equality(tree, left, right, positive),
@@ -223,18 +226,20 @@ impl Scope<'_> {
                 let flag = self.push(other, flag)?;
                 if *value.inner() { Ok(flag) } else { self.push(tree, Node::Not(flag)) }
             }
-            (Some(LiteralValue::Boolean(_)), None) => {
-                self.fault(tree, format!("compares {} with true or false; write the condition alone, or with `!`", name(other)))
-            }
+            (Some(LiteralValue::Boolean(_)), None) => self.fault(
+                tree,
+                format!("compares {} with true or false; write the condition alone, or with `!`", name(other)),
+            ),
             (Some(LiteralValue::String(text)), Some(path)) => self.one_of(other, path, &[text.inner()], positive),
             (Some(LiteralValue::String(_)), None) => {
                 self.fault(tree, format!("compares {} with a text; only a path can be", name(other)))
             }
-            (Some(LiteralValue::Null), _) => self.fault(tree, "compares with `null`; ask whether it is there with `has()`"),
-            (None, Some(_)) if Path::of(literal).is_some() => self.fault(
-                tree,
-                "compares two paths, whose types nothing tells; compare numbers as `a - b == 0`",
-            ),
+            (Some(LiteralValue::Null), _) => {
+                self.fault(tree, "compares with `null`; ask whether it is there with `has()`")
+            }
+            (None, Some(_)) if Path::of(literal).is_some() => {
+                self.fault(tree, "compares two paths, whose types nothing tells; compare numbers as `a - b == 0`")
+            }
             _ => self.order(tree, Order::Equal, left, right),
         }
     }
@@ -273,7 +278,9 @@ impl Scope<'_> {
             return self.push(tree, Node::Among(number, numbers));
         }
         match Path::of(member) {
-            _ if texts.len() < list.elements.len() => self.fault(tree, "the list after `in` has texts and others in it"),
+            _ if texts.len() < list.elements.len() => {
+                self.fault(tree, "the list after `in` has texts and others in it")
+            }
             Some(path) => self.one_of(member, path, &texts, positive),
             None => self.fault(tree, format!("{} cannot be one of some texts; only a path can be", name(member))),
         }
@@ -380,7 +387,10 @@ impl Scope<'_> {
                 Some(units) if units % (SCALE / unit) == 0 => return Ok(units / (SCALE / unit)),
                 Some(_) => return self.fault(tree, "has a fraction where whole numbers are counted"),
                 None => {
-                    return self.fault(tree, "has more than six decimals, or is beyond a billion with a fraction: it would be rounded");
+                    return self.fault(
+                        tree,
+                        "has more than six decimals, or is beyond a billion with a fraction: it would be rounded",
+                    );
                 }
             },
             _ => return self.fault(tree, format!("{} is no number", name(tree))),
@@ -480,6 +490,8 @@ fn name(tree: &IdedExpr) -> String {
         Expr::Call(call) if call.func_name == op::INDEX => "an index other than `[]` or a name in quotes".into(),
         Expr::Call(call) if call.func_name.contains(['_', '@']) => format!("`{}`", operator(&call.func_name)),
         Expr::Call(call) => format!("`{}()`", call.func_name),
-        Expr::Ident(_) | Expr::Select(_) | Expr::Unspecified => "this".into(),
+        // What makes it no path stands further in.
+        Expr::Select(select) => name(&select.operand),
+        Expr::Ident(_) | Expr::Unspecified => "this".into(),
     }
 }

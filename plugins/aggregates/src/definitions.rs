@@ -1,7 +1,7 @@
 //! Definitions: the configuration to a program, or every fault in it with its place.
 
 use selvedge_guest::bindings::{Fault, Kind};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::compile::{Compiler, Each};
 use crate::fault::{at, unknown, whole};
@@ -143,7 +143,7 @@ impl Reader {
         for (key, value) in parameters {
             match value {
                 Value::String(text) => taken.push((key.clone(), text.clone())),
-                Value::Number(number) => taken.push((key.clone(), number.to_string())),
+                Value::Number(number) => taken.push((key.clone(), number_text(number))),
                 _ => self.fault(below(&place, key), "is neither a text nor a number"),
             }
         }
@@ -180,8 +180,12 @@ impl Reader {
         let (value_need, key_need) = counted.needs();
         for (part, need) in [("value", value_need), ("key", key_need)] {
             let detail = match (need, gives(table, part)) {
-                (Need::Needed, false) => format!("{:?} needs a {part}: {} has one for each event", counted.name, counted.operator),
-                (Need::None, true) => format!("{:?} takes no {part}: {} has none; remove it", counted.name, counted.operator),
+                (Need::Needed, false) => {
+                    format!("{:?} needs a {part}: {} has one for each event", counted.name, counted.operator)
+                }
+                (Need::None, true) => {
+                    format!("{:?} takes no {part}: {} has none; remove it", counted.name, counted.operator)
+                }
                 _ => continue,
             };
             self.fault(below(place, part), detail);
@@ -194,9 +198,8 @@ impl Reader {
         let value = self.expression(place, table, "value", counted, |compiler, place, text| {
             compiler.value(place, text, kind, &mut each)
         });
-        let key = self.expression(place, table, "key", counted, |compiler, place, text| {
-            compiler.key(place, text, &mut each)
-        });
+        let key =
+            self.expression(place, table, "key", counted, |compiler, place, text| compiler.key(place, text, &mut each));
         // Only of an operator that is known not to need its key, an event without one counts.
         let optional = counted.known.is_some() && key_need == Need::Optional && value.is_some();
         let key = key.map(|key| (key, !optional));
@@ -214,8 +217,10 @@ impl Reader {
     fn events(&mut self, place: &str, table: &Map<String, Value>, counted: &Counted) -> Vec<String> {
         let events = self.texts(place, table, "event");
         let place = below(place, "event");
-        if events.is_empty() {
-            let detail = format!("{:?} names no event; say which it counts, as \"Order Completed\" or a list", counted.name);
+        let none = table.get("event").is_none_or(|given| given.as_array().is_some_and(Vec::is_empty));
+        if none {
+            let detail =
+                format!("{:?} names no event; say which it counts, as \"Order Completed\" or a list", counted.name);
             self.fault(&place, detail);
         }
         for (index, event) in events.iter().enumerate() {
@@ -241,7 +246,7 @@ impl Reader {
         let place = below(place, part);
         let text = match table.get(part)? {
             Value::String(text) => text.clone(),
-            Value::Number(number) if part == "value" => number.to_string(),
+            Value::Number(number) if part == "value" => number_text(number),
             _ => {
                 self.fault(place, format!("of {:?} is no text; write the expression in quotes", counted.name));
                 return None;
@@ -332,13 +337,17 @@ impl Reader {
             let list = |source: &u16| self.sources[usize::from(*source)].1.0.as_ref().map(|(list, _)| list.as_str());
             let single = sources.iter().filter(|source| list(source).is_none()).count();
             if single > CONTRIBUTIONS_MAX {
-                return Err(whole(format!("{event:?} counts for {single} aggregates; at most {CONTRIBUTIONS_MAX} fit")));
+                return Err(whole(format!(
+                    "{event:?} counts for {single} aggregates; at most {CONTRIBUTIONS_MAX} fit"
+                )));
             }
             for through in sources.iter().filter_map(list) {
                 let count = sources.iter().filter(|source| list(source) == Some(through)).count();
                 let most = CONTRIBUTIONS_PER_ELEMENT_MAX * self.compiler.reads.list_columns(through);
                 if count > most {
-                    let detail = format!("each element of `{through}[]` in {event:?} counts for {count} aggregates; at most {most} fit");
+                    let detail = format!(
+                        "each element of `{through}[]` in {event:?} counts for {count} aggregates; at most {most} fit"
+                    );
                     return Err(whole(detail));
                 }
             }
@@ -379,6 +388,14 @@ impl Counted {
 fn gives(table: &Map<String, Value>, part: &str) -> bool {
     let entries = table.get("from").and_then(Value::as_array).into_iter().flatten();
     table.contains_key(part) || entries.filter_map(Value::as_object).any(|entry| entry.contains_key(part))
+}
+
+/// A number as a text. `serde_json` would bring 20 KiB of tables for this, which every instance would carry.
+fn number_text(number: &Number) -> String {
+    match number.as_i64() {
+        Some(whole) => whole.to_string(),
+        None => number.as_f64().unwrap_or(f64::NAN).to_string(),
+    }
 }
 
 /// A key within a place.

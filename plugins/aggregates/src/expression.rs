@@ -6,8 +6,8 @@
 use std::mem::ManuallyDrop;
 
 use cel::common::ast::IdedExpr;
-use cel::parser::PrattParser;
 use cel::parser::pratt_parser::{Lexer, TokenKind};
+use cel::parser::{ParseError, PrattParser};
 
 /// Bytes of one expression.
 const BYTES_MAX: usize = 2_000;
@@ -44,8 +44,10 @@ impl Expression {
             Ok(root) => Ok(Self { root: ManuallyDrop::new(root), seen, each }),
             Err(errors) => {
                 let errors = ManuallyDrop::new(errors);
-                // The parser tells of several; the first is the cause, what follows is often its consequence.
-                let Some(error) = errors.errors.first() else { return Err("is no CEL expression".into()) };
+                // The parser tells of several; the first with a place is the cause, unless it gave up for depth, which has none.
+                let cause = |error: &&ParseError| error.pos.0 > 0 || error.msg.contains("recursion limit");
+                let error = errors.errors.iter().find(cause).or(errors.errors.first());
+                let Some(error) = error else { return Err("is no CEL expression".into()) };
                 let detail = error.msg.replace(EACH, "[]");
                 let detail = detail.strip_prefix("Syntax error: ").unwrap_or(&detail).to_owned();
                 let this = Self { root: ManuallyDrop::new(IdedExpr::default()), seen, each };
@@ -110,8 +112,7 @@ fn with_each(text: &str) -> (String, Vec<usize>, usize) {
             _ => {}
         }
         opened = (token.kind == TokenKind::TokLeftBracket && named).then_some(token.start);
-        named =
-            matches!(token.kind, TokenKind::TokIdent | TokenKind::TokReservedWord | TokenKind::TokRightBracket);
+        named = matches!(token.kind, TokenKind::TokIdent | TokenKind::TokReservedWord | TokenKind::TokRightBracket);
     }
     seen.push_str(&text[copied..]);
     (seen, each, ternaries)

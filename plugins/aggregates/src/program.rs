@@ -218,8 +218,7 @@ impl Program {
 
     /// What the plugin says of itself.
     pub fn describe(&self) -> Description {
-        let mut description =
-            selvedge_guest::description::named(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        let mut description = selvedge_guest::description::named(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         description.observes = self.events.clone();
         let read = |Declared { path, kind, choices }: &Declared| Read {
             path: path.clone(),

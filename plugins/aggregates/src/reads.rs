@@ -47,7 +47,9 @@ impl Path {
             "" if NESTED.contains(&root) => format!("`{root}` is an object; name a value in it, as {root}.…"),
             _ if rest.starts_with('[') => format!("`{root}` is no list"),
             _ if !rest.is_empty() && !NESTED.contains(&root) => format!("`{root}` has nothing in it"),
-            _ if text.matches("[]").count() > 1 => format!("the path `{text}` has two `[]`; at most one list can be read"),
+            _ if text.matches("[]").count() > 1 => {
+                format!("the path `{text}` has two `[]`; at most one list can be read")
+            }
             _ => return Ok(Self { text }),
         };
         Err(fault)
@@ -200,7 +202,9 @@ impl Reads {
     pub fn code(&mut self, path: PathId, text: &str) -> u32 {
         let name = format!("event:{}", self.known[path].path.text);
         let choice = number_of(Kind::Choice);
-        let Some(read) = self.declared.iter_mut().find(|read| read.path == name && read.kind == choice) else { return 0 };
+        let Some(read) = self.declared.iter_mut().find(|read| read.path == name && read.kind == choice) else {
+            return 0;
+        };
         let code = read.choices.iter().position(|known| known == text).unwrap_or_else(|| {
             read.choices.push(text.to_owned());
             read.choices.len() - 1
@@ -239,15 +243,17 @@ impl Reads {
     pub fn finish(self) -> Result<(u16, Vec<Declared>), Fault> {
         let read = || self.known.iter().filter(|known| !known.columns.is_empty());
         for outer in read() {
-            let inside = |text: &str| {
-                text.strip_prefix(&outer.path.text).is_some_and(|rest| rest.starts_with(['.', '[']))
-            };
+            let inside =
+                |text: &str| text.strip_prefix(&outer.path.text).is_some_and(|rest| rest.starts_with(['.', '[']));
             if let Some(inner) = read().find(|inner| inside(&inner.path.text)) {
                 let place = |known: &Known| known.uses.first().map(|(_, place)| place.clone()).unwrap_or_default();
                 let (outer_text, inner_text) = (&outer.path.text, &inner.path.text);
                 return Err(fault::at(
                     place(inner),
-                    format!("`{inner_text}` is read here, but {} reads `{outer_text}` as a value of its own", place(outer)),
+                    format!(
+                        "`{inner_text}` is read here, but {} reads `{outer_text}` as a value of its own",
+                        place(outer)
+                    ),
                 ));
             }
         }

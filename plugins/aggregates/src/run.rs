@@ -78,11 +78,11 @@ impl<'a> Run<'a> {
         self.columns.offsets.chunks_exact(2).map(place).collect()
     }
 
-    /// The sources of this event, by its type where it is no track, else by its name.
+    /// The sources of this event, by its type where it is no track, else by its name. A code may be that of a text in a condition only.
     fn sources(&self) -> &'a [u16] {
         let by = |dispatch: &'a Option<(Column, Vec<Vec<u16>>)>| {
             let (column, sources) = dispatch.as_ref()?;
-            sources.get(self.code(*column)? as usize)
+            sources.get(self.code(*column)? as usize).filter(|sources| !sources.is_empty())
         };
         let dispatch = &self.program.dispatch;
         by(&dispatch.types).or_else(|| by(&dispatch.names)).map_or(&[], Vec::as_slice)

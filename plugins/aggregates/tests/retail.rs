@@ -40,11 +40,15 @@ fn the_cases_of_the_retail_plugin_hold_without_its_code() {
 fn alike(value: &Value, expected: &Value) -> bool {
     match (value, expected) {
         (Value::Array(values), Value::Array(expected)) => {
-            values.len() == expected.len() && values.iter().zip(expected).all(|(value, expected)| alike(value, expected))
+            values.len() == expected.len()
+                && values.iter().zip(expected).all(|(value, expected)| alike(value, expected))
         }
         (Value::Object(value), Value::Object(expected)) => {
             value.len() == expected.len() && value.iter().all(|(key, value)| alike(value, &expected[key]))
         }
-        _ => value == expected || value.as_f64().zip(expected.as_f64()).is_some_and(|(a, b)| (a - b).abs() <= b.abs() * 1e-9),
+        _ => {
+            value == expected
+                || value.as_f64().zip(expected.as_f64()).is_some_and(|(a, b)| (a - b).abs() <= b.abs() * 1e-9)
+        }
     }
 }

@@ -123,11 +123,7 @@ pub(crate) fn misfit(file: &str, error: &wasmtime::Error) -> LoadError {
 }
 
 /// Compiles a component, after which its imports and exports are known to be the contract's.
-pub(crate) fn compile(
-    engine: &Engine,
-    file: &str,
-    wasm: &[u8],
-) -> Result<wasmtime::component::Component, LoadError> {
+pub(crate) fn compile(engine: &Engine, file: &str, wasm: &[u8]) -> Result<wasmtime::component::Component, LoadError> {
     let fault = |detail: String| LoadError::new(file, detail);
     let component = wasmtime::component::Component::from_binary(&engine.wasm, wasm)
         .map_err(|error| fault(format!("is not a valid WebAssembly component: {}", first_line(&error))))?;

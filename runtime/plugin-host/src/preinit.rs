@@ -52,9 +52,8 @@ pub(crate) fn exports_configuration(wasm: &[u8]) -> bool {
 pub(crate) fn configure(engine: &Engine, file: &str, wasm: &[u8], config: &str) -> Result<Vec<u8>, LoadError> {
     let config_fault = |error: ConfigError| LoadError::new(file, format!("configuration: {error}"));
     let config = Config::parse(config).and_then(|config| config.to_json()).map_err(config_fault)?;
-    let unfit = |error: wasmtime::Error| {
-        LoadError::new(file, format!("cannot be pre-initialised: {}", first_line(&error)))
-    };
+    let unfit =
+        |error: wasmtime::Error| LoadError::new(file, format!("cannot be pre-initialised: {}", first_line(&error)));
     let wizer = Wizer::new();
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(unfit)?;
     let pre = pre_instantiate(engine, file, &compile(engine, file, &instrumented)?)?;
@@ -152,12 +151,7 @@ impl Configured {
 }
 
 impl ComponentInstanceState for Configured {
-    async fn call_func_ret_list_u8(
-        &mut self,
-        instance: &str,
-        func: &str,
-        contents: impl FnOnce(&[u8]) + Send,
-    ) {
+    async fn call_func_ret_list_u8(&mut self, instance: &str, func: &str, contents: impl FnOnce(&[u8]) + Send) {
         self.read(instance, func, |store, bytes: WasmList<u8>| contents(bytes.as_le_slice(store)));
     }
 
