@@ -11,6 +11,8 @@ use crate::reads::Path;
 
 /// Aggregates of one plugin.
 const AGGREGATES_MAX: usize = 256;
+/// Tables and lists within each other: a guest's stack is small, and reading them is recursive.
+const DEPTH_MAX: usize = 16;
 /// What the host takes of one event, and more for each element of its lists, for each of their columns.
 const CONTRIBUTIONS_MAX: usize = 256;
 const CONTRIBUTIONS_PER_ELEMENT_MAX: usize = 16;
@@ -30,6 +32,9 @@ const SPECIAL: [&str; 5] = ["$identify", "$page", "$screen", "$group", "$alias"]
 
 /// Reads definitions: a JSON object with a list `aggregate`.
 pub fn read(config: &str) -> Result<Program, Vec<Fault>> {
+    if depth(config) > DEPTH_MAX {
+        return Err(vec![whole(format!("more than {DEPTH_MAX} tables and lists stand within each other"))]);
+    }
     let config: Value = serde_json::from_str(config).map_err(|error| vec![whole(format!("is not JSON: {error}"))])?;
     let mut reader = Reader::default();
     let Value::Object(table) = &config else { return Err(vec![whole("is no table")]) };
@@ -388,6 +393,23 @@ impl Counted {
 fn gives(table: &Map<String, Value>, part: &str) -> bool {
     let entries = table.get("from").and_then(Value::as_array).into_iter().flatten();
     table.contains_key(part) || entries.filter_map(Value::as_object).any(|entry| entry.contains_key(part))
+}
+
+/// How deep tables and lists stand within each other in a JSON text.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => depth += 1,
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// A number as a text. `serde_json` would bring 20 KiB of tables for this, which every instance would carry.

@@ -73,6 +73,10 @@ fn the_whole_file_is_checked_and_all_faults_are_told() {
     assert_eq!(faults(&json!({"agregate": []})), ["agregate: unknown key \"agregate\"; did you mean \"aggregate\"?"]);
     assert!(faults(&json!({"aggregate": {}}))[0].contains("is no list; write each definition under [[aggregate]]"));
     assert!(Aggregates::configure("{").expect_err("no JSON")[0].detail.contains("is not JSON"));
+    let deep = format!("{{\"aggregate\": {}{}}}", "[".repeat(60), "]".repeat(60));
+    assert!(Aggregates::configure(&deep).expect_err("too deep")[0].detail.contains("more than 16 tables and lists"));
+    let brackets = json!({"aggregate": [with(json!({"where": "properties.a == '\"[[[[[[[[[[[[[[[[[['"}))]});
+    assert!(Aggregates::configure(&brackets.to_string()).is_ok(), "brackets in a text are no lists");
     let twice = json!({"aggregate": [with(json!({})), with(json!({"value": "1 +", "where": "x"}))]});
     let found = faults(&twice);
     assert_eq!(found.len(), 3, "{found:#?}");
