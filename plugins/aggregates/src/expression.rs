@@ -12,7 +12,7 @@ use cel::parser::{ParseError, PrattParser};
 /// Bytes of one expression.
 const BYTES_MAX: usize = 2_000;
 /// Parentheses, calls and lists within each other.
-const DEPTH_MAX: u16 = 16;
+const DEPTH_MAX: u16 = 8;
 
 /// Ternaries in one expression; each stands within the one before.
 const TERNARIES_MAX: usize = 16;
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let deep = |depth: usize| format!("{}a + 1{}", "(1 * ".repeat(depth), ")".repeat(depth));
-        assert!(Expression::parse(&deep(12)).is_ok());
+        assert!(Expression::parse(&deep(7)).is_ok());
         assert!(fault(&deep(40)).contains("recursion limit"));
         assert!(fault(&"a ? b : ".repeat(200)).contains("200 ternaries"));
         assert!(Expression::parse(&format!("1{}", " + 1".repeat(400))).is_ok());

@@ -55,7 +55,7 @@ pub(crate) fn configure(engine: &Engine, file: &str, wasm: &[u8], config: &str) 
     let unfit =
         |error: wasmtime::Error| LoadError::new(file, format!("cannot be pre-initialised: {}", first_line(&error)));
     let wizer = Wizer::new();
-    let (context, instrumented) = wizer.instrument_component(wasm).map_err(unfit)?;
+    let (context, instrumented) = guarded(|| wizer.instrument_component(wasm)).map_err(unfit)?;
     let pre = pre_instantiate(engine, file, &compile(engine, file, &instrumented)?)?;
     let indices = configuration::GuestIndices::new(&pre).map_err(|error| misfit(file, &error))?;
 
@@ -119,16 +119,20 @@ fn snapshot(wizer: &Wizer, context: &ComponentContext<'_>, mut configured: Confi
     configured.store.set_fuel(u64::MAX)?;
     // The memory is read through a list, whatever its size.
     configured.store.set_hostcall_fuel(usize::MAX);
-    // Wizer asserts what it cannot express, such as a vector in a global: that is a fault of the component, not of this process.
-    let taken = catch_unwind(AssertUnwindSafe(|| {
+    guarded(|| {
         let future = pin!(wizer.snapshot_component(context, &mut configured));
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(taken) => taken,
             // Nothing of ours waits: all calls below are synchronous.
             Poll::Pending => Err(wasmtime::Error::msg("its snapshot waits for something")),
         }
-    }));
-    taken.unwrap_or_else(|_| Err(wasmtime::Error::msg("it holds state that a snapshot cannot")))
+    })
+}
+
+/// Wizer asserts what it cannot express, such as a vector in a global: that is a fault of the component, not of this process.
+fn guarded<T>(work: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(wasmtime::Error::msg("it holds something that a snapshot cannot")))
 }
 
 impl Configured {
