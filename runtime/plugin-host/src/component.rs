@@ -53,7 +53,7 @@ impl Component {
         let started = std::time::Instant::now();
         // Of a plugin that is made by its configuration, everything below sees the component that came of it.
         let configured = match preinit::exports_configuration(wasm) {
-            true => Some(preinit::configure(engine, file, wasm, config)?),
+            true => Some(preinit::configure(file, wasm, config)?),
             false => None,
         };
         let component = compile(engine, file, configured.as_deref().unwrap_or(wasm))?;

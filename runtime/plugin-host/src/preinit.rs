@@ -22,6 +22,8 @@ use crate::error::{CallError, ConfigFault, LoadError};
 const CONFIGURE_FUEL: u64 = 4_000_000_000;
 /// Fuel for `restore`, which only takes up what is there.
 const RESTORE_FUEL: u64 = 1_000_000_000;
+/// Linear memory while a configuration is read.
+const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that `configure` may answer.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// Faults of which a message tells; a configuration with more has one cause for most of them.
@@ -48,8 +50,14 @@ pub(crate) fn exports_configuration(wasm: &[u8]) -> bool {
     })
 }
 
-/// The component as its configuration makes it.
-pub(crate) fn configure(engine: &Engine, file: &str, wasm: &[u8], config: &str) -> Result<Vec<u8>, LoadError> {
+/// The component as its configuration makes it. The work is done on a thread of its own, with which the memory goes that compiling took.
+pub(crate) fn configure(file: &str, wasm: &[u8], config: &str) -> Result<Vec<u8>, LoadError> {
+    let configured = std::thread::scope(|scope| scope.spawn(|| configure_here(file, wasm, config)).join());
+    configured.unwrap_or_else(|_| Err(LoadError::new(file, "cannot be pre-initialised: the host panicked over it")))
+}
+
+fn configure_here(file: &str, wasm: &[u8], config: &str) -> Result<Vec<u8>, LoadError> {
+    let engine = &Engine::passing(MEMORY_BYTES_MAX)?;
     let config_fault = |error: ConfigError| LoadError::new(file, format!("configuration: {error}"));
     let config = Config::parse(config).and_then(|config| config.to_json()).map_err(config_fault)?;
     let unfit =
