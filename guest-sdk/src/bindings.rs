@@ -75,7 +75,19 @@ pub mod offering {
     });
 }
 
+pub mod configuring {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "configuring",
+        pub_export_macro: true,
+        export_macro_name: "export_configuring",
+        default_bindings_module: "selvedge_guest::bindings::configuring",
+        with: { "selvedge:plugin/log@0.1.0": crate::bindings::imports::selvedge::plugin::log },
+    });
+}
+
 pub use aggregating::exports::selvedge::plugin::aggregates::Contributions;
+pub use configuring::exports::selvedge::plugin::configuration::Fault;
 pub use customizing::exports::selvedge::plugin::custom_aggregates::{Sample as CustomSample, Value as CustomValue};
 pub use described::exports::selvedge::plugin::plugin::{Aggregate, Description, Score};
 pub use described::selvedge::plugin::types::{Columns, Failure, Kind, Read};

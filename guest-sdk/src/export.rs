@@ -1,4 +1,4 @@
-//! The one macro that makes a crate a plugin.
+//! The macros that make a crate a plugin.
 
 /// Exports a type as a plugin, with the stages that it serves.
 ///
@@ -20,6 +20,20 @@ macro_rules! export {
             $($crate::__stage!($stage);)+
         }
 
+        $crate::export_plugin!($plugin: $($stage),+);
+    };
+}
+
+/// Exports a type that implements [`Plugin`](crate::Plugin) by itself: the lower-level way, for a plugin that does not know what it reads
+/// or defines before it has seen its configuration. The stages are `configure`, `observe`, `score` and `rank`; each needs the
+/// trait's method of that name, and `configure` also `CONFIGURED = true` and `restore`.
+///
+/// ```text
+/// selvedge_guest::export_plugin!(Aggregates: configure, observe);
+/// ```
+#[macro_export]
+macro_rules! export_plugin {
+    ($plugin:ty: $($stage:ident),+ $(,)?) => {
         // Natively there is nobody to export to: tests call the plugin as it is.
         #[cfg(target_arch = "wasm32")]
         const _: () = {
@@ -81,6 +95,20 @@ macro_rules! __stage {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
+    (configure $plugin:ty, $exported:ident) => {
+        impl $crate::bindings::configuring::exports::selvedge::plugin::configuration::Guest for $exported {
+            fn configure(
+                config: ::std::string::String,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::std::vec::Vec<$crate::bindings::Fault>> {
+                $crate::stages::configure::<$plugin>(&config)
+            }
+
+            fn restore(kept: ::std::vec::Vec<u8>) {
+                $crate::stages::restore::<$plugin>(&kept);
+            }
+        }
+        $crate::bindings::configuring::export_configuring!($exported with_types_in $crate::bindings::configuring);
+    };
     (observe $plugin:ty, $exported:ident) => {
         impl $crate::bindings::aggregating::exports::selvedge::plugin::aggregates::Guest for $exported {
             fn observe(

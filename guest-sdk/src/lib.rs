@@ -3,7 +3,8 @@
 //! A plugin is a type with up to three ordinary functions: [`Observe::observe`] turns one event into contributions to aggregates,
 //! [`Score::score`] turns a visitor's aggregates into scores, [`Rank::rank`] judges offers. Their inputs are structs that derive
 //! [`Reads`](macro@Reads): each field says where its value comes from, and the plugin receives nothing else. [`export!`] makes the crate a
-//! component; `testing` (a feature) runs it natively in `cargo test`, with the host's own folding.
+//! component; `testing` (a feature) runs it natively in `cargo test`, with the host's own folding. A plugin that its configuration makes,
+//! so that it cannot name its inputs in Rust, implements [`Plugin`] itself and reads [`bindings::Columns`] by position.
 //!
 //! ```
 //! use selvedge_guest::prelude::*;

@@ -1,6 +1,6 @@
 //! The stages of a plugin: the traits that an author implements, and how a call of the host reaches them.
 
-use crate::bindings::{Columns, Contributions, Description, Failure, Ranking};
+use crate::bindings::{Columns, Contributions, Description, Failure, Fault, Ranking};
 use crate::custom::Functions;
 use crate::inputs::{self, Reads};
 use crate::log::install_panic_hook;
@@ -46,10 +46,24 @@ pub trait Rank {
     fn rank(visitor: &Self::Visitor, offers: &[Self::Offer]) -> Result<Vec<outputs::Rank<Self::Reason>>, Stop>;
 }
 
-/// A whole plugin as the host sees it; [`export!`](crate::export) implements it.
+/// A whole plugin as the host sees it. [`export!`](crate::export) implements it for a type that has the stages above; one that knows
+/// what it reads only from its configuration implements it by hand, and is exported by [`export_plugin!`](crate::export_plugin).
 pub trait Plugin {
+    /// Whether it is made by its configuration, which is when the host calls [`configure`](Self::configure) and
+    /// [`restore`](Self::restore) before everything else.
+    const CONFIGURED: bool = false;
+
     /// What it says of itself.
     fn description() -> Description;
+
+    /// Reads the configuration, a JSON object, and answers what is to be kept of it; or every fault in it. Its instance is thrown away.
+    fn configure(_config: &str) -> Result<Vec<u8>, Vec<Fault>> {
+        Ok(Vec::new())
+    }
+
+    /// Takes up what [`configure`](Self::configure) answered, usually into a `thread_local`. All later instances are copies of this one,
+    /// so the stages find it there, and no call parses anything.
+    fn restore(_kept: &[u8]) {}
 
     /// The stage `aggregates`.
     fn observe(_event: &Columns) -> Result<Contributions, Failure> {
@@ -71,6 +85,23 @@ pub trait Plugin {
     fn rank(_visitor: &Columns, _offers: &Columns) -> Result<Ranking, Failure> {
         Err(Failure::Internal("this plugin does not rank".into()))
     }
+}
+
+/// Reads the configuration.
+pub fn configure<P: Plugin>(config: &str) -> Result<Vec<u8>, Vec<Fault>> {
+    install_panic_hook();
+    P::configure(config)
+}
+
+/// Heap that an ordinary call needs.
+const CALL_BYTES: usize = 12 * 1024;
+
+/// Takes up what came of the configuration.
+pub fn restore<P: Plugin>(kept: &[u8]) {
+    install_panic_hook();
+    P::restore(kept);
+    // Whatever memory the snapshot lacks, every call would have to grow: room for an ordinary call is made once, and given back.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(CALL_BYTES)));
 }
 
 /// Decodes, observes, collects.

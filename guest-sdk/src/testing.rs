@@ -38,6 +38,8 @@ use crate::stages::{self, Plugin};
 
 /// One visitor, observed, scored and offered to by one plugin.
 pub struct Visitor<P> {
+    /// What the plugin keeps of its configuration, where it is made by it.
+    kept: Vec<u8>,
     description: Description,
     config: Config,
     schema: Schema,
@@ -93,9 +95,12 @@ impl<P: Plugin + 'static> Visitor<P> {
     }
 
     fn build(config: Config, zone: &str) -> Self {
+        let kept = if P::CONFIGURED { configured::<P>(&config) } else { Vec::new() };
         let description = of_bindings(P::description());
         fine(description.check());
-        fine(config.check_keys(description.reads()));
+        if !P::CONFIGURED {
+            fine(config.check_keys(description.reads()));
+        }
         let mut schema = Schema {
             definitions: selvedge_core::aggregate::Definitions::new(fine(BusinessTime::new(zone))),
             scores: Vec::new(),
@@ -116,6 +121,7 @@ impl<P: Plugin + 'static> Visitor<P> {
             schema.scores.push(ScoreName { name: format!("{}.{}", description.name, score.name), unit });
         }
         Self {
+            kept,
             event_reads: fine(EventReads::resolve(&description.event_reads, &config, schema.definitions.time())),
             destinations: stage::destinations(&definitions, stored),
             fragment: Fragment::empty(&schema.definitions),
@@ -147,9 +153,17 @@ impl<P: Plugin + 'static> Visitor<P> {
             context: None,
             namespaces: &namespaces,
         };
+        // Another visitor of the same test may have another configuration.
+        self.restore();
         match self.observe_text(&event.to_string(), &receipt) {
             Ok(observed) => observed,
             Err(refusal) => Observed::Refused(refusal.pointer),
+        }
+    }
+
+    fn restore(&self) {
+        if P::CONFIGURED {
+            P::restore(&self.kept);
         }
     }
 
@@ -196,6 +210,7 @@ impl<P: Plugin + 'static> Visitor<P> {
     }
 
     fn score(&self, at: &str) -> Vec<Option<f64>> {
+        self.restore();
         if self.description.scores.is_empty() {
             return Vec::new();
         }
@@ -222,6 +237,7 @@ impl<P: Plugin + 'static> Visitor<P> {
             let visitor = visitor_reads.lower(subject, &self.schema.definitions, &mut keys);
             (visitor, offer_reads.lower(&candidates, subject, &self.schema.definitions, &mut keys))
         });
+        self.restore();
         let ranking = P::rank(&to_bindings(visitor), &to_bindings(offers));
         let bindings::Ranking { priorities, eligible, reasons } =
             ranking.unwrap_or_else(|failure| panic!("rank failed: {failure:?}"));
@@ -296,6 +312,16 @@ pub fn check_case<P: Plugin + 'static>(text: &str) {
             same(&judged.offer, &shown, expected);
         }
     }
+}
+
+/// What a plugin keeps of its configuration, which it has taken up; every fault with its place otherwise.
+fn configured<P: Plugin>(config: &Config) -> Vec<u8> {
+    let kept = P::configure(&fine(config.to_json())).unwrap_or_else(|faults| {
+        let line = |fault: bindings::Fault| format!("{}: {}", fault.place, fault.detail);
+        panic!("{}", faults.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+    });
+    P::restore(&kept);
+    kept
 }
 
 /// Fails where a value is not the expected one, floats to nine digits.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test's panic is its answer
 
+mod aggregates;
 mod api;
 mod backfill;
 mod cdnow;

@@ -39,8 +39,10 @@ fn built(folder: &str) -> PathBuf {
 }
 
 /// A file of the shared data sets; none where they are not on this machine, and then the test that wants it says so and ends.
+/// `SELVEDGE_SHARED_DATA` names their folder where it does not stand beside the project, as in a worktree.
 pub fn shared_data(name: &str) -> Option<PathBuf> {
-    let path = root().join("../shared/data").join(name);
+    let folder = std::env::var_os("SELVEDGE_SHARED_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let path = folder.join(name);
     if !path.exists() {
         eprintln!("{} is not on this machine; this test needs it and has nothing to check", path.display());
     }

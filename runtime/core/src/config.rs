@@ -32,6 +32,11 @@ impl Config {
         serde_json::from_str(self.get(key)?.get()).ok()
     }
 
+    /// The whole table as JSON.
+    pub fn to_json(&self) -> Result<String, ConfigError> {
+        serde_json::to_string(&self.0).map_err(|error| ConfigError(error.to_string()))
+    }
+
     /// Refuses a key that none of the reads names.
     pub fn check_keys<'r>(&self, reads: impl Iterator<Item = &'r Read> + Clone) -> Result<(), ConfigError> {
         let known: Vec<&str> =
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(config.get("a.b").map(|raw| raw.get().to_owned()).as_deref(), Some("2"));
         assert_eq!(config.text("currency").as_deref(), Some("GBP"));
         assert_eq!(config.text("none"), None);
+        assert_eq!(config.to_json().as_deref(), Ok(r#"{"a":{"b":2},"alpha":0.243,"currency":"GBP"}"#));
     }
 
     #[derive(Debug, serde::Deserialize)]

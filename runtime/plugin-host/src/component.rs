@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_core::config::Config;
+use selvedge_core::config::{Config, ConfigError};
 use selvedge_core::description::{AggregateDeclaration, Description, ScoreDeclaration};
 use selvedge_core::read::Read;
 use selvedge_core::value::Kind;
@@ -15,6 +15,7 @@ use crate::bindings::exports::selvedge::plugin::{aggregates, custom_aggregates, 
 use crate::bindings::selvedge::plugin::types;
 use crate::engine::{Engine, HostState};
 use crate::error::{CallError, LoadError};
+use crate::preinit;
 
 /// The contract's package and version, as it stands in imports and exports.
 const PACKAGE: &str = "selvedge:plugin/";
@@ -48,17 +49,17 @@ impl Component {
     ///
     /// `file` names it until it has said its own name; `config` is the text of its `NAME.toml`, empty where there is none.
     pub fn load(engine: &Engine, file: &str, wasm: &[u8], config: &str) -> Result<Self, LoadError> {
-        let fault = |detail: String| LoadError { name: file.to_owned(), detail };
+        let fault = |detail: String| LoadError::new(file, detail);
         check_bytes(wasm).map_err(fault)?;
         let started = std::time::Instant::now();
-        let component = wasmtime::component::Component::from_binary(&engine.wasm, wasm)
-            .map_err(|error| fault(format!("is not a valid WebAssembly component: {}", first_line(&error))))?;
+        // Of a plugin that is made by its configuration, everything below sees the component that came of it.
+        let configured = match preinit::exports_configuration(wasm) {
+            true => Some(preinit::configure(file, wasm, config)?),
+            false => None,
+        };
+        let component = compile(engine, file, configured.as_deref().unwrap_or(wasm))?;
         let compile_time = started.elapsed();
-        check_imports(engine, &component).map_err(fault)?;
-        check_exports(engine, &component).map_err(fault)?;
-        let pre = engine.linker.instantiate_pre(&component).map_err(|error| {
-            fault(format!("does not fit the contract selvedge:plugin@{VERSION}: {}", first_line(&error)))
-        })?;
+        let pre = pre_instantiate(engine, file, &component)?;
         let described = plugin::GuestIndices::new(&pre).map_err(|error| misfit(file, &error))?;
         let exports = |stage: &str| component.get_export_index(None, interface(stage)).is_some();
         let stage_fault = |error: wasmtime::Error| misfit(file, &error);
@@ -75,11 +76,15 @@ impl Component {
         }
         let description = describe(engine, &pre, &described).map_err(|error| fault(format!("describe {error}")))?;
         let name = description.name.clone();
-        let fault = |detail: String| LoadError { name: name.clone(), detail };
+        let fault = |detail: String| LoadError::new(&name, detail);
         description.check().map_err(|error| fault(error.to_string()))?;
-        let parsed = Config::parse(config).map_err(|error| fault(format!("configuration: {error}")))?;
-        parsed.check_keys(description.reads()).map_err(|error| fault(format!("configuration: {error}")))?;
-        check_stages(&description, observe.is_some(), score.is_some(), rank.is_some()).map_err(fault)?;
+        let config_fault = |error: ConfigError| fault(format!("configuration: {error}"));
+        let parsed = Config::parse(config).map_err(config_fault)?;
+        let exported = (observe.is_some(), score.is_some(), rank.is_some());
+        if configured.is_none() {
+            parsed.check_keys(description.reads()).map_err(config_fault)?;
+        }
+        check_stages(&description, exported, configured.is_some()).map_err(fault)?;
         Ok(Self {
             config: parsed,
             sha256: Sha256::digest(wasm).into(),
@@ -105,20 +110,42 @@ impl Component {
     }
 }
 
-fn interface(name: &str) -> String {
+pub(crate) fn interface(name: &str) -> String {
     format!("{PACKAGE}{name}@{VERSION}")
 }
 
-fn first_line(error: &wasmtime::Error) -> String {
+pub(crate) fn first_line(error: &wasmtime::Error) -> String {
     format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
-fn misfit(file: &str, error: &wasmtime::Error) -> LoadError {
+pub(crate) fn misfit(file: &str, error: &wasmtime::Error) -> LoadError {
     let detail = format!(
         "does not fit the contract selvedge:plugin@{VERSION}: {}; rebuild it with this version's SDK",
         first_line(error)
     );
-    LoadError { name: file.to_owned(), detail }
+    LoadError::new(file, detail)
+}
+
+/// Compiles a component, after which its imports and exports are known to be the contract's.
+pub(crate) fn compile(engine: &Engine, file: &str, wasm: &[u8]) -> Result<wasmtime::component::Component, LoadError> {
+    let fault = |detail: String| LoadError::new(file, detail);
+    let component = wasmtime::component::Component::from_binary(&engine.wasm, wasm)
+        .map_err(|error| fault(format!("is not a valid WebAssembly component: {}", first_line(&error))))?;
+    check_imports(engine, &component).map_err(fault)?;
+    check_exports(engine, &component).map_err(fault)?;
+    Ok(component)
+}
+
+/// Links a component, which fails where a function of the contract has another type.
+pub(crate) fn pre_instantiate(
+    engine: &Engine,
+    file: &str,
+    component: &wasmtime::component::Component,
+) -> Result<InstancePre<HostState>, LoadError> {
+    engine.linker.instantiate_pre(component).map_err(|error| {
+        let detail = format!("does not fit the contract selvedge:plugin@{VERSION}: {}", first_line(&error));
+        LoadError::new(file, detail)
+    })
 }
 
 fn check_bytes(wasm: &[u8]) -> Result<(), String> {
@@ -178,7 +205,13 @@ fn check_exports(engine: &Engine, component: &wasmtime::component::Component) ->
     })
 }
 
-fn check_stages(description: &Description, observes: bool, scores: bool, ranks: bool) -> Result<(), String> {
+/// A plugin serves what it describes, and describes what it serves; one that is made by its configuration may turn out to describe
+/// nothing.
+fn check_stages(
+    description: &Description,
+    (observes, scores, ranks): (bool, bool, bool),
+    configured: bool,
+) -> Result<(), String> {
     let declared = [
         (observes, description.aggregates.is_empty() && description.observes.is_empty(), "aggregates"),
         (scores, description.scores.is_empty(), "scores"),
@@ -188,7 +221,7 @@ fn check_stages(description: &Description, observes: bool, scores: bool, ranks: 
         if !exported && !nothing_declared {
             return Err(format!("describes {stage} but does not export {}", interface(stage)));
         }
-        if exported && nothing_declared && stage != "offers" {
+        if exported && nothing_declared && stage != "offers" && !configured {
             return Err(format!("exports {} but describes nothing for it", interface(stage)));
         }
     }

@@ -5,7 +5,7 @@
 //! on wasmtime 48: a swapped-out dirty page could survive reuse.
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, ResourceLimiter};
 
 use crate::bindings::Complete;
 use crate::bindings::selvedge::plugin::{log, types};
@@ -45,7 +45,6 @@ pub struct Engine {
 impl Engine {
     /// An engine with these bounds.
     pub fn new(bounds: EngineConfig) -> Result<Self, LoadError> {
-        let fault = |error: wasmtime::Error| LoadError { name: "engine".into(), detail: format!("{error:#}") };
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(bounds.instances_max)
             .total_core_instances(bounds.instances_max.saturating_mul(4))
@@ -59,18 +58,29 @@ impl Engine {
             .table_keep_resident(32 * 1024)
             .max_unused_warm_slots(32);
         let mut config = Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).memory_init_cow(true);
+        Self::with(config, bounds.memory_bytes_max)
+    }
+
+    /// An engine for a few calls at start: it compiles fast and small rather than well, and has no pool. What a guest computes is the same.
+    pub(crate) fn passing(memory_bytes_max: usize) -> Result<Self, LoadError> {
+        let mut config = Config::new();
+        config.cranelift_opt_level(OptLevel::None).parallel_compilation(false);
+        Self::with(config, memory_bytes_max)
+    }
+
+    fn with(mut config: Config, memory_bytes_max: usize) -> Result<Self, LoadError> {
+        let fault = |error: wasmtime::Error| LoadError::new("engine", format!("{error:#}"));
         config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
             .concurrency_support(false)
             .consume_fuel(true)
             .cranelift_nan_canonicalization(true)
             .wasm_relaxed_simd(false)
-            .max_wasm_stack(256 * 1024)
-            .memory_init_cow(true);
+            .max_wasm_stack(256 * 1024);
         let wasm = wasmtime::Engine::new(&config).map_err(fault)?;
         let mut linker = Linker::new(&wasm);
         Complete::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut HostState| state).map_err(fault)?;
-        Ok(Self { wasm, linker, memory_bytes_max: bounds.memory_bytes_max })
+        Ok(Self { wasm, linker, memory_bytes_max })
     }
 }
 

@@ -10,6 +10,32 @@ pub struct LoadError {
     pub name: String,
     /// What is wrong and the mend.
     pub detail: String,
+    /// Where a plugin that reads its configuration itself found it faulty: each of these stands in `detail` too.
+    pub faults: Vec<ConfigFault>,
+}
+
+/// Something in a plugin's configuration that does not hold, as the plugin itself found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// Where it stands, such as `aggregate[3].where`; empty where it concerns the whole.
+    pub place: String,
+    /// What is wrong and the mend.
+    pub detail: String,
+}
+
+impl LoadError {
+    pub(crate) fn new(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { name: name.into(), detail: detail.into(), faults: Vec::new() }
+    }
+
+    /// A configuration with faults; `file` is its name without the folder.
+    pub(crate) fn configuration(name: &str, file: &str, faults: Vec<ConfigFault>) -> Self {
+        let line = |ConfigFault { place, detail }: &ConfigFault| {
+            if place.is_empty() { format!("{file}: {detail}") } else { format!("{file}: {place}: {detail}") }
+        };
+        let detail = faults.iter().map(line).collect::<Vec<_>>().join("\n  ");
+        Self { name: name.to_owned(), detail, faults }
+    }
 }
 
 /// A catalogue that the active plugins cannot serve.

@@ -8,7 +8,7 @@
 //! - names are resolved to columns when plugins are loaded, never in a call.
 //!
 //! A newcomer reads [`component`] (bytes to a checked, described component), [`plugins`] (several of them, their names resolved against
-//! each other) and [`invocation`] (one request).
+//! each other) and [`invocation`] (one request). `preinit.rs` makes a plugin of its configuration before the first of these.
 
 mod bindings;
 pub mod component;
@@ -17,9 +17,10 @@ pub mod engine;
 mod error;
 pub mod invocation;
 pub mod plugins;
+mod preinit;
 
 pub use component::Component;
 pub use engine::{Engine, EngineConfig};
-pub use error::{CallError, CatalogFault, LoadError};
+pub use error::{CallError, CatalogFault, ConfigFault, LoadError};
 pub use invocation::Invocation;
 pub use plugins::{CatalogReads, Plugin, PluginSet};

@@ -169,7 +169,7 @@ impl PluginSet {
 }
 
 fn fault(component: &Component, detail: impl ToString) -> LoadError {
-    LoadError { name: component.name().to_owned(), detail: detail.to_string() }
+    LoadError::new(component.name(), detail.to_string())
 }
 
 /// The plugin that defines a score.

@@ -1,0 +1,214 @@
+//! Aggregates that are defined without code: the standard plugin as the real edge loads it.
+
+use std::path::Path;
+
+use selvedge_plugin_host::{Component, Engine, EngineConfig};
+use selvedge_tests::online_retail::{events, rows};
+use selvedge_tests::{TestEdge, TestEdgeBuilder, plugins, root, shared_data};
+use serde_json::{Value, json};
+
+/// A folder with the plugin and these definitions.
+fn defined(definitions: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    add(folder.path(), "aggregates");
+    std::fs::write(folder.path().join("aggregates.toml"), definitions).unwrap();
+    folder
+}
+
+fn add(folder: &Path, plugin: &str) {
+    let file = format!("{plugin}.wasm");
+    std::fs::copy(plugins().join(&file), folder.join(&file)).unwrap();
+}
+
+fn builder(folder: &tempfile::TempDir) -> TestEdgeBuilder {
+    TestEdgeBuilder::default().without_catalog().plugins(folder.path())
+}
+
+fn example(name: &str) -> String {
+    std::fs::read_to_string(root().join("plugins/aggregates/examples").join(name)).unwrap()
+}
+
+#[test]
+fn definitions_count_from_the_first_event_and_are_folded_anew_when_they_change() {
+    let large = "[[aggregate]]\nname = \"large\"\noperator = \"count\"\nevent = \"Order Completed\"\nwhere = \"properties.total >= 100\"\n";
+    // As deep as an expression may be: what it counts is not the point, but that the guest's stack bears it.
+    let deep = format!(
+        "[[aggregate]]\nname = \"deep\"\noperator = \"sum\"\nevent = \"Order Completed\"\nvalue = \"{}\"\n",
+        "properties.total > 0 ? -(-1 + ".repeat(7) + &"2 * ".repeat(2) + "1" + &") : 1".repeat(7)
+    );
+    let large = &format!("{large}{deep}");
+    let folder = defined(large);
+    let edge = builder(&folder).start();
+    let order = |id: &str, total: Value| json!({"type": "track", "event": "Order Completed", "userId": "ada", "messageId": id, "timestamp": "2026-01-05T10:00:00Z", "properties": {"total": total}});
+    edge.batch(&[
+        order("a", json!(99.99)),
+        order("b", json!(100)),
+        order("c", json!("250.00")),
+        order("d", Value::Null),
+    ]);
+    assert_eq!(edge.aggregate("user:ada", "aggregates.large"), 2);
+    assert_eq!(
+        edge.metric("selvedge_plugin_failures_total{plugin=\"aggregates\",stage=\"observe\",kind=\"trapped\"}"),
+        None
+    );
+    assert_eq!(edge.aggregate("user:ada", "aggregates.deep"), -9);
+    // A value of another type than the definitions need is refused where it stands.
+    let answer = edge.batch(&[order("e", json!(true))]);
+    assert_eq!(answer["rejected"][0]["pointer"], "/properties/total");
+
+    let (data, _) = edge.stop();
+    std::fs::write(folder.path().join("aggregates.toml"), large.replace("100", "99")).unwrap();
+    let edge = builder(&folder).start_in(data);
+    assert_eq!(edge.aggregate("user:ada", "aggregates.large"), 3);
+}
+
+#[test]
+fn faulty_definitions_are_refused_at_the_start_with_the_place_of_each_fault() {
+    let definitions = r#"
+[[aggregate]]
+name = "fine"
+operator = "count"
+event = "Order Completed"
+
+[[aggregate]]
+name = "big"
+operator = "count"
+event = "Order Completed"
+wher = "properties.total > 100"
+where = "properties.total > > 100"
+
+[[aggregate]]
+name = "gifts"
+operator = "count"
+event = "Order Completed"
+where = "properties.items.exists(item, item.gift)"
+"#;
+    let text = builder(&defined(definitions)).fails();
+    for expected in [
+        "plugin aggregates: ",
+        "aggregates.toml: aggregate[1].wher: unknown key \"wher\"; did you mean \"where\"?",
+        "aggregates.toml: aggregate[1].where: of \"big\", at character 20: does not parse: ",
+        "aggregates.toml: aggregate[2].where: of \"gifts\", at character ",
+        "a macro such as `all()`, `exists()` or `map()` is no condition",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert_eq!(text.lines().filter(|line| line.starts_with("error:")).count(), 1, "{text}");
+    // What only the host knows of names its culprit too.
+    let host = |definition: &str| {
+        builder(&defined(&format!("[[aggregate]]\nname = \"odd\"\nevent = \"A\"\n{definition}"))).fails()
+    };
+    let text = host("operator = \"median\"\nvalue = \"properties.a\"\nparameters = { wide = 1 }");
+    assert!(text.contains("plugin aggregates: aggregate \"odd\": "), "{text}");
+    let text = host("operator = \"count\"\nwindows = \"8w\"");
+    assert!(text.contains("plugin aggregates: aggregate \"odd\": ") && text.contains("8w"), "{text}");
+    let text = builder(&defined("[[aggregate]\n")).fails();
+    assert!(text.contains("plugin aggregates: configuration: "), "{text}");
+}
+
+/// Whatever the text is, the host answers with a message of its own: no trap of the guest, no panic.
+#[test]
+fn no_expression_brings_the_plugin_down() {
+    let wasm = std::fs::read(plugins().join("aggregates.wasm")).unwrap();
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let deep = |open: &str, times: usize, close: &str| format!("{}1{}", open.repeat(times), close.repeat(times));
+    let mut expressions: Vec<String> = Vec::new();
+    // Far past the limit, and around it, where the stack is used up most.
+    for times in [3, 4, 7, 8, 9, 16, 17, 24, 180] {
+        expressions.extend([
+            deep("(1 + (", times, ""),
+            deep("-(", times, ""),
+            deep("!(", times, ""),
+            deep("-", times, " +"),
+            deep("[", times, "]"),
+            deep("{'a': ", times, "}"),
+            deep("[1 + ", times, "]"),
+            deep("size(", times, ")"),
+            deep("size(1 + -(", times, "))"),
+            deep("a.all(b, ", times, ")"),
+            deep("a.", times, ""),
+            deep("a[", times, "]"),
+            deep("x ? y : ", times, ""),
+            deep("x ? (y && ", times, ") : z"),
+            deep("(properties.a > 0 ? -(1 + ", times, ") : 2)"),
+            deep("properties.a == 1 || !(", times, ")"),
+        ]);
+    }
+    expressions.extend([
+        format!("{}1", "1 + ".repeat(499)),
+        format!("{}(", "1 + ".repeat(499)),
+        format!("{}1 == 'a'", "true ? 1 + ".repeat(16)),
+        format!("{}true", "true && ".repeat(249)),
+        format!("{}properties.b", "properties.a ? true : ".repeat(16)),
+        "\u{0} \"".into(),
+        "'\\u12'".into(),
+        "a.map(b, c.map(d, e.filter(f, g)))".into(),
+    ]);
+    let mut refused = 0;
+    for (part, operator) in [("value", "sum"), ("where", "count"), ("key", "distinct")] {
+        // No more at once than faults are told of.
+        for expressions in expressions.chunks(30) {
+            let definition = |(index, expression): (usize, &String)| {
+                format!(
+                    "[[aggregate]]\nname = \"a{index}\"\noperator = \"{operator}\"\nevent = \"A\"\n{part} = {}\n",
+                    json!(expression)
+                )
+            };
+            let definitions: String = expressions.iter().enumerate().map(definition).collect();
+            let error = Component::load(&engine, "aggregates", &wasm, &definitions).err().unwrap();
+            for fault in &error.faults {
+                assert!(fault.place.ends_with(part) && fault.detail.starts_with("of \"a"), "{fault:?}");
+            }
+            assert!(!error.faults.is_empty(), "{error}: {expressions:#?}");
+            refused += error.faults.len();
+        }
+    }
+    assert!(refused > 300, "{refused} of {}", 3 * expressions.len());
+    let definition = format!("aggregate = {}1{}", "[".repeat(60), "]".repeat(60));
+    let error = Component::load(&engine, "aggregates", &wasm, &definition).err().unwrap();
+    assert!(error.to_string().contains("more than 16 tables and lists stand within each other"), "{error}");
+}
+
+/// What the retail plugin computes by code, `examples/online-retail.toml` computes without: every value, of everybody, in December.
+#[test]
+fn definitions_give_the_values_of_the_retail_plugin() {
+    let Some(path) = shared_data("online-retail/online-retail-2010-12.csv.gz") else { return };
+    let folder = defined(&example("online-retail.toml"));
+    add(folder.path(), "retail");
+    let edge = builder(&folder).arguments(&["--time-zone", "Europe/London"]).start();
+    let events = events(&rows(&path));
+    assert_eq!(edge.batches(&events), (2025, 0));
+    let mut customers: Vec<&str> = events.iter().filter_map(|event| event["userId"].as_str()).collect();
+    customers.sort_unstable();
+    customers.dedup();
+    let mut compared = 0;
+    for (index, customer) in customers.iter().enumerate() {
+        compared += compare(&edge, customer, None);
+        if index % 10 == 0 {
+            for at in ["2010-12-05T12:00:00Z", "2010-12-17T09:27:00Z", "2011-01-01T00:00:00Z"] {
+                compared += compare(&edge, customer, Some(at));
+            }
+        }
+    }
+    eprintln!("{compared} values of {} customers agree", customers.len());
+    assert!(compared > 20_000, "{compared}");
+}
+
+/// Compares every aggregate of the retail plugin with the one of the same name; gives how many.
+fn compare(edge: &TestEdge, customer: &str, at: Option<&str>) -> usize {
+    let profile = edge.profile(&format!("user:{customer}"), at);
+    let Some(aggregates) = profile["aggregates"].as_object() else { return 0 };
+    let retail = aggregates.iter().filter_map(|(name, value)| Some((name.strip_prefix("retail.")?, value)));
+    let mut compared = 0;
+    for (name, value) in retail {
+        let defined = &aggregates[&format!("aggregates.{name}")];
+        assert_eq!(
+            (&defined["value"], &defined["exact"]),
+            (&value["value"], &value["exact"]),
+            "{name} of {customer} as of {at:?}"
+        );
+        compared += 1;
+    }
+    assert!(compared >= 25, "{profile}");
+    compared
+}
