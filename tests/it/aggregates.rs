@@ -59,6 +59,7 @@ fn definitions_count_from_the_first_event_and_are_folded_anew_when_they_change()
     let (data, _) = edge.stop();
     std::fs::write(folder.path().join("aggregates.toml"), large.replace("100", "99")).unwrap();
     let edge = builder(&folder).start_in(data);
+    edge.backfilled();
     assert_eq!(edge.aggregate("user:ada", "aggregates.large"), 3);
 }
 

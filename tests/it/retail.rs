@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use selvedge_tests::online_retail::{Row, events, observed, reference, rfc3339, rows};
-use selvedge_tests::{TestEdge, TestEdgeBuilder, shared_data, shuffle};
+use selvedge_tests::{TestEdge, TestEdgeBuilder, only, shared_data, shuffle};
 use serde_json::{Value, json};
 
 fn london() -> TestEdge {
@@ -103,7 +103,8 @@ fn expected_values_hold_through_import() {
 #[test]
 fn the_full_year_agrees_with_a_naive_reference_and_fits_its_bounds() {
     let Some(path) = shared_data("online-retail/online-retail.csv.gz") else { return };
-    let edge = london();
+    let retail = only("retail");
+    let edge = TestEdgeBuilder::default().arguments(&["--time-zone", "Europe/London"]).plugins(retail.path()).start();
     let report = edge.import(&path, "online-retail.toml");
     assert_eq!(
         (&report["rows"], &report["accepted"], &report["refused"]),
@@ -167,6 +168,14 @@ fn the_full_year_agrees_with_a_naive_reference_and_fits_its_bounds() {
 
     let (resident, disk) = (edge.memory_kib("VmHWM") / 1024, edge.disk_bytes() / 1024 / 1024);
     eprintln!("import {} s, at most {resident} MiB resident, {disk} MiB on disk", report["seconds"]);
+    let storage = edge.admin_get("/admin/v1/storage").ok();
+    let profiles = storage["fragments"].as_u64().unwrap();
+    // The customers, and the invoices without one.
+    assert_eq!(profiles, 4372 + 3710);
+    let each = |name: &str| storage[name].as_u64().unwrap() / profiles;
+    let (state, history, ids) = (each("stateBytes"), each("historyBytes"), each("idBytes"));
+    eprintln!("a profile: {state} bytes of aggregates, {history} of history, {ids} of ids");
+    assert!(state + history + ids <= 6 * 1024, "{storage}");
     assert!(resident <= 200, "{resident} MiB resident");
     assert!(disk <= 100, "{disk} MiB on disk");
 }

@@ -27,6 +27,15 @@ pub fn test_guests() -> PathBuf {
     built("target/test-guests")
 }
 
+/// A folder with one of the compiled plugins, and its configuration as it is shipped.
+pub fn only(plugin: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in [format!("{plugin}.wasm"), format!("{plugin}.toml")] {
+        std::fs::copy(plugins().join(&file), folder.path().join(&file)).unwrap();
+    }
+    folder
+}
+
 /// The bytes of a compiled guest that only tests use.
 pub fn test_guest(name: &str) -> Vec<u8> {
     std::fs::read(test_guests().join(format!("{name}.wasm"))).unwrap()

@@ -10,11 +10,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use selvedge_shard::Storage;
 use serde::Serialize;
 
 use crate::auth::Role;
 use crate::backfill::BackfillAnswer;
 use crate::dead_letters::DeadLetter;
+use crate::edge::ingest::with_history;
 use crate::edge::{Edge, method_not_allowed, not_found};
 use crate::error::Problem;
 
@@ -24,6 +26,7 @@ pub fn router(edge: Arc<Edge>, guarded: bool) -> Router {
         .route("/metrics", get(metrics))
         .route("/admin/v1/dead-letters", get(dead_letters))
         .route("/admin/v1/backfill", get(backfill))
+        .route("/admin/v1/storage", get(storage))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&edge), guard)) } else { routes };
@@ -48,6 +51,26 @@ struct DeadLetterList {
 
 async fn dead_letters(State(edge): State<Arc<Edge>>) -> Json<DeadLetterList> {
     Json(DeadLetterList { dead_letters: edge.dead_letters.latest() })
+}
+
+/// What the shards hold on disk: rows as they are written, and the files, which sled keeps with room to spare.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StorageAnswer {
+    fragments: u64,
+    state_bytes: u64,
+    history_bytes: u64,
+    id_bytes: u64,
+    disk_bytes: u64,
+}
+
+async fn storage(State(edge): State<Arc<Edge>>) -> Result<Json<StorageAnswer>, Problem> {
+    let work = |edge: &Edge| {
+        let Storage { fragments, state_bytes, history_bytes, id_bytes } = edge.shards.storage()?;
+        let disk_bytes = edge.shards.usage().disk_bytes;
+        Ok(StorageAnswer { fragments, state_bytes, history_bytes, id_bytes, disk_bytes })
+    };
+    with_history(&edge, work).await.map(Json)
 }
 
 async fn backfill(State(edge): State<Arc<Edge>>) -> Json<BackfillAnswer> {

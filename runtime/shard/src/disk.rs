@@ -21,13 +21,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::change::ChangeError;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
-use selvedge_core::payload::{compress_into, expand as expand_payload};
 use selvedge_core::view::{Cursor, Seen};
-use serde::{Deserialize, Serialize};
 
 use crate::ShardError;
+use crate::block::{CorruptBlock, History, LOOSE, encode_block, pack};
 use crate::record::{Head, Record};
 
 const VALUE_BYTES_MAX: usize = 4000;
@@ -36,8 +35,6 @@ const COUNT_BYTES: usize = size_of::<u16>();
 const BATCH_OPERATIONS_MAX: usize = 256;
 /// Events of a fragment after which its loose blocks of history are packed.
 const PACK_EVERY: u64 = 16;
-/// Bytes of a packed block before compression, about: what reading a history expands at once.
-const PACK_BYTES_MAX: usize = 1024 * 1024;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 /// How long to wait for whoever has the directory open.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,15 +49,21 @@ const FRAGMENT: u8 = b'f';
 const HISTORY: u8 = b'h';
 const SEEN: u8 = b'i';
 
-/// A loose block holds changes as the log does, each compressed for itself; a packed one holds them plain and is compressed whole.
-const LOOSE: u8 = 0;
-const PACKED: u8 = 1;
-
 /// All shards' trees in one sled directory.
 pub(crate) struct Disk {
     database: sled::Db,
     trees: Vec<sled::Tree>,
     path: PathBuf,
+}
+
+/// Bytes of what is stored, by what it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub struct Storage {
+    pub fragments: u64,
+    pub state_bytes: u64,
+    pub history_bytes: u64,
+    pub id_bytes: u64,
 }
 
 /// One fragment's part of a write.
@@ -79,12 +82,6 @@ pub(crate) struct HistoryEntry {
     pub(crate) bytes: std::sync::Arc<[u8]>,
     /// Of an event: the hash of its id.
     pub(crate) id_hash: Option<[u8; 16]>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Block<'a> {
-    #[serde(borrow)]
-    entries: Vec<(u64, &'a [u8])>,
 }
 
 impl Disk {
@@ -241,7 +238,7 @@ impl Disk {
 
     /// A fragment's history, as it is stored.
     pub(crate) fn history(&self, identifier: &Identifier) -> Result<History, ShardError> {
-        Ok(History { identifier: identifier.clone(), blocks: self.blocks(identifier)? })
+        Ok(History::new(identifier.clone(), self.blocks(identifier)?))
     }
 
     /// Whole blocks by their first sequence.
@@ -386,6 +383,27 @@ impl Disk {
         Ok(())
     }
 
+    /// Bytes of all rows by what they are for, keys included. Reads everything.
+    pub(crate) fn storage(&self) -> Result<Storage, ShardError> {
+        let mut storage = Storage::default();
+        for tree in &self.trees {
+            for row in tree {
+                let (key, value) = row?;
+                let bytes = (key.len() + value.len()) as u64;
+                match key.first() {
+                    Some(&FRAGMENT) => {
+                        storage.fragments += u64::from(key.ends_with(&[0, 0, 0]));
+                        storage.state_bytes += bytes;
+                    }
+                    Some(&HISTORY) => storage.history_bytes += bytes,
+                    Some(&SEEN) => storage.id_bytes += bytes,
+                    _ => {}
+                }
+            }
+        }
+        Ok(storage)
+    }
+
     /// Bytes on disk.
     pub(crate) fn size_on_disk(&self) -> u64 {
         let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
@@ -457,91 +475,6 @@ fn parts_of(length: usize) -> usize {
 fn split_count(first: &[u8]) -> Option<(u16, &[u8])> {
     let (count, head) = first.split_first_chunk::<COUNT_BYTES>()?;
     Some((u16::from_be_bytes(*count), head))
-}
-
-struct CorruptBlock;
-
-/// A fragment's history as it is stored: compressed, so that a long one needs little memory.
-pub(crate) struct History {
-    identifier: Identifier,
-    blocks: Vec<(u64, Vec<u8>)>,
-}
-
-impl History {
-    /// Bytes as it is stored.
-    pub(crate) fn bytes(&self) -> usize {
-        self.blocks.iter().map(|(_, block)| block.len()).sum()
-    }
-
-    /// Hands over every change with its sequence, in log order.
-    pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
-        let mut last = 0;
-        for (_, block) in &self.blocks {
-            let entries = expand(block).map_err(|CorruptBlock| ShardError::Corrupt(self.identifier.to_string()))?;
-            // Blocks overlap where a write was repeated.
-            for (seq, bytes) in entries {
-                if seq > last {
-                    last = seq;
-                    take(seq, Change::decode(&bytes)?);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn encode_block(form: u8, entries: Vec<(u64, &[u8])>) -> Result<Vec<u8>, ShardError> {
-    postcard::to_extend(&Block { entries }, vec![form]).map_err(|_| ShardError::Corrupt("block".into()))
-}
-
-/// The entries of a block, each as it stands in the log (packed ones with their payload plain).
-fn expand(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
-    let (form, rest) = block.split_first().ok_or(CorruptBlock)?;
-    let expanded;
-    let bytes = match *form {
-        LOOSE => rest,
-        PACKED => {
-            expanded = expand_payload(rest).map_err(|_| CorruptBlock)?;
-            &expanded
-        }
-        _ => return Err(CorruptBlock),
-    };
-    let block: Block<'_> = postcard::from_bytes(bytes).map_err(|_| CorruptBlock)?;
-    Ok(block.entries.into_iter().map(|(seq, bytes)| (seq, bytes.to_vec())).collect())
-}
-
-/// Joins blocks to such that are compressed whole, each with its first sequence.
-fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
-    let mut packed = Vec::new();
-    let mut open: Vec<(u64, Vec<u8>)> = Vec::new();
-    let (mut bytes, mut last) = (0, 0);
-    let mut close = |open: &mut Vec<(u64, Vec<u8>)>| {
-        let Some((first, _)) = open.first() else { return Ok(()) };
-        let entries = open.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
-        let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
-        let mut block = vec![PACKED];
-        compress_into(&mut block, &joined);
-        packed.push((*first, block));
-        open.clear();
-        Ok(())
-    };
-    for (_, block) in blocks {
-        for (seq, change) in expand(block)? {
-            if seq <= last {
-                continue;
-            }
-            last = seq;
-            let plain = Change::decode(&change).map_err(|_| CorruptBlock)?.encode_plain();
-            if bytes + plain.len() > PACK_BYTES_MAX {
-                close(&mut open)?;
-                bytes = 0;
-            }
-            bytes += plain.len();
-            open.push((seq, plain));
-        }
-    }
-    close(&mut open)?;
-    Ok(packed)
 }
 
 fn key(kind: u8, identifier: &Identifier) -> Vec<u8> {

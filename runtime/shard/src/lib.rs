@@ -17,6 +17,7 @@
 mod admission;
 mod backfill;
 mod base;
+mod block;
 mod cache;
 mod disk;
 mod links;
@@ -46,6 +47,7 @@ use crate::pending::{Held, Pending};
 
 pub use crate::admission::{Prepared, Verdict};
 pub use crate::backfill::{Unfinished, Walk};
+pub use crate::disk::Storage;
 pub use crate::links::Unlinked;
 pub use crate::profiles::Profile;
 use crate::profiles::Slot;
@@ -280,6 +282,11 @@ impl Shards {
     pub fn usage(&self) -> Usage {
         let (views, view_bytes) = self.cache.usage();
         Usage { views, view_bytes, pending_bytes: self.pending_bytes() as u64, disk_bytes: self.disk.size_on_disk() }
+    }
+
+    /// Bytes of what is stored, by what it is for. Reads everything: for an operator's question, not for a gauge. Blocks.
+    pub fn storage(&self) -> Result<Storage, ShardError> {
+        self.disk.storage()
     }
 
     fn cell(&self, shard: ShardId) -> &Cell {

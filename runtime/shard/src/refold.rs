@@ -14,7 +14,7 @@ use selvedge_core::identity::Identifier;
 use selvedge_core::retracted::Retracted;
 use selvedge_core::value::Timestamp;
 
-use crate::disk::History;
+use crate::block::History;
 use crate::pending::{Body, PendingChange};
 use crate::{ShardError, Shards};
 

@@ -103,7 +103,8 @@ impl Merge {
             (State::Summary { total, series }, State::Summary { total: other, series: summaries }) => {
                 let total = total.as_mut().zip(other.as_ref());
                 let joined = total.is_none_or(|(total, other)| self.join_to(total, other, false));
-                return joined & summaries.as_ref().is_none_or(|other| series.get_or_insert_default().join(self, other));
+                return joined
+                    & summaries.as_ref().is_none_or(|other| series.get_or_insert_default().join(self, other));
             }
             (State::Decayed(held), State::Decayed(other)) => {
                 if let Operator::DecayedSum { half_life_ms } | Operator::DecayedSumByKey { half_life_ms } =

@@ -82,7 +82,7 @@ impl State {
             Self::Summary { total, series } => {
                 let series = series.as_ref().map_or(0, |series| size_of::<Series>() + series.weight());
                 total.as_ref().map_or(0, Summary::weight) + series
-            },
+            }
             Self::Decayed(decayed) => decayed.weight(),
             Self::Sessions(sessions) => sessions.weight(),
             Self::Backfilling => 0,
