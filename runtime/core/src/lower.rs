@@ -626,6 +626,7 @@ fn keyed_cell(
         (Weight::Number(weight), ..) => Some(Cell::F64(weight)),
         (Weight::Fixed(weight), Kind::Number, Kind::Decimal) => Some(Cell::F64(Decimal(weight).to_f64())),
         (Weight::Fixed(weight), Kind::Number, _) => Some(Cell::F64(weight as f64)),
+        (Weight::Fixed(at), _, Kind::Instant) => Some(instant_cell(read, Timestamp(at), definitions.time())),
         (Weight::Fixed(weight), ..) => Some(Cell::S64(weight)),
     }
 }

@@ -206,10 +206,9 @@ impl BusinessTime {
     fn began(&self, period: Period, at: Timestamp, wall: DateTime) -> Began {
         let date = wall.date();
         if period == Period::Hour {
-            let into =
-                i64::from(wall.minute()) * 60_000 + i64::from(wall.second()) * 1000 + i64::from(wall.millisecond());
-            let this = Timestamp(at.0 - into);
-            return Began { this, previous: this.plus_ms(-3_600_000) };
+            let this = self.hour_began(at, wall);
+            let before = this.plus_ms(-1);
+            return Began { this, previous: self.hour_began(before, self.wall(before)) };
         }
         // Whatever lies before the calendar begins with it.
         let back = |date: Date, span: Span| date.checked_sub(span).unwrap_or(Date::MIN);
@@ -226,7 +225,26 @@ impl BusinessTime {
             }
             Period::Year => (date.first_of_year(), Span::new().years(1)),
         };
-        Began { this: self.midnight(this), previous: self.midnight(back(this, span)) }
+        let (this, previous) = (self.midnight(this), self.midnight(back(this, span)));
+        if previous < this {
+            return Began { this, previous };
+        }
+        // A zone that crossed the date line has days that never were: the one before ends where this one begins.
+        let before = this.plus_ms(-1);
+        Began { this, previous: self.began(period, before, self.wall(before)).this }
+    }
+
+    /// When the hour of the wall clock around an instant began: where the clocks changed within it, then.
+    fn hour_began(&self, at: Timestamp, wall: DateTime) -> Timestamp {
+        let into = i64::from(wall.minute()) * 60_000 + i64::from(wall.second()) * 1000 + i64::from(wall.millisecond());
+        let began = at.plus_ms(-into);
+        let there = self.wall(began);
+        if (there.date(), there.hour(), there.minute()) == (wall.date(), wall.hour(), 0) {
+            return began;
+        }
+        let instant = jiff::Timestamp::from_millisecond(at.0 + 1).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let changed = self.zone.preceding(instant).next();
+        changed.map_or(began, |change| Timestamp(change.timestamp().as_millisecond()).max(began))
     }
 
     /// An instant from a wall-clock time in this zone; a time that does not exist or exists twice is read as the earlier offset says.
@@ -305,6 +323,12 @@ mod tests {
         assert_eq!(began("2011-04-03T22:59:59Z", Week), ["2011-03-27T23:00:00Z", "2011-03-21T00:00:00Z"]);
         // Hours of the wall clock, also where the offset is not of whole hours.
         assert_eq!(began("2011-03-27T01:30:00.250Z", Hour), ["2011-03-27T01:00:00Z", "2011-03-27T00:00:00Z"]);
+        // The clocks of Lord Howe Island go back by half an hour, at two: the half hour is there twice.
+        let lord_howe = moment("Australia/Lord_Howe", "2026-04-04T15:10:00Z", &business(Hour), &[]);
+        assert_eq!(shown(&lord_howe), Some(["2026-04-04T15:00:00Z".into(), "2026-04-04T14:00:00Z".into()]));
+        // Samoa had no 30 December 2011.
+        let apia = moment("Pacific/Apia", "2011-12-31T00:00:00Z", &business(Day), &[]);
+        assert_eq!(shown(&apia), Some(["2011-12-30T10:00:00Z".into(), "2011-12-29T10:00:00Z".into()]));
         let kathmandu = moment("Asia/Kathmandu", "2026-01-01T10:10:00Z", &business(Hour), &[]);
         assert_eq!(shown(&kathmandu).expect("an hour")[0], "2026-01-01T09:15:00Z");
     }

@@ -7,12 +7,13 @@ use super::exactness::{Exactness, Off};
 use super::finish::{Scalar, distance, finish, of_key, scaled, weights};
 use super::keyed::Keyed;
 use super::merge::Merge;
-use super::operator::{SessionValue, Trend};
+use super::operator::{Operator, SessionValue, Trend};
 use super::reading::{Reading, Source, Span};
 use super::series::{Range, Sum};
 use super::state::State;
 use super::summary::Summary;
 use super::value::{Number, Read, Value, Weight};
+use super::window::Window;
 use crate::time::Moment;
 use crate::value::{Kind, Timestamp, divide_half_even};
 
@@ -20,6 +21,8 @@ use crate::value::{Kind, Timestamp, divide_half_even};
 enum Extent {
     All,
     Part(Range),
+    /// Of a session that may have begun before it is known to have, or longer ago than is kept.
+    Unsure(Range),
 }
 
 /// A window that has no beginning: the reading has no value.
@@ -90,7 +93,7 @@ impl Definitions {
         match &reading.source {
             Source::Sum { state, span } => {
                 let sum = self.sum(*state, *span, states, moment)?;
-                read(scaled(reading.kind, sum.value), Exactness::within(sum.off))
+                read(scaled(reading.kind, sum.value), sum.exactness())
             }
             Source::Summary { state, span } => {
                 let (merge, merged) = (self.merge(*state), self.merged(*state, *span, states, moment)?);
@@ -110,7 +113,7 @@ impl Definitions {
                 let (after, until) = match self.extent(*span, states, moment)? {
                     Extent::All => (i64::MIN, i64::MAX),
                     Extent::Part(Range::Between(after, until)) => (after, until),
-                    Extent::Part(Range::Last(_)) => return Ok(Read::absent()),
+                    Extent::Part(Range::Last(_)) | Extent::Unsure(_) => return Ok(Read::absent()),
                 };
                 let State::Sessions(sessions) = held(states, *state)? else { return Ok(Read::absent()) };
                 let (count, off) = sessions.began_within(after, until);
@@ -127,7 +130,7 @@ impl Definitions {
             }
             Source::Ratio { of, per, scale, decimals, span } => {
                 let (of, per) = (self.sum(*of, *span, states, moment)?, self.count(*per, *span, states, moment)?);
-                read(ratio(of.value * scale, per.0, *decimals), Exactness::within(of.off).and(per.1))
+                read(ratio(of.value * scale, per.0, *decimals), of_quotient(of.exactness(), per.1))
             }
             Source::Since { of, unit_ms } => {
                 let since = instant(held(states, *of)?).map(|since| at.saturating_sub(since).div_euclid(*unit_ms));
@@ -152,8 +155,9 @@ impl Definitions {
                 let (Summary::Keyed(kept), Summary::Keyed(taken)) = (&*of.inside, &*less.inside) else {
                     return Ok(Read::absent());
                 };
-                let off = keyed_off(kept).and(keyed_off(taken)).and(edge(&of)).and(edge(&less));
-                read(weights(reading.kind, kept.less(taken)), off)
+                let (list, saturated) = kept.less(taken);
+                let off = if saturated { Exactness::Off(Off::Unknown) } else { keyed_off(kept).and(keyed_off(taken)) };
+                read(weights(reading.kind, list), off.and(edge(&of)).and(edge(&less)))
             }
             Source::Top { of, count, span } => {
                 let merged = self.merged(*of, *span, states, moment)?;
@@ -182,21 +186,23 @@ impl Definitions {
             Source::Session { of, gap_ms, what } => {
                 let State::Sessions(sessions) = held(states, *of)? else { return Ok(Read::absent()) };
                 let Some(session) = sessions.current(at, *gap_ms) else { return Ok(Read::absent()) };
-                Ok(Read::exact(match what {
+                let whole = sessions.whole(&session, *gap_ms);
+                let exactness = if whole { Exactness::Exact } else { Exactness::Off(Off::Unknown) };
+                let value = match what {
                     SessionValue::StartedAt => Value::Instant(Timestamp(session.began)),
                     SessionValue::Events => Value::Integer(i128::from(session.events)),
                     SessionValue::Seconds => {
                         Value::Integer(i128::from((session.ended - session.began).div_euclid(1000)))
                     }
-                }))
+                };
+                read(value, exactness)
             }
             Source::Trend { of, width_ms, trend, scale } => {
                 let State::Sum { series, .. } = held(states, *of)? else { return Ok(Read::absent()) };
                 let within = |from: i64, until: i64| series.sum(Range::Between(at - from, at.saturating_sub(until)));
                 let newest = |width: i64| series.sum(Range::Between(at - width, i64::MAX));
                 let (value, off) = movement(*trend, *width_ms, *scale, newest, within);
-                let off =
-                    if off { Exactness::Off(Off::OpensLate(super::series::TILE_MS - 1)) } else { Exactness::Exact };
+                let off = if off { Exactness::Off(Off::Unknown) } else { Exactness::Exact };
                 read(value.filter(|value| value.is_finite()).map_or(Value::Absent, Value::Number), off)
             }
         }
@@ -205,9 +211,13 @@ impl Definitions {
     /// The weight of one key of a keyed reading; none for a reading without keys.
     pub fn weight(&self, reading: &Reading, states: &[State], key: &str, moment: &Moment) -> Option<Weight> {
         match &reading.source {
-            Source::Summary { state, span } | Source::Top { of: state, span, .. } => {
-                self.weight_in(*state, *span, states, key, moment)
-            }
+            Source::Summary { state, span } => self.weight_in(*state, *span, states, key, moment),
+            Source::Top { .. } => match self.evaluate(reading, states, moment).value {
+                Value::Integers(top) | Value::Decimals(top) => {
+                    top.iter().find(|(of, _)| of == key).map(|(_, weight)| Weight::Fixed(*weight))
+                }
+                _ => None,
+            },
             Source::Difference { of, less, span } => {
                 let of = self.weight_in(*of, *span, states, key, moment)?;
                 match (of, self.weight_in(*less, *span, states, key, moment)?) {
@@ -225,10 +235,15 @@ impl Definitions {
 
     fn weight_in(&self, state: u16, span: Span, states: &[State], key: &str, moment: &Moment) -> Option<Weight> {
         let merge = self.merge(state);
+        if !matches!(merge.operator, Operator::SumByKey | Operator::CountByKey | Operator::ByKey(_)) {
+            return None;
+        }
         let State::Summary { total, series } = states.get(usize::from(state))? else { return None };
         let summaries = match self.extent(span, states, moment).ok()? {
             Extent::All => total.iter().collect(),
-            Extent::Part(range) => series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside),
+            Extent::Part(range) | Extent::Unsure(range) => {
+                series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside)
+            }
         };
         let mut fixed = None;
         let mut of_this: Option<Summary> = None;
@@ -267,7 +282,14 @@ impl Definitions {
             }
             Span::Session { state, gap_ms } => match held(states, state)? {
                 State::Sessions(sessions) => match sessions.current(at, gap_ms) {
-                    Some(session) => Range::Between(session.began - 1, i64::MAX),
+                    Some(session) => {
+                        let range = Range::Between(session.began - 1, i64::MAX);
+                        let kept = session.ended - session.began <= Window::SESSION_MS;
+                        if !kept || !sessions.whole(&session, gap_ms) {
+                            return Ok(Extent::Unsure(range));
+                        }
+                        range
+                    }
                     None => Range::EMPTY,
                 },
                 _ => return Err(Nowhere::Absent),
@@ -279,8 +301,9 @@ impl Definitions {
     fn sum(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<Sum, Nowhere> {
         let State::Sum { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
         Ok(match self.extent(span, states, moment)? {
-            Extent::All => Sum { value: total.unwrap_or(0), off: 0 },
+            Extent::All => Sum { value: total.unwrap_or(0), ..Sum::default() },
             Extent::Part(range) => series.sum(range),
+            Extent::Unsure(range) => Sum { unsure: true, ..series.sum(range) },
         })
     }
 
@@ -288,7 +311,7 @@ impl Definitions {
     fn count(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<(i128, Exactness), Nowhere> {
         if let State::Sum { .. } = held(states, state)? {
             let sum = self.sum(state, span, states, moment)?;
-            return Ok((sum.value, Exactness::within(sum.off)));
+            return Ok((sum.value, sum.exactness()));
         }
         let merged = self.merged(state, span, states, moment)?;
         let value = match &*merged.inside {
@@ -302,18 +325,19 @@ impl Definitions {
     fn merged<'s>(&self, state: u16, span: Span, states: &'s [State], moment: &Moment) -> Result<Merged<'s>, Nowhere> {
         let merge = self.merge(state);
         let State::Summary { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
-        let range = match self.extent(span, states, moment)? {
+        let (range, unsure) = match self.extent(span, states, moment)? {
             Extent::All => {
                 let inside = total.as_ref().map_or_else(|| Cow::Owned(merge.empty_summary()), Cow::Borrowed);
                 return Ok(Merged { inside, astride: None, damaged: false });
             }
-            Extent::Part(range) => range,
+            Extent::Part(range) => (range, false),
+            Extent::Unsure(range) => (range, true),
         };
         let Some(series) = series else {
             return Ok(Merged { inside: Cow::Owned(merge.empty_summary()), astride: None, damaged: false });
         };
         let taken = series.take(range);
-        let mut damaged = taken.forgotten;
+        let mut damaged = taken.forgotten || unsure;
         let mut join = |summaries: &[&Summary]| {
             if let Some(joined) = merge.join_own(summaries) {
                 return joined;
@@ -355,7 +379,8 @@ fn exactness(merge: &Merge, merged: &Merged<'_>, q_millionths: u32) -> Exactness
             distinct.standard_error().map_or(Exactness::Exact, |error| Exactness::Off(Off::StandardError(error)))
         }
         Summary::Quantiles(quantiles) if !quantiles.exact() => {
-            Exactness::Off(Off::Relative(super::quantiles::RELATIVE_ERROR))
+            let value = quantiles.quantile(q_millionths, 0, 0).unwrap_or(0);
+            Exactness::within(super::quantiles::off(value.into()))
         }
         Summary::Keyed(keyed) => keyed_off(keyed),
         Summary::ByKey(by_key) if !by_key.exact() => Exactness::Off(Off::Unknown),
@@ -383,6 +408,15 @@ fn ratio(of: i128, per: i128, decimals: u32) -> Value {
     Value::Decimal(divide_half_even(of, per * step) * step)
 }
 
+/// How near a quotient is, whose parts' own errors have another measure: both leave out what of a tile a window cuts off.
+fn of_quotient(of: Exactness, per: Exactness) -> Exactness {
+    let opens_late = |exactness: Exactness| match exactness {
+        Exactness::Off(Off::Absolute(_)) => Exactness::Off(Off::OpensLate(super::series::TILE_MS - 1)),
+        other => other,
+    };
+    opens_late(of).and(opens_late(per))
+}
+
 fn instant(state: &State) -> Option<i64> {
     match state {
         State::Summary { total: Some(Summary::Extreme(held)), .. } => *held,
@@ -400,11 +434,11 @@ fn movement(
     newest: impl Fn(i64) -> Sum,
     within: impl Fn(i64, i64) -> Sum,
 ) -> (Option<f64>, bool) {
-    let number = |sum: Sum| sum.value as f64 / scale;
+    // Differences are taken in integers, so that what is equal differs by nothing.
     match trend {
         Trend::Ratio => {
             let (now, before) = (newest(width), within(2 * width, width));
-            ((before.value != 0).then(|| number(now) / number(before)), now.off != 0 || before.off != 0)
+            ((before.value != 0).then(|| now.value as f64 / before.value as f64), now.off != 0 || before.off != 0)
         }
         Trend::Slope { parts } => {
             let count = i64::from(parts);
@@ -418,20 +452,23 @@ fn movement(
             let (mut across, mut along) = (0.0, 0.0);
             for (index, sum) in sums.iter().enumerate() {
                 let x = index as f64 - middle;
-                across += x * number(*sum);
+                across += x * (sum.value - sums[0].value) as f64;
                 along += x * x;
             }
-            (Some(across / along), sums.iter().any(|sum| sum.off != 0))
+            (Some(across / along / scale), sums.iter().any(|sum| sum.off != 0))
         }
         Trend::Deviation { baseline } => {
             let now = newest(width);
-            let before = (1..=i64::from(baseline)).map(|index| within((index + 1) * width, index * width));
-            let before: Vec<Sum> = before.collect();
+            let before: Vec<Sum> =
+                (1..=i64::from(baseline)).map(|index| within((index + 1) * width, index * width)).collect();
+            let from_first = |sum: &Sum| (sum.value - before[0].value) as f64;
             let count = f64::from(baseline);
-            let mean = before.iter().map(|sum| number(*sum)).sum::<f64>() / count;
-            let variance = before.iter().map(|sum| (number(*sum) - mean) * (number(*sum) - mean)).sum::<f64>() / count;
+            let mean = before.iter().map(from_first).sum::<f64>() / count;
+            let variance =
+                before.iter().map(|sum| (from_first(sum) - mean) * (from_first(sum) - mean)).sum::<f64>() / count;
+            let spread = before.iter().any(|sum| sum.value != before[0].value);
             let off = now.off != 0 || before.iter().any(|sum| sum.off != 0);
-            ((variance > 0.0).then(|| (number(now) - mean) / libm::sqrt(variance)), off)
+            (spread.then(|| (from_first(&now) - mean) / libm::sqrt(variance)), off)
         }
     }
 }

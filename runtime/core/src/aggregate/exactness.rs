@@ -18,8 +18,6 @@ pub enum Off {
     Absolute(i128),
     /// By at most so much, of a floating-point value.
     Number(f64),
-    /// By at most this share of the value.
-    Relative(f64),
     /// By this share of the value as the standard error of an estimate.
     StandardError(f64),
     /// It is the exact value of a window that opens up to so many milliseconds later.

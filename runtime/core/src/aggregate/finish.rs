@@ -8,7 +8,7 @@ use super::exactness::{Exactness, Off};
 use super::merge::Merge;
 use super::moments::Moments;
 use super::operator::Operator;
-use super::quantiles::{Quantiles, RELATIVE_ERROR};
+use super::quantiles::{self, Quantiles};
 use super::summary::Summary;
 use super::value::Value;
 use crate::value::{Decimal, DecimalText, Kind, Timestamp, divide_half_even};
@@ -187,6 +187,6 @@ fn quantile_distance(held: &Quantiles, unknown: u64, q_millionths: u32) -> Optio
     let at = |below, above| held.quantile(q_millionths, below, above).map(i128::from);
     let (low, value, high) = (at(unknown, 0)?, at(0, 0)?, at(0, unknown)?);
     let off = (value - low).max(high - value);
-    let rounding = if held.exact() { 0 } else { (low.abs().max(high.abs()) as f64 * RELATIVE_ERROR) as i128 + 1 };
+    let rounding = if held.exact() { 0 } else { quantiles::off(low.abs().max(high.abs())) };
     Some(Exactness::within(off + rounding))
 }

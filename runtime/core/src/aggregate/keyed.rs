@@ -73,13 +73,19 @@ impl Keyed {
         self.sums.len()
     }
 
-    /// These sums less others, key by key, heaviest first, equal ones ascending by the key's bytes.
-    pub(crate) fn less(&self, other: &Self) -> Vec<(CompactString, i64)> {
+    /// These sums less others, key by key, heaviest first, equal ones ascending by the key's bytes; and whether one ran over 64 bits.
+    pub(crate) fn less(&self, other: &Self) -> (Vec<(CompactString, i64)>, bool) {
         let only_there = other.sums.iter().filter(|(key, _)| self.position(key).is_err());
         let keys = self.sums.iter().chain(only_there).map(|(key, _)| key);
-        let mut less: Vec<_> = keys.map(|key| (key.clone(), self.get(key).saturating_sub(other.get(key)))).collect();
+        let mut saturated = false;
+        let difference = |key: &CompactString| {
+            let (of, less) = (self.get(key), other.get(key));
+            saturated |= of.checked_sub(less).is_none();
+            (key.clone(), of.saturating_sub(less))
+        };
+        let mut less: Vec<_> = keys.map(difference).collect();
         less.sort_unstable_by(by_weight);
-        less
+        (less, saturated)
     }
 
     /// The heaviest keys, heaviest first, equal ones ascending by the key's bytes.
@@ -167,7 +173,7 @@ mod tests {
         bought.add("b", 2);
         returned.add("a", 1);
         returned.add("c", 3);
-        let less: Vec<_> = bought.less(&returned).into_iter().map(|(key, sum)| (key.to_string(), sum)).collect();
+        let less: Vec<_> = bought.less(&returned).0.into_iter().map(|(key, sum)| (key.to_string(), sum)).collect();
         assert_eq!(less, [("a".into(), 4), ("b".into(), 2), ("c".into(), -3)]);
     }
 

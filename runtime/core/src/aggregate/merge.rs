@@ -68,8 +68,9 @@ impl Merge {
             }
             (State::Summary { total, series }, _) => {
                 let mut applied = total.as_mut().is_none_or(|total| self.apply_to(total, contribution, when, false));
-                if !self.need.none() {
-                    applied &= series.get_or_insert_default().insert(self, contribution, when);
+                // What counts in one counts in the other.
+                if applied && !self.need.none() {
+                    applied = series.get_or_insert_default().insert(self, contribution, when);
                 }
                 if applied { Applied::Well } else { Applied::Failed }
             }
@@ -159,7 +160,7 @@ impl Merge {
             (Summary::Extreme(held), operator) => merge_extreme(held, value, *operator == Operator::Min),
             (Summary::Placed(held), Operator::First(order) | Operator::Last(order)) => {
                 let placed = Placed { place: place(*order, key, when), value: i128::from(value) };
-                merge_placed(held, &placed, matches!(self.operator, Operator::Last(_)));
+                self.merge_placed(held, &placed);
             }
             (Summary::Several(held), Operator::FirstK { count }) => {
                 held.add((when.at.0, key.clone(), value), *count, false)
@@ -202,7 +203,7 @@ impl Merge {
                 merge_extreme(held, *other, self.operator == Operator::Min);
             }
             (Summary::Placed(held), Summary::Placed(Some(other))) => {
-                merge_placed(held, other, matches!(self.operator, Operator::Last(_)));
+                self.merge_placed(held, other);
             }
             (Summary::Several(held), Summary::Several(other)) => match self.operator {
                 Operator::FirstK { count } => held.join(other, count, false),
@@ -250,6 +251,22 @@ impl Merge {
         custom.merge(*aggregate, &states).ok().map(Summary::Custom)
     }
 
+    /// Values at one place add up; of instants, which have no sum, the outer one stands.
+    fn merge_placed(&self, held: &mut Option<Placed>, other: &Placed) {
+        let last = matches!(self.operator, Operator::Last(_));
+        match held {
+            Some(held) if held.place == other.place => {
+                held.value = match (self.kind, last) {
+                    (Kind::Instant, true) => held.value.max(other.value),
+                    (Kind::Instant, false) => held.value.min(other.value),
+                    _ => held.value + other.value,
+                };
+            }
+            Some(held) if (other.place > held.place) != last => {}
+            _ => *held = Some(other.clone()),
+        }
+    }
+
     /// Of an operator by key: how each key's summary merges.
     pub(crate) fn of_key(&self) -> Option<&Merge> {
         self.of_key.as_deref()
@@ -268,13 +285,5 @@ fn place(order: Order, key: &CompactString, when: &When) -> (i64, CompactString)
     match order {
         Order::Instant => (when.at.0, key.clone()),
         Order::Day => (when.day, CompactString::const_new("")),
-    }
-}
-
-fn merge_placed(held: &mut Option<Placed>, other: &Placed, last: bool) {
-    match held {
-        Some(held) if held.place == other.place => held.value += other.value,
-        Some(held) if (other.place > held.place) != last => {}
-        _ => *held = Some(other.clone()),
     }
 }

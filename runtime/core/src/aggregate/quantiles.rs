@@ -11,9 +11,14 @@ use super::insert_tight;
 
 /// Values up to which a quantile is exact.
 pub(crate) const VALUES_MAX: usize = 128;
-/// The relative error beyond it.
-pub(crate) const RELATIVE_ERROR: f64 = 0.01;
+/// The relative error beyond it, of the true value.
+const RELATIVE_ERROR: f64 = 0.01;
 const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
+
+/// By how much a value that a bin stands for may be off: the error is a share of the true value, and the value is rounded.
+pub(crate) fn off(value: i128) -> i128 {
+    libm::ceil(value.abs() as f64 * RELATIVE_ERROR / (1.0 - RELATIVE_ERROR) + 0.5) as i128
+}
 
 /// A set of values with their numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +180,7 @@ mod tests {
             sorted.sort_unstable();
             let rank = ((sorted.len() - 1) as u64 * u64::from(q) / 1_000_000) as usize;
             let (naive, value) = (sorted[rank] as f64, whole.quantile(q, 0, 0).expect("a value") as f64);
-            let error = if whole.exact() { 0.0 } else { naive.abs() * RELATIVE_ERROR + 0.5 };
+            let error = if whole.exact() { 0.0 } else { off(value as i128) as f64 };
             prop_assert!((value - naive).abs() <= error, "{value} is not {naive}");
         }
     }

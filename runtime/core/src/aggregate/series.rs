@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::exactness::{Exactness, Off};
 use super::insert_tight;
 use super::merge::Merge;
 use super::state::{Contribution, When};
@@ -77,6 +78,14 @@ fn end_of(tile: i64) -> i64 {
 pub(crate) struct Sum {
     pub(crate) value: i128,
     pub(crate) off: i128,
+    /// Whether it may be off by more than that.
+    pub(crate) unsure: bool,
+}
+
+impl Sum {
+    pub(crate) fn exactness(self) -> Exactness {
+        if self.unsure { Exactness::Off(Off::Unknown) } else { Exactness::within(self.off) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,19 +131,36 @@ impl Sums {
     ///
     /// An amount in a tile has [`TAIL_MAX`] newer places in its own series, so it is in the tail of neither nor of both together.
     pub(crate) fn join(&mut self, other: &Self, need: Need) {
-        let mut before = 0;
-        for Amount { place, upto, magnitude } in &other.tail {
-            self.put_in_tail(*place, upto - before, *magnitude);
-            before = *upto;
-        }
-        let mut before = 0;
-        for AmountTile { tile, upto, magnitude } in &other.tiles {
-            self.put_in_tile(*tile, upto - before, *magnitude);
-            before = *upto;
-        }
+        let add = |one: &mut (i128, i128), other: (i128, i128)| *one = (one.0 + other.0, one.1 + other.1);
+        let mut upto = 0;
+        let tail = merged(self.amounts(), other.amounts(), add).into_iter().map(|(place, (own, magnitude))| {
+            upto += own;
+            Amount { place, upto, magnitude }
+        });
+        let tail = tail.collect();
+        let mut upto = 0;
+        let tiles =
+            merged(self.tile_amounts(), other.tile_amounts(), add).into_iter().map(|(tile, (own, magnitude))| {
+                upto += own;
+                AmountTile { tile, upto, magnitude }
+            });
+        *self = Self { tiles: tiles.collect(), tail };
         if let Some(newest) = self.newest() {
             self.settle(newest, need);
         }
+    }
+
+    /// By place: what was added there, and its magnitude.
+    fn amounts(&self) -> Vec<((i64, u64), (i128, i128))> {
+        let before = [0].into_iter().chain(self.tail.iter().map(|amount| amount.upto));
+        let own = self.tail.iter().zip(before);
+        own.map(|(amount, before)| (amount.place, (amount.upto - before, amount.magnitude))).collect()
+    }
+
+    fn tile_amounts(&self) -> Vec<(i64, (i128, i128))> {
+        let before = [0].into_iter().chain(self.tiles.iter().map(|tile| tile.upto));
+        let own = self.tiles.iter().zip(before);
+        own.map(|(tile, before)| (tile.tile, (tile.upto - before, tile.magnitude))).collect()
     }
 
     /// The sum over a range.
@@ -144,20 +170,20 @@ impl Sums {
                 let mut sum = self.after(after);
                 if self.newest().is_some_and(|newest| newest > until) {
                     let later = self.after(until);
-                    sum = Sum { value: sum.value - later.value, off: sum.off + later.off };
+                    sum = Sum { value: sum.value - later.value, off: sum.off + later.off, unsure: false };
                 }
                 sum
             }
             Range::Last(count) => {
                 let first = self.tail.len().saturating_sub(count);
-                Sum { value: self.total() - self.tail_before(first), off: 0 }
+                Sum { value: self.total() - self.tail_before(first), ..Sum::default() }
             }
         }
     }
 
     fn after(&self, after: i64) -> Sum {
         let first = self.first_after(after);
-        let mut sum = Sum { value: self.total() - self.tail_before(first), off: 0 };
+        let mut sum = Sum { value: self.total() - self.tail_before(first), ..Sum::default() };
         // What is in tiles is older than the tail: it matters only to a range that takes in all of that.
         if let (0, Some(last)) = (first, self.tiles.last()) {
             let begun = self.tiles.partition_point(|tile| tile.tile * TILE_MS <= after);
@@ -331,50 +357,61 @@ pub(crate) struct Taken<'s> {
 }
 
 impl Series {
-    /// Takes in a contribution; false where a plugin's own operator failed.
+    /// Takes in a contribution; false where a plugin's own operator failed, and then it counts nowhere.
     pub(crate) fn insert(&mut self, merge: &Merge, contribution: &Contribution, when: &When) -> bool {
         let place = merge.need.place(when);
         let newest = self.newest().map_or(when.at.0, |newest| newest.max(when.at.0));
-        let (summary, before) = match self.tail.first() {
-            Some(oldest) if (self.cut || self.tail.len() >= TAIL_MAX) && place < oldest.0 => {
-                entry(&mut self.tiles, tile_of(place.0), merge)
-            }
-            _ => entry(&mut self.tail, place, merge),
+        let late = match self.tail.first() {
+            Some(oldest) => (self.cut || self.tail.len() >= TAIL_MAX) && place < oldest.0,
+            None => false,
         };
-        let applied = merge.apply_to(summary, contribution, when, true);
-        self.cells = self.cells + summary.cells() - before;
-        self.settle(merge, newest) && applied
+        let mut apply = |summary: &mut Summary| merge.apply_to(summary, contribution, when, true);
+        let added = if late {
+            change(&mut self.tiles, tile_of(place.0), merge, &mut apply)
+        } else {
+            change(&mut self.tail, place, merge, &mut apply)
+        };
+        if let Some((before, after)) = added {
+            self.cells = self.cells + after - before;
+            self.settle(merge, newest);
+        }
+        added.is_some()
     }
 
-    /// Takes in another series; see [`Sums::join`].
+    /// Takes in another series; see [`Sums::join`]. False where a plugin's own operator failed: what it could not merge is forgotten.
     pub(crate) fn join(&mut self, merge: &Merge, other: &Self) -> bool {
+        // What is in tiles is not newer than the tail's oldest; a tail that was cut for want of room cuts the other's too.
+        let cut = [&*self, other].into_iter().filter(|series| series.cut);
+        let cut = cut.filter_map(|series| Some(series.tail.first()?.0)).max();
         let mut joined = true;
-        for (place, summary) in &other.tail {
-            joined &= self.put(merge, summary, |series| &mut series.tail, *place);
-        }
-        for (tile, summary) in &other.tiles {
-            joined &= self.put(merge, summary, |series| &mut series.tiles, *tile);
-        }
-        self.forgotten = self.forgotten.max(other.forgotten);
+        let mut join = |held: &mut Summary, summary: Summary| joined &= merge.join_to(held, &summary, true);
+        self.tail = merged(std::mem::take(&mut self.tail), other.tail.clone(), &mut join);
+        self.tiles = merged(std::mem::take(&mut self.tiles), other.tiles.clone(), &mut join);
+        self.cells = self.summaries().map(Summary::cells).sum();
+        let lost = if joined { None } else { Some(i64::MAX) };
+        self.forgotten = self.forgotten.max(other.forgotten).max(lost);
         self.cut |= other.cut;
-        match self.newest() {
-            Some(newest) => self.settle(merge, newest) && joined,
-            None => joined,
+        let early = cut.map_or(0, |cut| self.tail.partition_point(|(place, _)| *place < cut));
+        (0..early).for_each(|_| self.move_oldest(merge));
+        if let Some(newest) = self.newest() {
+            self.settle(merge, newest);
+        }
+        joined
+    }
+
+    /// Moves the tail's oldest into its tile.
+    fn move_oldest(&mut self, merge: &Merge) {
+        let (place, summary) = self.tail.remove(0);
+        self.cells -= summary.cells();
+        let tile = tile_of(place.0);
+        match change(&mut self.tiles, tile, merge, &mut |held| merge.join_to(held, &summary, true)) {
+            Some((before, after)) => self.cells = self.cells + after - before,
+            None => self.forgotten = self.forgotten.max(Some(end_of(tile))),
         }
     }
 
-    fn put<P: Ord + Copy>(
-        &mut self,
-        merge: &Merge,
-        summary: &Summary,
-        list: impl Fn(&mut Self) -> &mut Vec<(P, Summary)>,
-        place: P,
-    ) -> bool {
-        let (held, before) = entry(list(self), place, merge);
-        let joined = merge.join_to(held, summary, true);
-        let after = held.cells();
-        self.cells = self.cells + after - before;
-        joined
+    fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.tail.iter().map(|(_, summary)| summary).chain(self.tiles.iter().map(|(_, summary)| summary))
     }
 
     /// What a range takes in.
@@ -410,34 +447,26 @@ impl Series {
         self.tail.last().map(|(place, _)| place.0)
     }
 
-    fn settle(&mut self, merge: &Merge, newest: i64) -> bool {
+    fn settle(&mut self, merge: &Merge, newest: i64) {
         let floor = merge.need.floor(newest);
-        let mut settled = true;
-        loop {
-            let crowded = self.cells > CELLS_MAX && self.tail.len() > 1;
-            if self.tail.len() <= TAIL_MAX && !crowded {
-                break;
-            }
-            self.cut |= crowded;
-            let (place, summary) = self.tail.remove(0);
-            self.cells -= summary.cells();
-            settled &= self.put(merge, &summary, |series| &mut series.tiles, tile_of(place.0));
-            let gone = self.tiles.partition_point(|(tile, _)| *tile < floor);
-            self.drop_tiles(gone);
-            // Merged, summaries that share keys take less room; where that is not enough the oldest go.
-            if crowded && self.cells > CELLS_MAX && self.tail.len() == 1 {
-                let forgotten = self.tiles.len().div_ceil(2);
-                let until = forgotten.checked_sub(1).map(|last| end_of(self.tiles[last].0));
-                self.forgotten = self.forgotten.max(until);
-                self.drop_tiles(forgotten);
-            }
+        while self.tail.len() > TAIL_MAX {
+            self.move_oldest(merge);
         }
         let gone = self.tail.partition_point(|(place, _)| tile_of(place.0) < floor);
         let gone = gone.min(self.tail.len().saturating_sub(merge.need.last));
         let cells: usize = self.tail.drain(..gone).map(|(_, summary)| summary.cells()).sum();
         self.cells -= cells;
         self.drop_tiles(self.tiles.partition_point(|(tile, _)| *tile < floor));
-        settled
+        // Merged, summaries that share keys take less room; where that is not enough the oldest are forgotten.
+        while self.cells > CELLS_MAX && self.tail.len() > 1 {
+            self.cut = true;
+            self.move_oldest(merge);
+        }
+        while self.cells > CELLS_MAX && !self.tiles.is_empty() {
+            let forgotten = self.tiles.len().div_ceil(2);
+            self.forgotten = self.forgotten.max(Some(end_of(self.tiles[forgotten - 1].0)));
+            self.drop_tiles(forgotten);
+        }
     }
 
     fn drop_tiles(&mut self, count: usize) {
@@ -447,21 +476,114 @@ impl Series {
 
     /// Heap bytes, about.
     pub(crate) fn weight(&self) -> usize {
-        let held = self.tail.iter().map(|(_, summary)| summary).chain(self.tiles.iter().map(|(_, summary)| summary));
         self.tail.capacity() * size_of::<((i64, u64), Summary)>()
             + self.tiles.capacity() * size_of::<(i64, Summary)>()
-            + held.map(Summary::weight).sum::<usize>()
+            + self.summaries().map(Summary::weight).sum::<usize>()
     }
 }
 
-/// The summary at a place, made empty where there is none, and the elements that it had.
-fn entry<'l, P: Ord + Copy>(list: &'l mut Vec<(P, Summary)>, place: P, merge: &Merge) -> (&'l mut Summary, usize) {
-    let (index, before) = match list.binary_search_by_key(&place, |held| held.0) {
-        Ok(found) => (found, list[found].1.cells()),
-        Err(gap) => {
-            insert_tight(list, gap, (place, merge.empty_summary()));
-            (gap, 0)
+/// Changes the summary at a place, made empty where there is none; gives the elements that it had and has. None where the change failed, and
+/// then there is no new one.
+fn change<P: Ord + Copy>(
+    list: &mut Vec<(P, Summary)>,
+    place: P,
+    merge: &Merge,
+    change: &mut dyn FnMut(&mut Summary) -> bool,
+) -> Option<(usize, usize)> {
+    match list.binary_search_by_key(&place, |held| held.0) {
+        Ok(found) => {
+            let held = &mut list[found].1;
+            let before = held.cells();
+            change(held).then(|| (before, held.cells()))
         }
-    };
-    (&mut list[index].1, before)
+        Err(gap) => {
+            let mut fresh = merge.empty_summary();
+            if !change(&mut fresh) {
+                return None;
+            }
+            let after = fresh.cells();
+            insert_tight(list, gap, (place, fresh));
+            Some((0, after))
+        }
+    }
+}
+
+/// The entries of two ascending lists, ascending, those at one place joined.
+fn merged<P: Ord, T>(one: Vec<(P, T)>, other: Vec<(P, T)>, mut join: impl FnMut(&mut T, T)) -> Vec<(P, T)> {
+    let mut merged: Vec<(P, T)> = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    loop {
+        let next = match (one.peek(), other.peek()) {
+            (Some(a), Some(b)) if a.0 <= b.0 => one.next(),
+            (Some(_), None) => one.next(),
+            _ => other.next(),
+        };
+        let Some((place, value)) = next else { return merged };
+        match merged.last_mut() {
+            Some((last, held)) if *last == place => join(held, value),
+            _ => merged.push((place, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::operator::Operator;
+    use crate::value::{Kind, Timestamp};
+
+    const SECOND: i64 = 1000;
+    const DAY: i64 = 24 * 3600 * SECOND;
+
+    /// Counts by key over thirty days, filled with (instant, keys from, keys to).
+    fn filled(entries: &[(i64, usize, usize)]) -> (Merge, Series) {
+        let mut merge = Merge::new(Operator::CountByKey, Kind::Integer, None);
+        merge.need = Need { reach_ms: 30 * DAY, last: 0 };
+        let mut series = Series::default();
+        for (at, from, to) in entries {
+            for key in *from..*to {
+                let contribution = Contribution { state: 0, key: format!("k{key}").into(), value: 1 };
+                let when = When { at: Timestamp(*at), day: 0, tie: 0 };
+                assert!(series.insert(&merge, &contribution, &when));
+            }
+        }
+        (merge, series)
+    }
+
+    /// The sum over a range, and whether it is the whole.
+    fn sum(series: &Series, range: Range) -> (i64, bool) {
+        let taken = series.take(range);
+        let of = |summary: &&Summary| match summary {
+            Summary::Keyed(keyed) => keyed.iter().map(|(_, count)| *count).sum::<i64>(),
+            other => panic!("{other:?}"),
+        };
+        (taken.inside.iter().map(of).sum(), taken.astride.is_empty() && !taken.forgotten)
+    }
+
+    #[test]
+    fn a_series_that_was_cut_for_want_of_room_still_joins_to_all_of_it() {
+        let crowded: Vec<_> = (0..200).map(|index| (100 * DAY + index * 30 * SECOND, 0, 100)).collect();
+        let (merge, crowded) = filled(&crowded);
+        assert!(crowded.cut && crowded.cells <= CELLS_MAX);
+        let (_, early) = filled(&[(99 * DAY, 0, 2), (99 * DAY + SECOND, 0, 2)]);
+        let month = Range::Between(75 * DAY - 1, i64::MAX);
+        assert_eq!((sum(&crowded, month), sum(&early, month)), ((20_000, true), (4, true)));
+        for (one, other) in [(&crowded, &early), (&early, &crowded)] {
+            let mut joined = one.clone();
+            assert!(joined.join(&merge, other));
+            assert_eq!(sum(&joined, month), (20_004, true));
+            assert_eq!(joined.cells, joined.summaries().map(Summary::cells).sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn room_is_kept_whatever_comes_late() {
+        let mut entries: Vec<_> =
+            (0..3).map(|index| (100 * DAY + index, 6_000 * index as usize, 6_000 * (index as usize + 1))).collect();
+        entries.extend((0..400).map(|index| (99 * DAY - index * 3600 * SECOND, 0, 100)));
+        let (_, series) = filled(&entries);
+        assert!(series.cells <= CELLS_MAX, "{} elements", series.cells);
+        let (count, whole) = sum(&series, Range::Between(80 * DAY, i64::MAX));
+        assert!(count < 18_000 + 40_000 && !whole, "what was forgotten is said");
+    }
 }

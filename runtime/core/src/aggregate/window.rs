@@ -36,7 +36,7 @@ pub struct WindowError(String);
 impl Window {
     const MINUTE_MS: i64 = 60_000;
     /// How far back a session may have begun for its values to be exact.
-    const SESSION_MS: i64 = 7 * DAY_MS;
+    pub(crate) const SESSION_MS: i64 = 7 * DAY_MS;
     /// Events that a window of the last ones may hold.
     pub const LAST_MAX: u16 = 256;
 

@@ -79,7 +79,6 @@ pub struct AggregateAnswer {
 #[serde(rename_all = "camelCase")]
 enum ErrorAnswer {
     Absolute(Value),
-    Relative(f64),
     StandardError(f64),
     OpensLateMs(i64),
     Unknown(bool),
@@ -93,7 +92,6 @@ impl AggregateAnswer {
             Exactness::Off(off) => Some(match off {
                 Off::Absolute(off) => ErrorAnswer::Absolute(fixed(off)),
                 Off::Number(off) => ErrorAnswer::Absolute(Value::Number(off)),
-                Off::Relative(share) => ErrorAnswer::Relative(share),
                 Off::StandardError(share) => ErrorAnswer::StandardError(share),
                 Off::OpensLate(ms) => ErrorAnswer::OpensLateMs(ms),
                 Off::Unknown => ErrorAnswer::Unknown(true),
