@@ -26,8 +26,9 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
     plugins::build(Toolchain::Auto)?;
     let cargo = |arguments: &[&str]| run(Command::new("cargo").args(arguments).current_dir(&root));
     cargo(&["build", "--release", "--locked", "--workspace", "--all-targets"])?;
-    cargo(&["bench", "--locked", "--workspace", "--bench", "plugin_call"])?;
-    cargo(&["bench", "--locked", "--workspace", "--bench", "identity"])?;
+    for bench in ["plugin_call", "aggregates", "identity"] {
+        cargo(&["bench", "--locked", "--workspace", "--bench", bench])?;
+    }
     for bench in ["backfill", "first_decision"] {
         let mut with_data = Command::new("cargo");
         with_data.args(["bench", "--locked", "--workspace", "--bench", bench]).current_dir(&root);
