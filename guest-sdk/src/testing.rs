@@ -174,7 +174,8 @@ impl<P: Plugin + 'static> Visitor<P> {
         let mut observed = Observed::Ignored;
         if self.description.observes.iter().any(|known| known == name) {
             let mut keys = Keys::default();
-            let (columns, elements) = self.event_reads.lower(&event, self.schema.definitions.time(), &mut keys)?;
+            let (columns, elements) =
+                self.event_reads.lower(&event, self.schema.definitions.time(), &mut keys, true)?;
             observed = match P::observe(&to_bindings(columns)) {
                 Ok(contributed) => {
                     let bindings::Contributions { aggregates, values, keys: handles, skipped } = contributed;

@@ -127,7 +127,7 @@ fn read(criterion: &mut Criterion) {
         let contribution =
             |state| Contribution { state, key: format!("k{}", index % 9).into(), value: index * 1_000_000 };
         let contributions: Vec<_> = (0..stored).map(contribution).collect();
-        definitions.apply(&mut fragment.states, &contributions, event.at, &event.id_hash);
+        definitions.apply(&mut fragment.states, &contributions, event.at, &event.id_hash, true);
     }
     let schema = Schema { definitions, scores: Vec::new() };
     let reads = VisitorReads::resolve(&reads, &schema, &Config::default()).expect("good reads");
@@ -196,7 +196,7 @@ fn cost(_: &mut Criterion) {
                     let value = (1 + index % 97) * 990_000;
                     let contribution = Contribution { state: 0, key: key.into(), value };
                     let at = Timestamp(NOW - (events - index) * 365 * DAY_MS / events);
-                    definitions.apply(&mut states, &[contribution], at, &[index as u8; 16]);
+                    definitions.apply(&mut states, &[contribution], at, &[index as u8; 16], true);
                 }
                 let disk = postcard::to_allocvec(&states).expect("encode").len() - 1;
                 line.push_str(&format!(" {disk} ({})", states[0].weight() + size_of_val(&states[0])));

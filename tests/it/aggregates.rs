@@ -64,6 +64,33 @@ fn definitions_count_from_the_first_event_and_are_folded_anew_when_they_change()
 }
 
 #[test]
+fn a_definition_that_old_events_do_not_fit_takes_nothing_from_the_others() {
+    let count = "[[aggregate]]\nname = \"n\"\noperator = \"count\"\nevent = \"E\"\n";
+    let sum = |of: &str| {
+        format!("[[aggregate]]\nname = \"{of}\"\noperator = \"sum\"\nevent = \"E\"\nvalue = \"properties.{of}\"\n")
+    };
+    let folder = defined(count);
+    let edge = builder(&folder).start();
+    let event = |id: &str, x: Value, y: i64| json!({"type": "track", "event": "E", "userId": "ada", "messageId": id, "timestamp": "2026-01-05T10:00:00Z", "traits": {"seen": id}, "properties": {"x": x, "y": y}});
+    edge.batch(&[event("a", json!("abc"), 1), event("b", json!(5), 2)]);
+    assert_eq!(edge.aggregate("user:ada", "aggregates.n"), 2);
+    let (data, _) = edge.stop();
+    std::fs::write(folder.path().join("aggregates.toml"), format!("{count}{}{}", sum("x"), sum("y"))).unwrap();
+    let edge = builder(&folder).start_in(data);
+    edge.backfilled();
+    let values = ["n", "x", "y"].map(|name| edge.aggregate("user:ada", &format!("aggregates.{name}")));
+    assert_eq!(values, [json!(2), json!(5), json!(3)]);
+    // At the door such an event is refused now.
+    assert_eq!(edge.batch(&[event("c", json!("abc"), 4)])["rejected"][0]["pointer"], "/properties/x");
+    // What would contribute nothing that counts is refused before.
+    for (operator, missing) in [("unique", "key"), ("mean-by-key", "key"), ("mean", "value"), ("quantile", "value")] {
+        let text = format!("[[aggregate]]\nname = \"odd\"\noperator = \"{operator}\"\nevent = \"E\"\n");
+        let refused = builder(&defined(&text)).fails();
+        assert!(refused.contains(&format!("\"odd\" needs a {missing}")), "{operator}: {refused}");
+    }
+}
+
+#[test]
 fn faulty_definitions_are_refused_at_the_start_with_the_place_of_each_fault() {
     let definitions = r#"
 [[aggregate]]

@@ -83,8 +83,8 @@ impl Reader {
         self.check_keys(&place, table, &AGGREGATE_KEYS);
         let name = self.name(&place, table);
         let Some(operator) = self.text(&place, table, "operator", true) else { return };
-        let known = operators::find(&operator);
         let parameters = self.parameters(&place, table);
+        let known = operators::find(&operator, parameters.iter().any(|(name, _)| name == "of"));
         let derived = known.map_or(!table.contains_key("event") && !table.contains_key("from"), |known| known.derived);
         let kind = self.kind(&place, table, known);
         let defined = Defined {

@@ -37,18 +37,42 @@ const fn derived(kind: Kind) -> Operator {
     Operator { derived: true, value: Need::None, key: Need::None, kind }
 }
 
-/// What an operator takes; none of one that this plugin does not know.
-pub fn find(name: &str) -> Option<Operator> {
+/// What an operator takes; none of one that this plugin does not know. `of` is whether its definition names another aggregate.
+pub fn find(name: &str, of: bool) -> Option<Operator> {
     use Need::{Needed, None, Optional};
     Some(match name {
-        "count" | "distinct-days" => counting(None, None, Kind::Integer),
-        "sum" | "min" | "max" => counting(Needed, None, Kind::Decimal),
-        "first" | "last" => counting(Needed, Optional, Kind::Decimal),
-        "distinct" => counting(None, Needed, Kind::Integer),
-        "sum-by-key" => counting(Needed, Needed, Kind::Decimal),
+        "quantile" if of => derived(Kind::Decimal),
+        "count" | "distinct-days" | "sessions" => counting(None, None, Kind::Integer),
+        "sum" | "mean" | "variance" | "standard-deviation" | "min" | "max" | "histogram" | "quantile" => {
+            counting(Needed, None, Kind::Decimal)
+        }
+        "decayed-sum" => counting(Needed, None, Kind::Number),
+        "first" | "last" | "first-k" | "last-k" => counting(Needed, Optional, Kind::Decimal),
+        "distinct" | "count-by-key" => counting(None, Needed, Kind::Integer),
+        "unique" => counting(None, Needed, Kind::Key),
+        "sum-by-key"
+        | "mean-by-key"
+        | "min-by-key"
+        | "max-by-key"
+        | "first-by-key"
+        | "last-by-key"
+        | "variance-by-key"
+        | "standard-deviation-by-key"
+        | "quantile-by-key" => counting(Needed, Needed, Kind::Decimal),
         "decayed-sum-by-key" => counting(Needed, Needed, Kind::Number),
-        "days-since" | "calendar-days-since" | "key-count" => derived(Kind::Integer),
+        "seconds-since"
+        | "hours-since"
+        | "days-since"
+        | "calendar-days-since"
+        | "key-count"
+        | "day-streak"
+        | "longest-day-streak"
+        | "session-events"
+        | "session-seconds" => derived(Kind::Integer),
+        "session-started-at" => derived(Kind::Instant),
         "ratio" | "difference" | "top" => derived(Kind::Decimal),
+        "most-frequent" | "least-frequent" => derived(Kind::Key),
+        "trend-ratio" | "trend-slope" | "trend-deviation" => derived(Kind::Number),
         _ => return Option::None,
     })
 }

@@ -83,7 +83,9 @@ impl Description {
     }
 
     /// Its aggregates' definitions, with units that stand in the configuration filled in.
-    pub fn definitions(&self, config: &Config) -> Result<Vec<Definition>, DefinitionError> {
+    ///
+    /// The error tells of every fault.
+    pub fn definitions(&self, config: &Config) -> Result<Vec<Definition>, DescriptionError> {
         let definition = |declared: &AggregateDeclaration| {
             let unit = unit(declared.unit.as_deref(), config);
             Definition::parse(
@@ -95,7 +97,14 @@ impl Description {
                 unit,
             )
         };
-        self.aggregates.iter().map(definition).collect()
+        let (mut definitions, mut faults) = (Vec::with_capacity(self.aggregates.len()), Vec::new());
+        for parsed in self.aggregates.iter().map(definition) {
+            match parsed {
+                Ok(definition) => definitions.push(definition),
+                Err(DefinitionError { name, detail }) => faults.push(format!("aggregate {name:?}: {detail}")),
+            }
+        }
+        if faults.is_empty() { Ok(definitions) } else { Err(DescriptionError(faults.join("; "))) }
     }
 }
 

@@ -109,6 +109,8 @@ impl Effects {
             (context.traits, context.source, context.consent, context.retracts)
         });
         // A browser's is refused at the door; one that is in the log all the same takes nothing back.
+        // A fold again finds retractions by this word, so they are written as it is.
+        let retracts = retracts.filter(|_| event.payload.contains("\"retracts\""));
         effects.retracts = retracts.filter(|_| !event.claimed).map(retracted_id).transpose()?.flatten();
         effects.consent = consent.map(consent_of).transpose()?.unwrap_or_default();
         let given = own.into_iter().chain(context.map(|traits| ("/context/traits", traits)));

@@ -118,7 +118,7 @@ impl Fragment {
             return folded.max(Folded::LeftOut);
         }
         self.failures += u64::from(effects.failures);
-        match definitions.apply(&mut self.states, &effects.contributions, at, &id_hash) {
+        match definitions.apply(&mut self.states, &effects.contributions, at, &id_hash, !effects.claimed) {
             Applied::Well => {}
             Applied::Failed => self.failures += 1,
             Applied::Late => folded = Folded::Refold,

@@ -146,8 +146,15 @@ impl EventReads {
         Ok(resolved)
     }
 
-    /// The columns of one event, and the number of list elements in them. A value of another type than declared refuses the event.
-    pub fn lower(&self, event: &Event, time: &BusinessTime, keys: &mut Keys) -> Result<(Columns, usize), Refusal> {
+    /// The columns of one event, and the number of list elements in them. A value of another type than declared refuses the event where
+    /// that is `strict`, at the door; in an event of the log, which an older declaration let in, it is absent.
+    pub fn lower(
+        &self,
+        event: &Event,
+        time: &BusinessTime,
+        keys: &mut Keys,
+        strict: bool,
+    ) -> Result<(Columns, usize), Refusal> {
         let mut table = Table::new(&self.shape, 1);
         for (column, value) in &self.fixed {
             if let Some(cell) = value.cell(keys) {
@@ -166,8 +173,11 @@ impl EventReads {
                 table.put(*column, 0, cell);
             }
         }
-        let mut filling = Filling { reads: &self.reads, time, keys, table: &mut table, strict: true };
-        self.payload.read(&event.payload, &mut filling)?;
+        let mut filling = Filling { reads: &self.reads, time, keys, table: &mut table, strict };
+        let read = self.payload.read(&event.payload, &mut filling);
+        if strict {
+            read?;
+        }
         table.end_row();
         let columns = table.finish();
         let elements = columns.elements(&self.shape);

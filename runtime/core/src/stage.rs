@@ -37,8 +37,10 @@ pub struct Ranking {
 }
 
 /// Where a declared aggregate's contributions go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
+    /// The aggregate's name.
+    name: String,
     /// The position of its stored state; none for a derived aggregate.
     state: Option<u16>,
     key: KeyUse,
@@ -53,7 +55,7 @@ enum KeyUse {
 
 impl Destination {
     /// Whether contributions to it are stored.
-    pub fn stored(self) -> bool {
+    pub fn stored(&self) -> bool {
         self.state.is_some()
     }
 }
@@ -65,7 +67,12 @@ pub fn destinations(definitions: &[Definition], states: Vec<Option<u16>>) -> Vec
         (false, true) => KeyUse::Optional,
         (false, false) => KeyUse::None,
     };
-    definitions.iter().zip(states).map(|(definition, state)| Destination { state, key: key(definition) }).collect()
+    let destination = |(definition, state): (&Definition, Option<u16>)| Destination {
+        name: definition.name.clone(),
+        state,
+        key: key(definition),
+    };
+    definitions.iter().zip(states).map(destination).collect()
 }
 
 impl Contributions {
@@ -97,14 +104,16 @@ impl Contributions {
             let key = keys.get(handle);
             let fault = match destinations.get(aggregate as usize) {
                 None => format!("unknown aggregate {aggregate}"),
-                Some(Destination { state: None, .. }) => {
-                    format!("aggregate {aggregate} is derived; it takes no contributions")
+                Some(Destination { name, state: None, .. }) => {
+                    format!("aggregate {name:?} is derived; it takes no contributions")
                 }
-                Some(Destination { key: KeyUse::Needed, .. }) if key.is_none() => {
-                    format!("aggregate {aggregate} needs a key")
+                Some(Destination { name, key: KeyUse::Needed, .. }) if key.is_none() => {
+                    format!("aggregate {name:?} needs a key")
                 }
-                Some(_) if key.is_none() && handle != Keys::NONE => format!("unknown key {handle}"),
-                Some(Destination { state: Some(state), key: used }) => {
+                Some(Destination { name, .. }) if key.is_none() && handle != Keys::NONE => {
+                    format!("aggregate {name:?} has the unknown key {handle}")
+                }
+                Some(Destination { state: Some(state), key: used, .. }) => {
                     let key = key.filter(|_| *used != KeyUse::None).cloned().unwrap_or_default();
                     effects.contributions.push(Contribution { state: *state, key, value });
                     continue;

@@ -160,7 +160,7 @@ impl Event {
             contribution
         };
         let contributions: Vec<_> = (0..).zip(stored).map(contribution).map(without_key).collect();
-        definitions().apply(states, &contributions, Timestamp(self.at), &self.hash())
+        definitions().apply(states, &contributions, Timestamp(self.at), &self.hash(), true)
     }
 }
 

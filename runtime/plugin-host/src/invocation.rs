@@ -50,10 +50,21 @@ pub enum Observed {
 impl PluginSet {
     /// What an event does to its fragment. It is refused where it does not fit what the plugins declare to read.
     pub fn observe(&self, event: &Event, report: &mut dyn FnMut(Observed)) -> Result<Effects, Refusal> {
+        self.observe_with(event, true, report)
+    }
+
+    /// What an event of the log does. To a plugin that came later, or declares otherwise since, a value of another type than it declares is
+    /// absent.
+    pub fn observe_again(&self, event: &Event) -> Effects {
+        let observed = self.observe_with(event, false, &mut |_| {});
+        observed.unwrap_or_else(|_| Effects { failures: 1, ..Effects::default() })
+    }
+
+    fn observe_with(&self, event: &Event, strict: bool, report: &mut dyn FnMut(Observed)) -> Result<Effects, Refusal> {
         let mut effects = Effects::of(event)?;
         for (index, plugin) in self.plugins.iter().enumerate().filter(|(_, plugin)| plugin.observes(event)) {
-            let mut keys = Keys::default();
-            let (columns, elements) = plugin.event_reads.lower(event, self.schema.definitions.time(), &mut keys)?;
+            let (mut keys, time) = (Keys::default(), self.schema.definitions.time());
+            let (columns, elements) = plugin.event_reads.lower(event, time, &mut keys, strict)?;
             match self.observe_one(plugin, &columns, elements, &keys, &mut effects) {
                 Ok(skipped) => {
                     skipped.into_iter().for_each(|reason| report(Observed::Skipped { plugin: index, reason }))

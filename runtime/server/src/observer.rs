@@ -52,7 +52,6 @@ impl Observer for PluginObserver {
     }
 
     fn observe(&self, event: &Event) -> Effects {
-        // An event in the log that no longer fits what plugins declare contributes nothing, and that is counted in the state.
-        self.plugins.observe(event, &mut |_| {}).unwrap_or_else(|_| Effects { failures: 1, ..Effects::default() })
+        self.plugins.observe_again(event)
     }
 }

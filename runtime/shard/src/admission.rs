@@ -13,6 +13,7 @@ use selvedge_core::links::Word;
 use selvedge_core::value::Timestamp;
 
 use crate::pending::{Body, Held, PendingChange};
+use crate::profiles::Follow;
 use crate::{Outbox, ShardError, Shards, State};
 
 /// A change that is ready to be admitted: observed and encoded.
@@ -185,11 +186,10 @@ impl Shards {
             // What a join cannot follow, it is made again for.
             let joins = folded == Folded::Counted && changes.iter().all(|change| change.body.joins());
             let apply = |joined: &mut Fragment| {
-                for change in &changes {
-                    let _ = change.body.apply(joined, definitions);
-                }
+                let applied = changes.iter().map(|change| change.body.apply(joined, definitions));
+                applied.max().unwrap_or(Folded::Counted)
             };
-            self.publish(state, &identifier, held, joins.then_some(&apply as &dyn Fn(&mut Fragment)));
+            self.publish(state, &identifier, held, joins.then_some(&apply as Follow<'_>));
         }
     }
 

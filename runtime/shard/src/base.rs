@@ -88,20 +88,20 @@ impl Shards {
             let hash = id_hash(&change);
             let entry = HistoryEntry { seq: *seq, bytes: bytes.as_slice().into(), id_hash: hash };
             histories.entry(identifier.clone()).or_default().push(entry);
+            let Some(body) = self.body(&change) else { continue };
+            let (changes, worst) = folded_in.entry(identifier).or_insert((Vec::new(), Folded::Counted));
             // A write that a crash cut off may have got as far as this fragment, but not to the cursor.
-            if *seq > *folded
-                && let Some(body) = self.body(&change)
-            {
-                let (changes, worst) = folded_in.entry(identifier).or_insert((Vec::new(), Folded::Counted));
+            if *seq > *folded {
                 *worst = (*worst).max(body.apply(Arc::make_mut(base), self.observer.definitions()));
-                changes.push(Arc::new(PendingChange { bytes: Arc::default(), body }));
             }
+            changes.push(Arc::new(PendingChange { bytes: Arc::default(), body }));
         }
         let _rows = cell.rows.write();
         for (identifier, (changes, _)) in folded_in.into_iter().filter(|(_, (_, worst))| *worst == Folded::Refold) {
-            let Some((base, folded)) = bases.get_mut(&identifier) else { continue };
-            // What the cut write left in the history beyond its record comes again in these entries.
-            *base = Arc::new(self.refold(&self.past_of(&identifier, *folded, changes)?, Timestamp(i64::MAX))?);
+            let Some((base, _)) = bases.get_mut(&identifier) else { continue };
+            // The history is whole up to the cursor. What a cut write left beyond it, in the history or in the record, comes again in
+            // these entries.
+            *base = Arc::new(self.refold(&self.past_of(&identifier, cursor.seq, changes)?, Timestamp(i64::MAX))?);
         }
         let written = bases.iter().map(|(identifier, (base, folded))| (identifier, base, *folded));
         self.write(shard, Cursor { epoch: cursor.epoch, seq: *last }, &histories, written)?;

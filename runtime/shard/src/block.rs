@@ -1,5 +1,7 @@
 //! Blocks of history: changes of one fragment as they are stored together.
 
+use std::ops::Range;
+
 use selvedge_core::change::Change;
 use selvedge_core::identity::Identifier;
 use selvedge_core::payload::{compress_into, expand as expand_payload};
@@ -41,18 +43,35 @@ impl History {
 
     /// Hands over every change with its sequence, in log order.
     pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
-        let mut last = 0;
+        self.for_each_of(u64::MAX, &(0..usize::MAX), |_, seq, change| take(seq, change)).map(drop)
+    }
+
+    /// Hands over the changes up to a sequence whose positions lie in a range; others are not decoded. Gives the number of those before the
+    /// range's end.
+    pub(crate) fn for_each_of(
+        &self,
+        upto: u64,
+        wanted: &Range<usize>,
+        mut take: impl FnMut(usize, u64, Change),
+    ) -> Result<usize, ShardError> {
+        let (mut last, mut position) = (0, 0);
         for (_, block) in &self.blocks {
             let entries = expand(block).map_err(|CorruptBlock| ShardError::Corrupt(self.identifier.to_string()))?;
             // Blocks overlap where a write was repeated.
             for (seq, bytes) in entries {
+                if position >= wanted.end || seq > upto {
+                    return Ok(position);
+                }
                 if seq > last {
                     last = seq;
-                    take(seq, Change::decode(&bytes)?);
+                    if wanted.contains(&position) {
+                        take(position, seq, Change::decode(&bytes)?);
+                    }
+                    position += 1;
                 }
             }
         }
-        Ok(())
+        Ok(position)
     }
 }
 

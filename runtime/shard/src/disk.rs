@@ -182,6 +182,7 @@ impl Disk {
     }
 
     /// Hands over the heads of a shard's records after an identifier, until it is told to stop. Each row is read by itself: none is half a write.
+    /// A row that is not one of a record is passed over; whoever asks for its fragment is told.
     pub(crate) fn heads(
         &self,
         shard: ShardId,
@@ -191,15 +192,14 @@ impl Disk {
         let from = after.map_or_else(|| vec![FRAGMENT], |after| part_key(FRAGMENT, after, None, u16::MAX));
         for row in self.tree(shard).range(from..vec![FRAGMENT + 1]) {
             let (row_key, value) = row?;
-            let corrupt = || ShardError::Corrupt(format!("shard {}: a record's key", shard.0));
-            let (text, part) = row_key[1..].split_last_chunk::<3>().ok_or_else(corrupt)?;
-            if *part != [0, 0, 0] {
-                continue;
-            }
-            let text = std::str::from_utf8(text).map_err(|_| corrupt())?;
-            let identifier = Identifier::stored(text).map_err(|_| corrupt())?;
-            let (_, head) = split_count(&value).ok_or_else(corrupt)?;
-            if !take(identifier, Head::decode(head)?) {
+            let head = || {
+                let (text, part) = row_key[1..].split_last_chunk::<3>()?;
+                let text = std::str::from_utf8(text).ok().filter(|_| *part == [0, 0, 0])?;
+                let (_, head) = split_count(&value)?;
+                Some((Identifier::stored(text).ok()?, Head::decode(head).ok()?))
+            };
+            let Some((identifier, head)) = head() else { continue };
+            if !take(identifier, head) {
                 break;
             }
         }

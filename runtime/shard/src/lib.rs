@@ -37,7 +37,7 @@ use selvedge_core::aggregate::Definitions;
 use selvedge_core::change::ChangeError;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
-use selvedge_core::fragment::Fragment;
+use selvedge_core::fragment::Folded;
 use selvedge_core::identity::{Identifier, Namespaces, ShardId};
 use selvedge_core::view::{Cursor, Seen, View};
 
@@ -50,7 +50,7 @@ pub use crate::backfill::{Unfinished, Walk};
 pub use crate::disk::Storage;
 pub use crate::links::Unlinked;
 pub use crate::profiles::Profile;
-use crate::profiles::Slot;
+use crate::profiles::{Follow, Slot};
 
 /// Bytes of changes that may be pending, over all shards, about.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -205,7 +205,7 @@ impl Shards {
             }
             if let Some(pending) = state.pending.get(identifier) {
                 let held = pending.held();
-                return Ok(self.publish(&mut state, identifier, held, Some(&|_| {})));
+                return Ok(self.publish(&mut state, identifier, held, Some(&|_| Folded::Counted)));
             }
             if state.loading.contains_key(identifier) {
                 cell.loaded.wait(&mut state);
@@ -226,7 +226,7 @@ impl Shards {
                     self.want(identifier);
                 }
                 let seen = (fragment.events == 0).then(Arc::default);
-                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| {})));
+                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| Folded::Counted)));
             }
         }
     }
@@ -249,7 +249,7 @@ impl Shards {
         let mut state = cell.state.lock();
         if self.cache.get(identifier).is_some_and(|held| held.revision == view.revision) {
             let held = Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) };
-            self.publish(&mut state, identifier, held, Some(&|_| {}));
+            self.publish(&mut state, identifier, held, Some(&|_| Folded::Counted));
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ impl Shards {
         state: &mut MutexGuard<'_, State>,
         identifier: &Identifier,
         held: Held,
-        change: Option<&dyn Fn(&mut Fragment)>,
+        change: Option<Follow<'_>>,
     ) -> Arc<View> {
         let Held { fragment, seen } = held;
         let revision = state.next_revision();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use selvedge_core::fragment::Fragment;
+use selvedge_core::fragment::{Folded, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{Group, ordered, resolve};
 use selvedge_core::retracted::Retracted;
@@ -40,6 +40,9 @@ pub struct Joined {
 #[derive(Debug)]
 pub(crate) struct Slot(RwLock<Option<Arc<Joined>>>);
 
+/// Does to a join what was done to one of its fragments.
+pub(crate) type Follow<'c> = &'c dyn Fn(&mut Fragment) -> Folded;
+
 impl Slot {
     pub(crate) fn get(&self) -> Option<Arc<Joined>> {
         self.0.read().clone()
@@ -52,7 +55,7 @@ impl Slot {
 
     /// Brings the join up to a newer view of a fragment: `change` does to it what was done to the fragment, since a join is the fold of all
     /// its histories. Where that is not known, the join is dropped.
-    pub(crate) fn follow(&self, view: &View, change: Option<&dyn Fn(&mut Fragment)>) {
+    pub(crate) fn follow(&self, view: &View, change: Option<Follow<'_>>) {
         let mut current = self.0.write();
         let Some(joined) = current.as_mut() else { return };
         match change {
@@ -60,7 +63,11 @@ impl Slot {
             Some(_) if !joined.identifiers.contains(&view.identifier) => {}
             Some(change) => {
                 let joined = Arc::make_mut(joined);
-                change(Arc::make_mut(&mut joined.fragment));
+                // A join may have forgotten a time that each of its fragments remembers.
+                if change(Arc::make_mut(&mut joined.fragment)) == Folded::Refold {
+                    *current = None;
+                    return;
+                }
                 if let Some(seen) = joined.seen.iter_mut().find(|(of, _)| *of == view.identifier) {
                     seen.1 = view.revision;
                 }

@@ -5,6 +5,7 @@
 //! gets the same bytes. Which of them are retracted is found out before the first one is folded.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use selvedge_core::change::Change;
@@ -21,8 +22,12 @@ use crate::{ShardError, Shards};
 /// Events whose effects are in memory at once where the log's order is not that of their times.
 const EVENTS_AT_ONCE: usize = 4096;
 
-/// Bytes of a history, as it is stored, up to which it is kept as it was read: a fold goes through it twice.
+/// Bytes of the events, as they came, whose effects are in memory at once.
+const BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
+
+/// Bytes of a history, as it is stored and as it is decoded, up to which it is kept as it was read: a fold goes through it twice.
 const KEPT_BYTES: usize = 16 * 1024;
+const DECODED_BYTES: usize = 256 * 1024;
 
 /// What a fragment is folded from.
 pub(crate) struct Past {
@@ -43,35 +48,46 @@ struct Place {
     past: usize,
     position: usize,
     retracted: bool,
+    /// Of its payload; of one that waits for the log, whose effects are in memory anyway, none.
+    bytes: usize,
 }
 
 impl Past {
-    /// Hands over all its changes, each with its position.
-    fn for_each(&self, mut take: impl FnMut(usize, Whole<'_>)) -> Result<(), ShardError> {
-        let mut position = 0;
-        if let Some(read) = self.read.get() {
-            read.iter().enumerate().for_each(|(position, change)| take(position, Whole::Logged(change)));
-            position = read.len();
+    /// Hands over its changes whose positions lie in a range, each with its position.
+    fn for_each(&self, wanted: &Range<usize>, mut take: impl FnMut(usize, Whole<'_>)) -> Result<(), ShardError> {
+        let logged = if let Some(read) = self.read.get() {
+            let changes = read.iter().enumerate().filter(|(position, _)| wanted.contains(position));
+            changes.for_each(|(position, change)| take(position, Whole::Logged(change)));
+            read.len()
         } else {
-            let mut kept = (self.history.bytes() <= KEPT_BYTES).then(Vec::new);
-            self.history.for_each(|seq, change| {
-                if seq <= self.upto {
-                    take(position, Whole::Logged(&change));
-                    position += 1;
-                    if let Some(kept) = &mut kept {
-                        kept.push(change);
-                    }
+            let whole = *wanted == ALL && self.history.bytes() <= KEPT_BYTES;
+            let (mut kept, mut bytes) = (whole.then(Vec::new), 0);
+            let logged = self.history.for_each_of(self.upto, wanted, |position, _, change| {
+                take(position, Whole::Logged(&change));
+                bytes += payload_bytes(&change);
+                if bytes > DECODED_BYTES {
+                    kept = None;
+                }
+                if let Some(kept) = &mut kept {
+                    kept.push(change);
                 }
             })?;
             // Nobody else reads it at the same time.
             kept.into_iter().for_each(|kept| drop(self.read.set(kept)));
-        }
-        for change in &self.pending {
+            logged
+        };
+        for (position, change) in (logged..).zip(&self.pending).filter(|(position, _)| wanted.contains(position)) {
             take(position, Whole::Pending(&change.body));
-            position += 1;
         }
         Ok(())
     }
+}
+
+/// Every position.
+const ALL: Range<usize> = 0..usize::MAX;
+
+fn payload_bytes(change: &Change) -> usize {
+    if let Change::Event { event, .. } = change { event.payload.len() } else { 0 }
 }
 
 /// A change as it is found: yet to be observed, or observed when it came.
@@ -180,7 +196,8 @@ impl Shards {
         let mut all_retracted = Vec::with_capacity(pasts.len());
         for (index, past) in pasts.iter().enumerate() {
             let (first, mut retracted) = (places.len(), Retracted::default());
-            past.for_each(|position, whole| {
+            past.for_each(&ALL, |position, whole| {
+                let bytes = if let Whole::Logged(change) = &whole { payload_bytes(change) } else { 0 };
                 let (event, retracts) = match whole {
                     Whole::Logged(Change::Event { event, .. }) if event.at <= at => {
                         // Most are passed over at a glance; what the rest does is found out again when it is folded.
@@ -195,7 +212,7 @@ impl Shards {
                 if let Some(id) = retracts {
                     retracted.insert(id);
                 }
-                places.push(Place { event, past: index, position, retracted: false });
+                places.push(Place { event, past: index, position, retracted: false, bytes });
             })?;
             for place in &mut places[first..] {
                 place.retracted = retracted.holds(&place.event.id_hash);
@@ -221,7 +238,16 @@ impl Shards {
                 take(&places[index].event, effects);
             });
         }
-        for window in places.chunks(EVENTS_AT_ONCE) {
+        let mut rest = places;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |place: &&Place| {
+                bytes += place.bytes;
+                bytes <= BYTES_AT_ONCE
+            };
+            let count = rest.iter().take(EVENTS_AT_ONCE).take_while(fits).count().max(1);
+            let window;
+            (window, rest) = rest.split_at(count);
             let mut order: Vec<usize> = (0..window.len()).collect();
             order.sort_unstable_by_key(|index| standing(&window[*index]));
             let mut found: Vec<Option<Effects>> = window.iter().map(|_| None).collect();
@@ -241,12 +267,15 @@ impl Shards {
         order: &[usize],
         take: &mut dyn FnMut(usize, Option<Effects>),
     ) -> Result<(), ShardError> {
+        let of_past =
+            |number: usize| order.iter().map(|index| &places[*index]).filter(move |place| place.past == number);
+        let ranges: Vec<Option<Range<usize>>> = (0..pasts.len())
+            .map(|number| Some(of_past(number).next()?.position..of_past(number).next_back()?.position + 1))
+            .collect();
         let mut order = order.iter().copied().peekable();
-        for (number, past) in pasts.iter().enumerate() {
-            if order.peek().is_none_or(|index| places[*index].past != number) {
-                continue;
-            }
-            past.for_each(|position, whole| {
+        for ((number, past), range) in pasts.iter().enumerate().zip(ranges) {
+            let Some(range) = range else { continue };
+            past.for_each(&range, |position, whole| {
                 let here = |index: &usize| (places[*index].past, places[*index].position) == (number, position);
                 let Some(index) = order.next_if(here) else { return };
                 let effects = match whole {

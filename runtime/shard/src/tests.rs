@@ -13,6 +13,7 @@ use selvedge_core::time::BusinessTime;
 use selvedge_core::value::{Kind, Timestamp};
 
 use super::*;
+use selvedge_core::fragment::Fragment;
 
 mod backfill;
 mod retraction;

@@ -172,6 +172,7 @@ mod tests {
     fn a_faulty_definition_names_its_culprit() {
         let holds = |text: String, part: &str| assert!(text.contains("\"a\"") && text.contains(part), "{text}");
         holds(fault("median", &[], &[], Kind::Integer), "unknown operator \"median\"");
+        holds(fault("cuont", &[], &[], Kind::Integer), "did you mean \"count\"?");
         holds(fault("distinct-by-key", &[], &[], Kind::Integer), "unknown operator \"distinct-by-key\"");
         holds(fault("sum", &[], &["8w"], Kind::Integer), "unknown window \"8w\"");
         holds(fault("sum", &[], &["7d", "7d"], Kind::Integer), "stands twice");

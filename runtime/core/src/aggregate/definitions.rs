@@ -153,20 +153,22 @@ impl Definitions {
         self.merges.iter().map(Merge::empty).collect()
     }
 
-    /// Merges what one event contributes. Entries that name no state are left out: the plugin host refuses them before.
+    /// Merges what one event contributes. Entries that name no state are left out: the plugin host refuses them before. One that is not
+    /// `trusted` never asks for another fold: where it comes too late it is counted as well as it can be.
     pub fn apply(
         &self,
         states: &mut [State],
         contributions: &[Contribution],
         at: Timestamp,
         id_hash: &[u8; 16],
+        trusted: bool,
     ) -> Applied {
         let mut applied = Applied::Well;
         if contributions.is_empty() {
             return applied;
         }
         let tie = id_hash.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
-        let when = When { at, day: self.time.day(at), tie };
+        let when = When { at, day: self.time.day(at), tie, trusted };
         for contribution in contributions {
             let index = usize::from(contribution.state);
             if let (Some(merge), Some(state)) = (self.merges.get(index), states.get_mut(index)) {
@@ -369,9 +371,9 @@ mod tests {
                 Contribution { state: 2, key: "".into(), value: at.0 },
             ]
         };
-        definitions.apply(&mut held, &order("a", 10_000_000), at, &[0; 16]);
-        definitions.apply(&mut held, &order("b", 10_000_005), at, &[0; 16]);
-        definitions.apply(&mut held, &order("b", 5), at, &[0; 16]);
+        definitions.apply(&mut held, &order("a", 10_000_000), at, &[0; 16], true);
+        definitions.apply(&mut held, &order("b", 10_000_005), at, &[0; 16], true);
+        definitions.apply(&mut held, &order("b", 5), at, &[0; 16], true);
         let read = |name: &str, moment: &str| {
             let moment = definitions.moment(Timestamp::parse(moment).expect("an instant"), |_| None);
             let reading = &definitions.readings()[definitions.find(name).expect("a reading")];
@@ -424,7 +426,7 @@ mod tests {
             let mut states = definitions.empty_states();
             let one = [Contribution { state: 0, key: "".into(), value: 1 }];
             let before: Vec<i64> = instants.iter().copied().filter(|instant| *instant <= at).collect();
-            before.iter().for_each(|instant| { definitions.apply(&mut states, &one, Timestamp(*instant), &[0; 16]); });
+            before.iter().for_each(|instant| { definitions.apply(&mut states, &one, Timestamp(*instant), &[0; 16], true); });
             let moment = definitions.moment(Timestamp(at), |_| None);
             for (reading, (back, period)) in definitions.readings().iter().zip([0, 1].into_iter().flat_map(|back| Period::ALL.map(|period| (back, period)))) {
                 let Read { value, exactness } = definitions.evaluate(reading, &states, &moment);

@@ -81,13 +81,14 @@ impl Merge {
                 decayed.add(&contribution.key, value, when.at.0, *half_life_ms);
                 Applied::Well
             }
-            (State::Sessions(sessions), Operator::Sessions { gap_ms }) => {
-                if sessions.add(when.at.0, *gap_ms) {
+            (State::Sessions(sessions), Operator::Sessions { gap_ms }) => match sessions.add(when.at.0, *gap_ms) {
+                true => Applied::Well,
+                false if when.trusted => Applied::Late,
+                false => {
+                    sessions.count_late(when.at.0, *gap_ms);
                     Applied::Well
-                } else {
-                    Applied::Late
                 }
-            }
+            },
             (State::Decayed(_) | State::Sessions(_) | State::Backfilling, _) => Applied::Well,
         }
     }

@@ -227,7 +227,12 @@ const HOUR_MS: i64 = 3_600_000;
 impl Operator {
     /// Reads a declaration. `kind` is that of the contributed values.
     pub(crate) fn parse(name: &str, parameters: &mut Parameters<'_>, kind: Kind) -> Result<Self, String> {
-        let unknown = || format!("unknown operator {name:?}; this host knows {OPERATORS}");
+        let unknown = || {
+            let names = OPERATORS.split(|letter: char| !letter.is_ascii_lowercase() && letter != '-');
+            let near = names.map(|known| (strsim::jaro_winkler(known, name), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+            let hint = near.filter(|(near, _)| *near > 0.85).map(|(_, known)| format!("; did you mean {known:?}?"));
+            format!("unknown operator {name:?}{}; this host knows {OPERATORS}", hint.unwrap_or_default())
+        };
         Ok(match name {
             "count" => Self::Count,
             "sum" => Self::Sum,

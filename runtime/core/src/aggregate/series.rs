@@ -543,7 +543,7 @@ mod tests {
         for (at, from, to) in entries {
             for key in *from..*to {
                 let contribution = Contribution { state: 0, key: format!("k{key}").into(), value: 1 };
-                let when = When { at: Timestamp(*at), day: 0, tie: 0 };
+                let when = When { at: Timestamp(*at), day: 0, tie: 0, trusted: true };
                 assert!(series.insert(&merge, &contribution, &when));
             }
         }

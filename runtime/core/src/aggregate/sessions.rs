@@ -23,7 +23,7 @@ pub(crate) struct Sessions {
     kept: Vec<Session>,
     /// How many there were before, and when the last of them ended.
     before: Option<(u64, i64)>,
-    /// Whether histories were joined that reach into the time before: any of those may be one with others.
+    /// Whether histories were joined that reach into the time before, or events came too late: any session there may be one with others.
     blurred: bool,
 }
 
@@ -36,6 +36,16 @@ impl Sessions {
         self.put(Session { began: at, ended: at, events: 1 }, gap_ms);
         self.forget();
         self.before.is_none() || self.kept.len() == SESSIONS_MAX
+    }
+
+    /// Counts an event that [`Self::add`] could not place: as a session of its own among those of which only a number is known.
+    pub(crate) fn count_late(&mut self, at: i64, gap_ms: i64) {
+        if let Some((count, ended)) = &mut self.before
+            && at <= ended.saturating_add(gap_ms)
+        {
+            *count += 1;
+            self.blurred = true;
+        }
     }
 
     fn put(&mut self, session: Session, gap_ms: i64) {
@@ -173,6 +183,9 @@ mod tests {
         assert_eq!(sessions.began_within(29_000, i64::MAX), (9, 0));
         assert_eq!(sessions.began_within(1_000, i64::MAX), (256, 44), "older ones are only counted");
         assert!(!sessions.add(50, GAP));
+        let mut counted = sessions.clone();
+        counted.count_late(50, GAP);
+        assert_eq!(counted.began_within(i64::MIN, i64::MAX), (301, 45), "it may be one with others");
         assert!(sessions.add(29_950, GAP));
         assert_eq!(sessions.current(29_960, GAP), Some(Session { began: 29_950, ended: 29_950, events: 1 }));
         assert_eq!(sessions.current(29_990, GAP), None);

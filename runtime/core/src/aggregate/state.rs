@@ -27,6 +27,8 @@ pub(crate) struct When {
     pub(crate) day: i64,
     /// Tells events of one instant apart.
     pub(crate) tie: u64,
+    /// Whether it may cost a fold of the whole history to count it exactly.
+    pub(crate) trusted: bool,
 }
 
 /// What became of an event's contributions.

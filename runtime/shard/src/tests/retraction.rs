@@ -92,6 +92,29 @@ fn a_write_cut_off_before_its_cursor_undoes_a_retracted_event_once() {
     }
 }
 
+/// The write got as far as the record, not to the cursor; then the log comes again in pieces, the last of which takes an event back.
+#[test]
+fn a_recovery_in_pieces_with_a_retraction_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, of) = (Log::default(), identifier(1));
+    let shard = of.shard();
+    {
+        let shards = open(folder.path(), 1);
+        tell(&shards, &log, &of, (0..8).map(|index| event(&format!("e{index}"), 1 << index)).collect());
+        shards.advance(shard, 1, 8).expect("advance");
+        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+        tell(&shards, &log, &of, vec![retraction("undo", 100, "e0")]);
+    }
+    let shards = open(folder.path(), 1);
+    let entries = log.entries(shard);
+    shards.recover(shard, &entries[..4]).expect("recover");
+    shards.recover(shard, &entries[4..]).expect("recover");
+    let held = shards.load(&of).expect("load");
+    let whole = shards.as_of(&of, Timestamp(i64::MAX)).expect("as of");
+    assert_eq!(read(&shards, &held.fragment), read(&shards, &whole));
+    assert_eq!(read(&shards, &whole), (8, 354), "seven events and the one that takes the first back");
+}
+
 #[test]
 fn histories_out_of_order_are_folded_by_time_in_windows() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -65,7 +65,9 @@ impl Observe for Twenty {
     type Skip = Never;
 
     fn observe(event: &Bought, all: &All) -> Result<(), Stop<Never>> {
-        let (Some(at), Some(product), Some(category)) = (event.at, event.product, event.category) else { return Ok(()) };
+        let (Some(at), Some(product), Some(category)) = (event.at, event.product, event.category) else {
+            return Ok(());
+        };
         let (price, quantity) = (event.price.unwrap_or_default(), event.quantity.unwrap_or(1));
         all.orders.increment();
         all.revenue.add(price);
