@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use selvedge_plugin_host::{Component, Engine, EngineConfig};
-use selvedge_tests::online_retail::{events, rows};
+use selvedge_tests::online_retail::{Row, events, rows};
 use selvedge_tests::{TestEdge, TestEdgeBuilder, plugins, root, shared_data};
 use serde_json::{Value, json};
 
@@ -239,4 +239,94 @@ fn compare(edge: &TestEdge, customer: &str, at: Option<&str>) -> usize {
     }
     assert!(compared >= 25, "{profile}");
     compared
+}
+
+/// Every window over the full year: around the new year, month ends and both changes of the clocks, by looking at every row.
+#[test]
+fn every_window_of_the_year_agrees_with_the_rows() {
+    let Some(path) = shared_data("online-retail/online-retail.csv.gz") else { return };
+    const SLIDING: [(&str, i64); 4] = [("90m", 90), ("36h", 36 * 60), ("14d", 14 * 24 * 60), ("200d", 200 * 24 * 60)];
+    const TO_DATE: [&str; 6] = ["htd", "dtd", "wtd", "mtd", "qtd", "ytd"];
+    const PERIODS: [&str; 6] = ["hour", "day", "week", "month", "quarter", "year"];
+    let windows: Vec<String> = SLIDING
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .chain(TO_DATE.map(str::to_owned))
+        .chain(PERIODS.map(|period| format!("previous-{period}")))
+        .collect();
+    let amount = "properties.products[].price * properties.products[].quantity";
+    let cancelled = r#"["Order Refunded", "Order Cancelled"]"#;
+    let definitions = format!(
+        "[[aggregate]]\nname = \"revenue\"\noperator = \"sum\"\nwindows = {windows:?}\n[[aggregate.from]]\nevent = \"Order Completed\"\n\
+         value = \"{amount}\"\n[[aggregate.from]]\nevent = {cancelled}\nvalue = \"-({amount})\"\n\
+         [[aggregate]]\nname = \"largest\"\noperator = \"max\"\nwindows = {windows:?}\nevent = \"Order Completed\"\nvalue = \"{amount}\"\n\
+         [[aggregate]]\nname = \"products\"\noperator = \"distinct\"\nwindows = {windows:?}\nevent = \"Order Completed\"\n\
+         key = \"properties.products[].product_id\"\n"
+    );
+    let folder = defined(&definitions);
+    let edge = builder(&folder).arguments(&["--time-zone", "Europe/London"]).start();
+    assert_eq!(edge.import(&path, "online-retail.toml")["accepted"], 25_900);
+    let rows = rows(&path);
+    // Which hour, day, week, month, quarter and year of the wall clock an instant lies in, counted from wherever.
+    let zone = jiff::tz::TimeZone::get("Europe/London").unwrap();
+    let numbers = |at: i64| {
+        let wall = jiff::Timestamp::from_millisecond(at).unwrap().to_zoned(zone.clone());
+        let date = wall.date();
+        let days = i64::from((date - jiff::civil::date(1969, 12, 29)).get_days());
+        let month = i64::from(date.year()) * 12 + i64::from(date.month()) - 1;
+        [at.div_euclid(3_600_000), days, days.div_euclid(7), month, month.div_euclid(3), i64::from(date.year())]
+    };
+    let mut checked = 0;
+    for customer in ["14911", "12748", "17841", "12346", "16446", "15311", "12417", "18283"] {
+        let rows: Vec<_> = rows.iter().filter(|row| row.customer == customer).map(|row| (row, numbers(row.at))).collect();
+        for at in [
+            "2010-12-31T23:59:59Z",
+            "2011-01-01T00:00:00Z",
+            "2011-01-31T23:59:59.999Z",
+            "2011-03-27T00:59:59Z",
+            "2011-03-28T09:30:00Z",
+            "2011-03-31T22:59:59Z",
+            "2011-03-31T23:00:00Z",
+            "2011-10-31T12:00:00Z",
+            "2011-11-01T00:00:00Z",
+            "2011-12-09T12:50:00Z",
+        ] {
+            let profile = edge.profile(&format!("user:{customer}"), Some(at));
+            let now = at.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+            let here = numbers(now);
+            if !rows.iter().any(|(row, _)| row.at <= now) {
+                assert_eq!(profile["aggregates"], Value::Null, "{customer} was not there as of {at}");
+                continue;
+            }
+            for (index, window) in windows.iter().enumerate() {
+                let inside = |row: &Row, numbers: &[i64; 6]| {
+                    row.at <= now
+                        && match index.checked_sub(SLIDING.len()) {
+                            None => row.at > now - SLIDING[index].1 * 60_000,
+                            Some(period) => numbers[period % 6] == here[period % 6] - (period / 6) as i64,
+                        }
+                };
+                let seen: Vec<&Row> =
+                    rows.iter().filter(|(row, numbers)| inside(row, numbers)).map(|(row, _)| *row).collect();
+                let bought: Vec<&&Row> = seen.iter().filter(|row| !row.invoice.starts_with('C')).collect();
+                let products: std::collections::BTreeSet<_> = bought.iter().map(|row| &row.stock_code).collect();
+                let read = |name: &str| {
+                    // As the window is read: by the largest unit of which it holds more than one.
+                    let name = format!("aggregates.{name}_{}", window.replace('-', "_"));
+                    let read = &profile["aggregates"][&name];
+                    assert_eq!(read["exact"], true, "{name} of {customer} as of {at}: {read}");
+                    read["value"].clone()
+                };
+                let tenths = |value: &Value| value.as_f64().map(|pounds| (pounds * 1000.0).round() as i64);
+                let amount = |row: &Row| row.quantity * row.price;
+                let place = format!("{window} of {customer} as of {at}");
+                let revenue = seen.iter().map(|row| amount(row)).sum::<i64>();
+                assert_eq!(tenths(&read("revenue")), Some(revenue), "revenue {place}");
+                assert_eq!(tenths(&read("largest")), bought.iter().map(|row| amount(row)).max(), "largest {place}");
+                assert_eq!(read("products"), products.len(), "products {place}");
+                checked += 3;
+            }
+        }
+    }
+    eprintln!("{checked} values agree");
 }

@@ -268,6 +268,7 @@ impl Definitions {
         }
     }
 
+    #[inline]
     fn extent(&self, span: Span, states: &[State], moment: &Moment) -> Result<Extent, Nowhere> {
         let at = moment.at.0;
         Ok(Extent::Part(match span {
@@ -298,6 +299,7 @@ impl Definitions {
         }))
     }
 
+    #[inline]
     fn sum(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<Sum, Nowhere> {
         let State::Sum { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
         Ok(match self.extent(span, states, moment)? {

@@ -164,6 +164,7 @@ impl Sums {
     }
 
     /// The sum over a range.
+    #[inline]
     pub(crate) fn sum(&self, range: Range) -> Sum {
         match range {
             Range::Between(after, until) => {
@@ -181,6 +182,7 @@ impl Sums {
         }
     }
 
+    #[inline]
     fn after(&self, after: i64) -> Sum {
         let first = self.first_after(after);
         let mut sum = Sum { value: self.total() - self.tail_before(first), ..Sum::default() };
@@ -195,6 +197,7 @@ impl Sums {
     }
 
     /// Where in the tail a window begins: most begin near its end, so the search does.
+    #[inline]
     fn first_after(&self, after: i64) -> usize {
         let (mut step, mut until) = (1, self.tail.len());
         loop {
