@@ -278,7 +278,8 @@ fn every_window_of_the_year_agrees_with_the_rows() {
     };
     let mut checked = 0;
     for customer in ["14911", "12748", "17841", "12346", "16446", "15311", "12417", "18283"] {
-        let rows: Vec<_> = rows.iter().filter(|row| row.customer == customer).map(|row| (row, numbers(row.at))).collect();
+        let rows: Vec<_> =
+            rows.iter().filter(|row| row.customer == customer).map(|row| (row, numbers(row.at))).collect();
         for at in [
             "2010-12-31T23:59:59Z",
             "2011-01-01T00:00:00Z",

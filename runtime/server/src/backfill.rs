@@ -15,8 +15,8 @@ use crate::metrics::Metrics;
 
 /// Fragments that are looked up at once.
 const BATCH: usize = 256;
-/// Fragments after which whoever waits for the processor gets it.
-const YIELD_EVERY: usize = 16;
+/// Fragments whose records are written together.
+const TOGETHER: usize = 32;
 
 /// How far the backfill has come.
 pub struct Backfill {
@@ -92,15 +92,19 @@ impl Backfill {
             if batch.is_empty() {
                 break;
             }
-            for (index, identifier) in batch.into_iter().enumerate() {
-                while let Some(wanted) = shards.wanted() {
-                    self.one(shards, metrics, &wanted)?;
-                }
-                self.one(shards, metrics, &identifier)?;
-                if stop.try_recv() != Err(TryRecvError::Empty) {
-                    return Ok(());
-                }
-                if index % YIELD_EVERY == 0 {
+            for of_shard in batch.chunk_by(|one, other| one.shard() == other.shard()) {
+                for together in of_shard.chunks(TOGETHER) {
+                    while let Some(wanted) = shards.wanted() {
+                        self.one(shards, metrics, &wanted)?;
+                    }
+                    let (done, left) = shards.backfill_together(together[0].shard(), together)?;
+                    self.note(metrics, done);
+                    for identifier in left {
+                        self.one(shards, metrics, &identifier)?;
+                    }
+                    if stop.try_recv() != Err(TryRecvError::Empty) {
+                        return Ok(());
+                    }
                     std::thread::yield_now();
                 }
             }
@@ -117,12 +121,14 @@ impl Backfill {
             }
             done => done?,
         };
-        if done {
-            let mut progress = self.progress.lock();
-            progress.done += 1;
-            metrics.backfilled(progress.total.saturating_sub(progress.done));
-        }
+        self.note(metrics, usize::from(done));
         Ok(())
+    }
+
+    fn note(&self, metrics: &Metrics, done: usize) {
+        let mut progress = self.progress.lock();
+        progress.done += done as u64;
+        metrics.backfilled(done as u64, progress.total.saturating_sub(progress.done));
     }
 
     fn end(&self, shards: &Shards, metrics: &Metrics) -> Result<(), ShardError> {

@@ -84,9 +84,9 @@ impl Metrics {
         self.disk_bytes.set(usage.disk_bytes as f64);
     }
 
-    /// A fragment's history was folded; so many wait.
-    pub fn backfilled(&self, left: u64) {
-        self.backfill_done.increment(1);
+    /// The histories of fragments were folded; so many wait.
+    pub fn backfilled(&self, done: u64, left: u64) {
+        self.backfill_done.increment(done);
         self.backfill_left(left);
     }
 

@@ -132,6 +132,50 @@ impl Shards {
         self.put_in_place(&mut state, identifier, seq, fragment).map(|()| true)
     }
 
+    /// Does the same for several fragments of one shard, with one write. Gives the number of those that waited and are done, and those that it could
+    /// not do, which are left to [`Self::backfill`].
+    pub fn backfill_together(
+        &self,
+        shard: ShardId,
+        identifiers: &[Identifier],
+    ) -> Result<(usize, Vec<Identifier>), ShardError> {
+        let cell = self.cell(shard);
+        let mut left = Vec::new();
+        let mut folded = Vec::with_capacity(identifiers.len());
+        for identifier in identifiers {
+            let past = {
+                let _rows = cell.rows.read();
+                let waits = self.waits(identifier);
+                waits.and_then(|seq| seq.map(|seq| Ok((self.past_of(identifier, seq, Vec::new())?, seq))).transpose())
+            };
+            let fold = |(past, seq)| Ok((identifier, seq, self.refold(&past, Timestamp(i64::MAX))?));
+            match past.and_then(|past| past.map(fold).transpose()) {
+                Ok(done) => folded.extend(done),
+                Err(ShardError::Corrupt(_) | ShardError::Change(_)) => left.push(identifier.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        let _rows = cell.rows.write();
+        let mut state = cell.state.lock();
+        let mut still = Vec::with_capacity(folded.len());
+        for (identifier, seq, fragment) in folded {
+            match self.waits(identifier)? {
+                Some(now) if now == seq => still.push((identifier, seq, fragment)),
+                Some(_) => left.push(identifier.clone()),
+                None => {}
+            }
+        }
+        let layout = self.observer.layout();
+        let records =
+            still.iter().map(|(identifier, seq, fragment)| (*identifier, Record { layout, seq: *seq, fragment }));
+        self.disk.replace(shard, records)?;
+        let done = still.len();
+        for (identifier, seq, fragment) in still {
+            self.show_in_place(&mut state, identifier, seq, fragment)?;
+        }
+        Ok((done, left))
+    }
+
     /// The last change in a record that waits for its history.
     fn waits(&self, identifier: &Identifier) -> Result<Option<u64>, ShardError> {
         let Some(Head { layout, seq }) = self.disk.head(identifier)? else { return Ok(None) };
@@ -146,7 +190,19 @@ impl Shards {
         seq: u64,
         fragment: Fragment,
     ) -> Result<(), ShardError> {
-        self.disk.replace(identifier, &Record { layout: self.observer.layout(), seq, fragment: &fragment })?;
+        let record = Record { layout: self.observer.layout(), seq, fragment: &fragment };
+        self.disk.replace(identifier.shard(), [(identifier, record)].into_iter())?;
+        self.show_in_place(state, identifier, seq, fragment)
+    }
+
+    /// The same in memory.
+    fn show_in_place(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        identifier: &Identifier,
+        seq: u64,
+        fragment: Fragment,
+    ) -> Result<(), ShardError> {
         let base = Arc::new(fragment);
         // Whoever has read the old one and not published it reads again.
         if let Some(changed) = state.loading.get_mut(identifier) {

@@ -206,10 +206,16 @@ impl Disk {
         Ok(())
     }
 
-    /// Puts a record in place of one that holds the same changes, in one batch.
-    pub(crate) fn replace(&self, identifier: &Identifier, record: &Record<'_>) -> Result<(), ShardError> {
-        let mut batch = Batch { tree: self.tree(identifier.shard()), batch: sled::Batch::default(), operations: 0 };
-        batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
+    /// Puts records of one shard in place of those that hold the same changes, each whole in one batch.
+    pub(crate) fn replace<'r>(
+        &self,
+        shard: ShardId,
+        records: impl Iterator<Item = (&'r Identifier, Record<'r>)>,
+    ) -> Result<(), ShardError> {
+        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+        for (identifier, record) in records {
+            batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
+        }
         batch.flush()
     }
 

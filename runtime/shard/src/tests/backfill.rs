@@ -222,7 +222,10 @@ fn the_background_the_door_the_log_and_readers_do_not_get_in_each_others_way() {
                     break;
                 }
                 for identifier in next {
-                    shards.backfill(&identifier).expect("backfill");
+                    let (_, left) = shards
+                        .backfill_together(identifier.shard(), std::slice::from_ref(&identifier))
+                        .expect("backfill");
+                    left.iter().for_each(|identifier| drop(shards.backfill(identifier).expect("backfill")));
                 }
             }
         });

@@ -218,7 +218,10 @@ proptest! {
                         shards.recover(shard, &log.entries(shard)[done..]).expect("recover");
                     }
                 }
-                Step::Backfill(of) => drop(shards.backfill(&person(of)).expect("backfill")),
+                Step::Backfill(of) => {
+                    let (_, left) = shards.backfill_together(person(of).shard(), &[person(of)]).expect("backfill");
+                    prop_assert!(left.is_empty());
+                }
                 Step::Link(one, other) => {
                     let word = Word { at: Timestamp(0), linked: true, id: [0; 16], how: How::Api };
                     if shards.link(&person(one), &person(other), word, &log).expect("link").is_ok() {
