@@ -17,7 +17,7 @@ pub enum Finished {
 ///
 /// Merging must be associative and commutative with [`init`](Self::init) as its identity, an update must be the merge with the state of that
 /// contribution alone, and equal states must encode to equal bytes: only then do replicas that see events in another order agree.
-/// [`testing`](crate::testing) checks that on the samples, and so does the host when it loads the plugin.
+/// The feature `testing` checks that on the samples, and so does the host when it loads the plugin.
 pub trait CustomOperator: Sized {
     /// The type of the value; contributions have it too, those of a number are decimals.
     const KIND: Kind;
