@@ -159,7 +159,16 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
         None => load(edge, &ask, newest).await?,
     };
     let known = match known {
-        Some(known) if ask.dry_run => Some(rehearsal.play(edge, known, &mut outcome)?),
+        // It may fold a history again.
+        Some(known) if !rehearsal.0.is_empty() => {
+            let play = move |edge: &Edge| {
+                let mut outcome = Outcome::default();
+                Ok((rehearsal.play(edge, known, &mut outcome)?, outcome))
+            };
+            let (known, played) = with_history(edge, play).await?;
+            outcome = played;
+            Some(known)
+        }
         other => other,
     };
 

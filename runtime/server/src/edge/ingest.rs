@@ -58,6 +58,9 @@ pub struct Outcome {
     /// Links of accepted events that were refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links_refused: Vec<Rejected>,
+    /// What entities did not take of accepted events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entities_refused: Vec<Rejected>,
 }
 
 impl Outcome {
@@ -321,7 +324,7 @@ impl Batch {
                 outcome.links_refused.push(Rejected::new(link.index, None, refusal));
             }
         }
-        for (_, prepared) in self.entities.into_iter().filter(|(index, _)| !refused(*index)) {
+        for (index, prepared) in self.entities.into_iter().filter(|(index, _)| !refused(*index)) {
             edge.shards.prepare(prepared.identifier())?;
             let (entity, shard) = (prepared.identifier().clone(), prepared.identifier().shard());
             if let [Verdict::Refused(refusal)] =
@@ -329,7 +332,9 @@ impl Batch {
             {
                 edge.metrics.event_rejected(refusal.code);
                 let detail = format!("of {entity}: {}", refusal.detail);
-                edge.dead_letters.keep(clock::now(), None, &Refusal { detail, ..refusal.clone() });
+                let refusal = Refusal { detail, ..refusal.clone() };
+                edge.dead_letters.keep(clock::now(), None, &refusal);
+                outcome.entities_refused.push(Rejected::new(index, None, refusal));
             }
         }
         refusals.sort_by_key(|(index, ..)| *index);
