@@ -5,6 +5,7 @@
 mod aggregates;
 mod api;
 mod backfill;
+mod cases;
 mod cdnow;
 mod clients;
 mod crash;
