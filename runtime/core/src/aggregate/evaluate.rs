@@ -59,6 +59,7 @@ impl Definitions {
     }
 
     /// The value of a reading that is a single number, without how exact it is: what a plugin's columns take. None for any other reading.
+    #[inline]
     pub fn number(&self, reading: &Reading, states: &[State], moment: &Moment) -> Option<Number> {
         let fixed = |value: i128| i64::try_from(value).map_or(Number::Absent, Number::Fixed);
         let scalar = |scalar: Option<Scalar>| match scalar {

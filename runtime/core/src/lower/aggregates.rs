@@ -86,6 +86,7 @@ pub(super) fn elements(value: &Value, part: Part) -> Vec<Value> {
 }
 
 /// A reading of some states in a declared kind.
+#[inline]
 pub(super) fn aggregate_cell(
     read: &Read,
     index: usize,
