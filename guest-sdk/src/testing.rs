@@ -278,6 +278,16 @@ impl<P: Plugin + 'static> Visitor<P> {
     }
 }
 
+/// Runs every case in a folder ([`check_case`]), naming each; gives how many there are.
+pub fn check_cases<P: Plugin + 'static>(folder: &str) -> usize {
+    let entries = fine(std::fs::read_dir(folder)).map(|entry| fine(entry).path());
+    let check = |path: std::path::PathBuf| {
+        eprintln!("{}", path.display());
+        check_case::<P>(&fine(std::fs::read_to_string(path)));
+    };
+    entries.map(check).count()
+}
+
 /// Runs a case: a JSON document that says what a visitor did and what must come of it.
 ///
 /// `{"config": "TOML", "timeZone": "Europe/London", "events": […], "at": "RFC 3339", "aggregates": {name: value}, "scores": {name: value},

@@ -154,6 +154,7 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
     let mut declares = TokenStream::new();
     let mut handles = TokenStream::new();
     let mut functions = TokenStream::new();
+    let mut computed = TokenStream::new();
     for (position, (field, name)) in named_fields(input)?.into_iter().enumerate() {
         let (mut windows, mut unit, mut parameters) = (Vec::new(), quote!(::core::option::Option::None), Vec::new());
         if let Some(attribute) = find(&field.attrs, "aggregate") {
@@ -167,6 +168,10 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
                     }
                     "of" | "per" | "less" | "decimals" | "count" | "half_life" | "by" | "q" | "bounds" | "gap" | "estimate"
                     | "parts" | "baseline" | "time_zone" | "anchor" | "sessions" | "history" => {
+                        // Derived by the host: nothing is contributed through it, and that is no mistake.
+                        if key == "of" {
+                            computed.extend(quote!(let _ = &handles.#name;));
+                        }
                         let (key, value) = (key.replace('_', "-"), parameter(&meta)?);
                         parameters.push(quote!((#key.into(), #value.into())));
                     }
@@ -206,7 +211,9 @@ fn derive_aggregates(input: &DeriveInput) -> Result<TokenStream> {
             }
 
             fn handles() -> Self {
-                Self { #handles }
+                let handles = Self { #handles };
+                #computed
+                handles
             }
 
             fn functions(position: u32) -> ::core::option::Option<::selvedge_guest::custom::Functions> {

@@ -61,26 +61,20 @@ pub struct Habits {
     own_views: Count,
     #[aggregate(gap = "30m", windows = "lifetime 7d 30d mtd")]
     visits: Sessions,
-    #[allow(dead_code)] // derived by the host, like all below that say `of`
     #[aggregate(of = "visits")]
     visit_started_at: SessionStartedAt,
-    #[allow(dead_code)]
     #[aggregate(of = "visits")]
     visit_events: SessionEvents,
-    #[allow(dead_code)]
     #[aggregate(of = "visits", unit = "s")]
     visit_seconds: SessionSeconds,
     #[aggregate(half_life = "14d")]
     category_affinity: DecayedSumByKey,
     #[aggregate(windows = "lifetime 30d session", sessions = "visits")]
     category_views: CountByKey,
-    #[allow(dead_code)]
     #[aggregate(of = "category_views", count = 5, windows = "30d")]
     top_categories: Top<i64>,
-    #[allow(dead_code)]
     #[aggregate(of = "category_views", windows = "30d")]
     favourite_category: MostFrequent,
-    #[allow(dead_code)]
     #[aggregate(of = "category_views", windows = "lifetime 30d")]
     categories: KeyCount,
     category_last_seen_at: MaxByKey<Instant>,
@@ -90,26 +84,20 @@ pub struct Habits {
     last_paths: LastK<Key>,
     #[aggregate(windows = "lifetime 30d mtd")]
     active_days: DistinctDays,
-    #[allow(dead_code)]
     #[aggregate(of = "active_days")]
     day_streak: DayStreak,
-    #[allow(dead_code)]
     #[aggregate(of = "active_days")]
     longest_day_streak: LongestDayStreak,
-    #[allow(dead_code)]
     #[aggregate(of = "views", windows = "7d")]
     momentum: TrendRatio,
-    #[allow(dead_code)]
     #[aggregate(of = "views", windows = "28d", parts = 4)]
     views_slope: TrendSlope,
-    #[allow(dead_code)]
     #[aggregate(of = "views", windows = "7d", baseline = 8)]
     views_unusual: TrendDeviation,
     #[aggregate(unit = "s", windows = "lifetime 30d")]
     page_seconds: Mean<i64>,
     #[aggregate(q = "0.5", unit = "s")]
     page_seconds_median: Quantile<i64>,
-    #[allow(dead_code)]
     #[aggregate(of = "page_seconds_median", q = "0.95", unit = "s")]
     page_seconds_p95: QuantileOf<i64>,
     #[aggregate(bounds = "10 30 60 180 600")]
@@ -118,7 +106,6 @@ pub struct Habits {
     orders: Count,
     first_seen_at: Min<Instant>,
     last_seen_at: Max<Instant>,
-    #[allow(dead_code)]
     #[aggregate(of = "last_seen_at", unit = "h")]
     hours_since_last_seen: HoursSince,
     regularity: Custom<Hours>,

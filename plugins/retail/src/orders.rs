@@ -80,24 +80,18 @@ pub struct Totals {
     last_purchase_amount: Last<Decimal>,
     units_bought: SumByKey<Decimal>,
     units_returned: SumByKey<Decimal>,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "units_bought", less = "units_returned")]
     units_kept: Difference<Decimal>,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "units_bought")]
     distinct_products: KeyCount,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "units_bought", count = 3)]
     top_products: Top<Decimal>,
     #[aggregate(unit = "config:currency")]
     max_line_amount: Max<Decimal>,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "gross_revenue", per = "orders", decimals = 5, unit = "config:currency")]
     average_order_value: Ratio,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "last_purchase_at")]
     days_since_last_purchase: DaysSince,
-    #[allow(dead_code)] // derived by the host
     #[aggregate(of = "last_purchase_at")]
     calendar_days_since_last_purchase: CalendarDaysSince,
     #[aggregate(half_life = "30d")]
