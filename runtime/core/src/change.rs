@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::event::{Event, EventKind};
-use crate::identity::Identifier;
+use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
 use crate::payload;
 use crate::value::Timestamp;
@@ -72,6 +72,18 @@ const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
+
+/// What the centre needs to know of an entry's bytes, without making anything of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The shard in whose log it belongs; none where any will do.
+    pub shard: Option<ShardId>,
+    /// Under which it counts once in its shard, whoever sends it: of an event, the hash of its fragment and its `messageId`. What has none is
+    /// known by its origin's number only.
+    pub id: Option<[u8; 16]>,
+    /// The hash of its envelope: what an erasure leaves.
+    pub envelope: u64,
+}
 
 #[derive(Serialize, Deserialize)]
 struct EventEnvelope<'a> {
@@ -142,6 +154,28 @@ impl Change {
             }
             Self::Activate(activation) => append(ACTIVATE, activation),
         }
+    }
+
+    /// Reads what the centre needs of an entry's bytes. A payload is not looked at.
+    pub fn digest(bytes: &[u8]) -> Result<Digest, ChangeError> {
+        let (kind, rest) = bytes.split_first().ok_or(ChangeError::Corrupt)?;
+        let whole = xxhash_rust::xxh3::xxh3_64(bytes);
+        if *kind == EVENT {
+            let (envelope, payload) =
+                postcard::take_from_bytes::<EventEnvelope<'_>>(rest).map_err(|_| ChangeError::Corrupt)?;
+            let fragment = Identifier::stored(envelope.fragment).map_err(|_| ChangeError::Corrupt)?;
+            let mut named = Vec::with_capacity(envelope.fragment.len() + 1 + envelope.message_id.len());
+            named.extend_from_slice(envelope.fragment.as_bytes());
+            named.push(0);
+            named.extend_from_slice(envelope.message_id.as_bytes());
+            return Ok(Digest {
+                shard: Some(fragment.shard()),
+                id: Some(xxhash_rust::xxh3::xxh3_128(&named).to_be_bytes()),
+                envelope: xxhash_rust::xxh3::xxh3_64(&bytes[..bytes.len() - payload.len()]),
+            });
+        }
+        let change = Self::decode(bytes)?;
+        Ok(Digest { shard: change.fragment().map(Identifier::shard), id: None, envelope: whole })
     }
 
     /// Reads an entry's bytes.

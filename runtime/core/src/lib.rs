@@ -9,6 +9,7 @@
 //!   declared; [`stage`]: what it may answer.
 //! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`view`]: that fold as it is read.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
+//! - [`sync`]: what edges and the centre say to each other, and what each makes of it.
 
 pub mod activation;
 pub mod aggregate;
@@ -32,6 +33,7 @@ pub mod read;
 pub mod receipt;
 pub mod retracted;
 pub mod stage;
+pub mod sync;
 pub mod time;
 pub mod traits;
 pub mod value;
