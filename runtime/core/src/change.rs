@@ -12,6 +12,7 @@ use crate::event::{Event, EventKind};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
 use crate::payload;
+use crate::release::Release;
 use crate::value::Timestamp;
 
 /// One entry of a data shard's log.
@@ -42,6 +43,8 @@ pub enum Change {
     },
     /// What folds from here on.
     Activate(Activation),
+    /// What edges run from here on; on the control shard only.
+    Release(Release),
 }
 
 /// How often an offer was chosen for one visitor within one minute.
@@ -70,6 +73,7 @@ const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
+const RELEASE: u8 = 8;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -116,7 +120,7 @@ impl Change {
             Self::Event { fragment, .. } | Self::Decided { fragment, .. } | Self::Link { fragment, .. } => {
                 Some(fragment)
             }
-            Self::Activate(_) => None,
+            Self::Activate(_) | Self::Release(_) => None,
         }
     }
 
@@ -153,6 +157,7 @@ impl Change {
                 append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
             }
             Self::Activate(activation) => append(ACTIVATE, activation),
+            Self::Release(release) => append(RELEASE, release),
         }
     }
 
@@ -210,6 +215,7 @@ impl Change {
                 Ok(Self::Link { fragment: identifier(fragment)?, other: identifier(other)?, word })
             }
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
+            RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -259,6 +265,7 @@ mod tests {
                 word: Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api },
             },
             Change::Activate(Activation::new(&time, Vec::new())),
+            Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));

@@ -11,11 +11,14 @@ mod dead_letters;
 mod decided;
 mod edge;
 mod error;
+mod gate;
 mod ids;
 mod import;
 mod metrics;
 mod observer;
 mod pipeline;
+mod release;
+mod serve;
 mod tokens;
 
 use std::process::ExitCode;

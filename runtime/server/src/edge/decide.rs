@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use selvedge_core::decision::SlotRequest;
@@ -21,6 +20,7 @@ use super::{Edge, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::ids::anonymous_id;
 use crate::pipeline::{self, Ask};
 
@@ -91,7 +91,7 @@ enum OnStale {
 }
 
 /// `POST /v1/decide`.
-pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let started = Instant::now();
     let answer = async {
         let role = edge.keys.authenticate(&headers, None)?;

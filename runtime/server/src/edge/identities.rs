@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::Fragment;
@@ -21,6 +21,7 @@ use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::pipeline;
 
 /// The answer of `GET /v1/profiles/{id}/identities`.
@@ -59,7 +60,7 @@ impl From<Link> for LinkAnswer {
 
 /// `GET /v1/profiles/{namespace}:{id}/identities`.
 pub async fn identities(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     identifier: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<IdentitiesAnswer>, Problem> {
@@ -121,11 +122,7 @@ struct ProfileSummary {
 }
 
 /// `POST /v1/identities/link`.
-pub async fn link(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<LinkedAnswer>, Problem> {
+pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -186,11 +183,7 @@ pub struct UnlinkedAnswer {
 }
 
 /// `POST /v1/identities/unlink`.
-pub async fn unlink(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<UnlinkedAnswer>, Problem> {
+pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<UnlinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
 use selvedge_central::CentralLog;
@@ -25,6 +25,7 @@ use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::tokens;
 
 /// Bodies up to this size are worked on where they arrive; larger ones on a thread that may take its time.
@@ -139,7 +140,7 @@ struct IdOnly<'a> {
 /// `POST /v1/{identify,track,page,screen,group,alias}`.
 pub async fn single(
     kind: EventKind,
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
@@ -174,7 +175,7 @@ pub async fn single(
 
 /// `POST /v1/batch`.
 pub async fn batch(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -37,13 +36,14 @@ use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::error::Problem;
+use crate::gate::{Gate, Serving};
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::tokens::{self, Tokens};
 
-/// Everything that a request of this edge needs.
-pub struct Edge {
+/// What an edge keeps whatever it runs.
+pub struct House {
     pub keys: Keys,
     pub tokens: Tokens,
     /// Whether a browser's word for its user is taken without a token.
@@ -51,21 +51,13 @@ pub struct Edge {
     pub namespaces: Arc<Namespaces>,
     /// Whose word on a trait holds.
     pub trait_sources: TraitSources,
-    /// The entities that plugins read, by position.
-    pub entities: Vec<usize>,
-    pub plugins: Arc<PluginSet>,
-    /// The plugins' hashes as answers carry them.
-    pub plugin_hashes: Box<RawValue>,
-    pub observer: Arc<PluginObserver>,
-    pub catalog: Catalog,
-    pub catalog_reads: CatalogReads,
-    pub shards: Arc<Shards>,
+    /// What makes changes durable: the log itself, or the outbox of an edge that follows a centre.
     pub log: Arc<RedbLog>,
+    /// The name of the log that everybody agrees on.
+    pub cluster: String,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
-    /// How far definitions that are new are computed from the history.
-    pub backfill: Arc<Backfill>,
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
     pub serving: AtomicBool,
@@ -75,6 +67,30 @@ pub struct Edge {
     pub large_bodies: Semaphore,
     /// How many histories are folded at once.
     pub histories: Arc<Semaphore>,
+}
+
+/// Everything that a request of this edge needs: the house, and what runs in it now.
+pub struct Edge {
+    pub house: Arc<House>,
+    /// The entities that plugins read, by position.
+    pub entities: Vec<usize>,
+    pub plugins: Arc<PluginSet>,
+    /// The plugins' hashes as answers carry them.
+    pub plugin_hashes: Box<RawValue>,
+    pub observer: Arc<PluginObserver>,
+    pub catalog: Catalog,
+    pub catalog_reads: CatalogReads,
+    pub shards: Arc<Shards>,
+    /// How far definitions that are new are computed from the history.
+    pub backfill: Arc<Backfill>,
+}
+
+impl Deref for Edge {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.house
+    }
 }
 
 /// The log as the shards' outbox.
@@ -87,7 +103,7 @@ impl Outbox for LogOutbox<'_> {
 }
 
 /// The routes.
-pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
+pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
     let track =
         |kind: EventKind| post(move |state, query, headers, body| ingest::single(kind, state, query, headers, body));
     let cors = CorsLayer::new()
@@ -127,7 +143,7 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new())
         .layer(cors)
-        .with_state(edge)
+        .with_state(gate)
 }
 
 #[derive(Serialize)]
@@ -138,13 +154,13 @@ struct Health {
     log: String,
 }
 
-async fn health(State(edge): State<Arc<Edge>>) -> Json<Health> {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: edge.log.id() })
+async fn health(Serving(edge): Serving) -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: edge.cluster.clone() })
 }
 
-async fn ready(State(edge): State<Arc<Edge>>) -> Response {
+async fn ready(Serving(edge): Serving) -> Response {
     if edge.serving.load(Ordering::Relaxed) {
-        return health(State(edge)).await.into_response();
+        return health(Serving(edge)).await.into_response();
     }
     Problem::unavailable("not_ready", "this edge is about to end; ask another").into_response()
 }

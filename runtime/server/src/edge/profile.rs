@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
 use selvedge_core::change::DecidedOffer;
@@ -28,6 +28,7 @@ use super::ingest::{blocking, with_history};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::pipeline::{self, Known, Meta};
 
 #[derive(Deserialize)]
@@ -149,7 +150,7 @@ impl<T: Serialize> Serialize for Ordered<T> {
 
 /// `GET /v1/profiles/{namespace}:{id}`.
 pub async fn profile(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     identifier: Result<Path<String>, PathRejection>,
     query: Result<Query<ProfileQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
