@@ -43,6 +43,8 @@ pub enum Change {
     },
     /// What folds from here on.
     Activate(Activation),
+    /// A place at which copies are compared: each says the hash of what it holds there. Changes nothing.
+    Mark(u64),
     /// What edges run from here on; on the control shard only.
     Release(Release),
 }
@@ -73,6 +75,7 @@ const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
+const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
@@ -120,7 +123,7 @@ impl Change {
             Self::Event { fragment, .. } | Self::Decided { fragment, .. } | Self::Link { fragment, .. } => {
                 Some(fragment)
             }
-            Self::Activate(_) | Self::Release(_) => None,
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
         }
     }
 
@@ -157,6 +160,7 @@ impl Change {
                 append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
             }
             Self::Activate(activation) => append(ACTIVATE, activation),
+            Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
         }
     }
@@ -181,6 +185,17 @@ impl Change {
         }
         let change = Self::decode(bytes)?;
         Ok(Digest { shard: change.fragment().map(Identifier::shard), id: None, envelope: whole })
+    }
+
+    /// The mark that an entry is, if it is one. Looks at nothing else.
+    pub fn mark(bytes: &[u8]) -> Option<u64> {
+        let (kind, rest) = bytes.split_first()?;
+        if *kind == MARK { postcard::from_bytes(rest).ok() } else { None }
+    }
+
+    /// Whether an entry says what folds from here on.
+    pub fn activates(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&ACTIVATE)
     }
 
     /// Reads an entry's bytes.
@@ -215,6 +230,7 @@ impl Change {
                 Ok(Self::Link { fragment: identifier(fragment)?, other: identifier(other)?, word })
             }
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
+            MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
             RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
@@ -265,6 +281,7 @@ mod tests {
                 word: Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api },
             },
             Change::Activate(Activation::new(&time, Vec::new())),
+            Change::Mark(u64::MAX),
             Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
         ];
         for change in changes {

@@ -162,13 +162,13 @@ pub fn presented_key(headers: &HeaderMap) -> Option<String> {
     headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn fresh_key(prefix: &str) -> Result<String> {
+pub fn fresh_key(prefix: &str) -> Result<String> {
     let mut bytes = [0_u8; 20];
     getrandom::fill(&mut bytes).context("read randomness for a key")?;
     Ok(bytes.iter().fold(format!("{prefix}_dev_"), |text, byte| format!("{text}{byte:02x}")))
 }
 
-fn write_private(path: &Path, text: &str) -> Result<()> {
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

@@ -308,7 +308,7 @@ fn beside(change: &Change) -> Option<Body> {
     match change {
         Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
         Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
-        Change::Event { .. } | Change::Activate(_) | Change::Release(_) => None,
+        Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
     }
 }
 
