@@ -71,6 +71,9 @@ pub enum ChangeError {
     Corrupt,
 }
 
+/// The newest version of changes that this build reads. The centre writes nothing newer than every registered edge reads.
+pub const CHANGE_VERSION: u16 = 1;
+
 const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
@@ -162,6 +165,14 @@ impl Change {
             Self::Activate(activation) => append(ACTIVATE, activation),
             Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
+        }
+    }
+
+    /// The version of changes that a reader of these bytes needs, by their kind alone.
+    pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
+        match *bytes.first().ok_or(ChangeError::Corrupt)? {
+            EVENT | DECIDED | ACTIVATE | LINK => Ok(1),
+            unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
 
@@ -286,6 +297,7 @@ mod tests {
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
+            assert!(Change::version(&change.encode()).is_ok_and(|version| version <= CHANGE_VERSION));
             assert_eq!(Change::decode(&change.encode()), Ok(change));
         }
     }
@@ -294,6 +306,8 @@ mod tests {
     fn an_unknown_kind_is_not_taken_for_corruption() {
         assert_eq!(Change::decode(&[99, 1, 2]), Err(ChangeError::UnknownKind(99)));
         assert_eq!(Change::decode(&[]), Err(ChangeError::Corrupt));
+        assert_eq!(Change::version(&[99, 1, 2]), Err(ChangeError::UnknownKind(99)));
+        assert_eq!(Change::version(&[]), Err(ChangeError::Corrupt));
     }
 
     proptest! {
