@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use selvedge_central::{CentralLog, Committed, LogError, RedbLog};
+use selvedge_central::{Committed, LogError, RedbLog};
 use selvedge_core::activation::Activation;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::change::Change;
