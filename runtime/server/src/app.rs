@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use selvedge_central::{CentralLog, Committed, LogError, RedbLog};
+use selvedge_central::{Committed, LogError, RedbLog};
 use selvedge_core::activation::Activation;
 use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;

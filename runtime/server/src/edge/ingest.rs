@@ -10,7 +10,6 @@ use axum::body::Body;
 use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
-use selvedge_central::CentralLog;
 use selvedge_core::event::{Arrival, Event, EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt as _;
-use selvedge_central::{CentralLog, RedbLog};
+use selvedge_central::RedbLog;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
 use selvedge_core::identity::{Namespaces, ShardId};
