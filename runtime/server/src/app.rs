@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::admin;
 use crate::auth::Keys;
-use crate::backfill::Backfill;
+use crate::backfill;
 use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
@@ -60,7 +59,7 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
     let cluster = log.id();
     let house = Arc::new(house(&config, keys, metrics, Arc::clone(&log), cluster)?);
-    let observer = Arc::new(loaded.observer(&house));
+    let observer = Arc::new(loaded.observer(&house.metrics));
     let shards = Arc::new(Shards::open(
         &config.data.join("shards"),
         &house.cluster,
@@ -73,12 +72,17 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     // What was committed up to here is in the base already.
     while committed.try_recv().is_ok() {}
 
-    let edge = Arc::new(assemble(house, loaded, observer, Arc::clone(&shards))?);
+    let edge = Arc::new(Edge::assemble(house, loaded, observer, Arc::clone(&shards))?);
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
         move || apply(&shards, &committed, &end)
     })?;
-    let (backfiller, stop) = spawn_backfill(&edge, &end)?;
+    let backfilling = backfill::Thread::spawn(
+        Arc::clone(&edge.backfill),
+        Arc::clone(&shards),
+        Arc::clone(&edge.metrics),
+        Some(Arc::clone(&end)),
+    )?;
     let runtime = runtime()?;
     let gate = Arc::new(Gate::new(Arc::clone(&edge)));
     let served = runtime.block_on(serve(&edge, gate, &config, &end, started));
@@ -88,11 +92,10 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     let flushed = edge.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
     drop(edge);
     drop(log);
-    drop(stop);
-    let backfilled = backfiller.join().map_err(|_| anyhow::anyhow!("the backfilling thread panicked"));
+    drop(backfilling);
     let applied = applier.join().map_err(|_| anyhow::anyhow!("the applying thread panicked"));
     shards.flush()?;
-    served.and(flushed).and(applied).and(backfilled)?;
+    served.and(flushed).and(applied)?;
     end.outcome()
 }
 
@@ -134,46 +137,6 @@ fn house(config: &EdgeConfig, keys: Keys, metrics: Arc<Metrics>, log: Arc<RedbLo
         large_bodies: Semaphore::new(LARGE_BODIES),
         histories: Arc::new(Semaphore::new(HISTORIES)),
     })
-}
-
-impl Loaded {
-    fn observer(&self, house: &House) -> PluginObserver {
-        PluginObserver::new(Arc::clone(&self.plugins), self.layout.clone(), Arc::clone(&house.metrics))
-    }
-}
-
-/// An edge that runs a release over its shards.
-fn assemble(house: Arc<House>, loaded: Loaded, observer: Arc<PluginObserver>, shards: Arc<Shards>) -> Result<Edge> {
-    let Loaded { plugins, catalog, catalog_reads, .. } = loaded;
-    let plugin_hashes: serde_json::Map<String, serde_json::Value> =
-        plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
-    let named = plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
-    let backfill = Arc::new(Backfill::new(named.collect(), !shards.unsettled()?));
-    Ok(Edge {
-        house,
-        entities: plugins.entities(),
-        plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
-        plugins,
-        observer,
-        catalog,
-        catalog_reads,
-        shards,
-        backfill,
-    })
-}
-
-/// Folds what is new of the release from the history, on a thread of its own, until that is done or the sender goes.
-fn spawn_backfill(edge: &Edge, end: &Arc<End>) -> Result<(JoinHandle<()>, mpsc::Sender<()>)> {
-    let (stop, stopped) = mpsc::channel();
-    let (backfill, shards) = (Arc::clone(&edge.backfill), Arc::clone(&edge.shards));
-    let (metrics, end) = (Arc::clone(&edge.metrics), Arc::clone(end));
-    let work = move || {
-        let unsettled = shards.unsettled();
-        let outcome =
-            unsettled.and_then(|wanted| if wanted { backfill.run(&shards, &metrics, &stopped) } else { Ok(()) });
-        outcome.unwrap_or_else(|error| end.fail(format!("backfill: {error}")));
-    };
-    Ok((std::thread::Builder::new().name("backfill".into()).spawn(work)?, stop))
 }
 
 fn open_log(path: &Path, commits: mpsc::Sender<Vec<Committed>>, end: Arc<End>) -> Result<Arc<RedbLog>> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::error::Problem;
+use crate::sync::wire::PublicKeys;
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +76,23 @@ impl Keys {
             eprintln!("The keys are in {}.", path.display());
         }
         Ok(keys)
+    }
+
+    /// The keys that are given, else those that the centre has.
+    pub fn of_centre(given: GivenKeys, of_centre: PublicKeys) -> Result<Self> {
+        let keys = Self {
+            publishable: given.publishable.unwrap_or(of_centre.publishable),
+            write: given.write.unwrap_or(of_centre.write),
+            secret: given.secret.unwrap_or(of_centre.secret),
+        };
+        keys.check()?;
+        Ok(keys)
+    }
+
+    /// All three.
+    pub fn all(&self) -> PublicKeys {
+        let Self { publishable, write, secret } = self.clone();
+        PublicKeys { publishable, write, secret }
     }
 
     /// Two roles that share a key, or a key that anybody guesses, would be a hole.

@@ -14,6 +14,9 @@ use selvedge_core::time::BusinessTime;
 use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin, PluginSet};
 use sha2::{Digest, Sha256};
 
+use crate::metrics::Metrics;
+use crate::observer::PluginObserver;
+
 /// The hash under which a plugin's bytes travel.
 pub type Hash = [u8; 32];
 
@@ -32,6 +35,13 @@ pub struct Loaded {
     pub catalog_reads: CatalogReads,
     pub activation: Activation,
     pub layout: Layout,
+}
+
+impl Loaded {
+    /// What the shards fold by.
+    pub fn observer(&self, metrics: &Arc<Metrics>) -> PluginObserver {
+        PluginObserver::new(Arc::clone(&self.plugins), self.layout.clone(), Arc::clone(metrics))
+    }
 }
 
 impl Bundle {

@@ -27,7 +27,7 @@ use super::keys::check_scope;
 use crate::edge::{method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::release::parse_hash;
-use crate::sync::wire::{CLUSTER_HEADER, PublicKeys, Register, Registered, Released, Report};
+use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,11 +95,7 @@ async fn register(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body
         return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail).at("/shards"));
     }
     centre.edges.register(&*centre.log, &register, shards).await?;
-    let keys = PublicKeys {
-        publishable: centre.keys.publishable().to_owned(),
-        write: centre.keys.write().to_owned(),
-        secret: centre.keys.secret().to_owned(),
-    };
+    let keys = centre.keys.all();
     let cluster = centre.log.id().to_owned();
     Ok(Json(Registered { cluster, shards, keys, released: centre.released().await? }))
 }

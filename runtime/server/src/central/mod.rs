@@ -15,11 +15,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
-use selvedge_central::{
-    CONTROL, CentralLog, CentralOptions, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral, StablePolicy,
-};
+use selvedge_central::{CONTROL, CentralLog, CentralOptions, DigestOf, LogError, Read, RedbCentral, StablePolicy};
 use selvedge_core::change::{CHANGE_VERSION, Change};
 use tokio::sync::{Notify, Semaphore};
 
@@ -107,13 +105,12 @@ pub async fn open_log(config: &CentralConfig) -> Result<Arc<dyn CentralLog>> {
     Ok(match &config.store {
         Store::Redb(folder) => {
             fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-            let digest = Box::new(|bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
-            let options = CentralOptions { stable, ..CentralOptions::default() };
-            Arc::new(RedbCentral::open(&folder.join(LOG_FILE), &fresh_id, options, digest).await?)
+            let path = folder.join(LOG_FILE);
+            let digest: DigestOf = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
+            let options = CentralOptions { stable, ..CentralOptions::new(fresh_id, digest) };
+            Arc::new(tokio::task::spawn_blocking(move || RedbCentral::open(&path, &options)).await??)
         }
-        Store::Postgres(url) => {
-            Arc::new(PostgresCentral::open(url, &fresh_id, PostgresOptions { stable, ..PostgresOptions::default() }).await?)
-        }
+        Store::Postgres(_) => bail!("PostgreSQL"),
     })
 }
 

@@ -40,6 +40,8 @@ use crate::gate::{Gate, Serving};
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
+use crate::release::Loaded;
+use crate::sync::Uplink;
 use crate::tokens::{self, Tokens};
 
 /// What an edge keeps whatever it runs.
@@ -55,6 +57,8 @@ pub struct House {
     pub log: Arc<RedbLog>,
     /// The name of the log that everybody agrees on.
     pub cluster: String,
+    /// The centre that this edge follows; none where it is its own.
+    pub uplink: Option<Arc<Uplink>>,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
@@ -83,6 +87,32 @@ pub struct Edge {
     pub shards: Arc<Shards>,
     /// How far definitions that are new are computed from the history.
     pub backfill: Arc<Backfill>,
+}
+
+impl Edge {
+    /// An edge that runs a release over its shards.
+    pub fn assemble(
+        house: Arc<House>,
+        loaded: Loaded,
+        observer: Arc<PluginObserver>,
+        shards: Arc<Shards>,
+    ) -> anyhow::Result<Self> {
+        let Loaded { plugins, catalog, catalog_reads, .. } = loaded;
+        let plugin_hashes: serde_json::Map<String, serde_json::Value> =
+            plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
+        let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
+        Ok(Self {
+            house,
+            entities: plugins.entities(),
+            plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
+            plugins,
+            observer,
+            catalog,
+            catalog_reads,
+            shards,
+            backfill,
+        })
+    }
 }
 
 impl Deref for Edge {
