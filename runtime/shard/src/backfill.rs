@@ -176,9 +176,10 @@ impl Shards {
         Ok((done, left))
     }
 
-    /// The last change in a record that waits for its history.
+    /// The last change in a record that waits for its history, up to the cursor.
     fn waits(&self, identifier: &Identifier) -> Result<Option<u64>, ShardError> {
         let Some(Head { layout, seq }) = self.disk.head(identifier)? else { return Ok(None) };
+        let seq = seq.min(self.cell(identifier.shard()).cursor().seq);
         Ok((!layout.covers(self.observer.layout())).then_some(seq))
     }
 

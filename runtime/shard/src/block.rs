@@ -41,11 +41,6 @@ impl History {
         self.blocks.iter().map(|(_, block)| block.len()).sum()
     }
 
-    /// Hands over every change with its sequence, in log order.
-    pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
-        self.for_each_of(u64::MAX, &(0..usize::MAX), |_, seq, change| take(seq, change)).map(drop)
-    }
-
     /// Hands over the changes up to a sequence whose positions lie in a range; others are not decoded. Gives the number of those before the
     /// range's end.
     pub(crate) fn for_each_of(

@@ -1,10 +1,12 @@
-//! The shards on disk: the only file that names sled.
+//! The shards on disk: the only module that names sled.
 //!
 //! Stored keys, in one tree a shard, so that one batch carries data and cursor:
 //!
 //! | key | value |
 //! |---|---|
 //! | `c` | the cursor: up to where the log is folded in |
+//! | `k` | the checksum of the log up to there |
+//! | `o` origin | the last change of an origin that is in: its number, its sequence |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
 //! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, cut likewise |
 //! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen |
@@ -18,21 +20,23 @@
 //! Known limits: values of about 4 KiB at most (larger ones become files that sled writes without care), batches of 256 operations
 //! (a batch holds a process-wide lock).
 
+mod batch;
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use selvedge_core::change::ChangeError;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
-use selvedge_core::view::{Cursor, Seen};
+use selvedge_core::view::Seen;
 
+use self::batch::{Batch, key, part_key, parts_of, seen_key, split_count};
 use crate::ShardError;
 use crate::block::{CorruptBlock, History, LOOSE, encode_block, pack};
 use crate::record::{Head, Record};
 
-const VALUE_BYTES_MAX: usize = 4000;
-/// Bytes before the first part of a value: how many parts there are.
-const COUNT_BYTES: usize = size_of::<u16>();
-const BATCH_OPERATIONS_MAX: usize = 256;
+pub(crate) use self::place::Move;
+
 /// Events of a fragment after which its loose blocks of history are packed.
 const PACK_EVERY: u64 = 16;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
@@ -44,7 +48,6 @@ const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
 const FORMAT: u32 = 3;
 
-const CURSOR: &[u8] = b"c";
 const FRAGMENT: u8 = b'f';
 const HISTORY: u8 = b'h';
 const SEEN: u8 = b'i';
@@ -147,13 +150,6 @@ impl Disk {
         Ok(self.tree(shard).clear()?)
     }
 
-    /// Up to where a shard's log is folded in.
-    pub(crate) fn cursor(&self, shard: ShardId) -> Result<Cursor, ShardError> {
-        let Some(bytes) = self.tree(shard).get(CURSOR)? else { return Ok(Cursor { epoch: 1, seq: 0 }) };
-        let (epoch, seq) = postcard::from_bytes(&bytes).map_err(|_| ShardError::Corrupt("cursor".into()))?;
-        Ok(Cursor { epoch, seq })
-    }
-
     /// A fragment's record as its bytes; none where nothing is known.
     pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Vec<u8>>, ShardError> {
         let tree = self.tree(identifier.shard());
@@ -212,7 +208,7 @@ impl Disk {
         shard: ShardId,
         records: impl Iterator<Item = (&'r Identifier, Record<'r>)>,
     ) -> Result<(), ShardError> {
-        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+        let mut batch = Batch::new(self.tree(shard));
         for (identifier, record) in records {
             batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
         }
@@ -310,14 +306,12 @@ impl Disk {
 
     /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
     /// repeated from the log as a whole and gives the same rows.
-    pub(crate) fn write(&self, shard: ShardId, cursor: Cursor, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
-        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+    pub(crate) fn write(&self, shard: ShardId, to: &Move, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
+        let mut batch = Batch::new(self.tree(shard));
         for write in writes {
             self.write_fragment(&mut batch, write)?;
         }
-        let bytes =
-            postcard::to_allocvec(&(cursor.epoch, cursor.seq)).map_err(|_| ShardError::Corrupt("cursor".into()))?;
-        batch.insert(CURSOR.to_vec(), bytes)?;
+        to.add_to(&mut batch)?;
         batch.flush()
     }
 
@@ -415,97 +409,6 @@ impl Disk {
         let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
-}
-
-/// Collects operations and applies them in batches of bounded size.
-struct Batch<'t> {
-    tree: &'t sled::Tree,
-    batch: sled::Batch,
-    operations: usize,
-}
-
-impl Batch<'_> {
-    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), ShardError> {
-        self.make_room(1)?;
-        self.batch.insert(key, value);
-        Ok(())
-    }
-
-    fn remove(&mut self, key: Vec<u8>) -> Result<(), ShardError> {
-        self.make_room(1)?;
-        self.batch.remove(key);
-        Ok(())
-    }
-
-    /// Inserts a value in parts, all of them in one batch; the first one begins with their number. Gives the number.
-    fn insert_parts(
-        &mut self,
-        kind: u8,
-        identifier: &Identifier,
-        seq: Option<u64>,
-        bytes: &[u8],
-    ) -> Result<usize, ShardError> {
-        let count = parts_of(bytes.len());
-        let counted = u16::try_from(count).map_err(|_| ShardError::TooLarge(identifier.to_string()))?;
-        self.make_room(count)?;
-        let (head, rest) = bytes.split_at(bytes.len().min(VALUE_BYTES_MAX - COUNT_BYTES));
-        let first = [counted.to_be_bytes().as_slice(), head].concat();
-        self.batch.insert(part_key(kind, identifier, seq, 0), first);
-        for (part, chunk) in (1..counted).zip(rest.chunks(VALUE_BYTES_MAX)) {
-            self.batch.insert(part_key(kind, identifier, seq, part), chunk.to_vec());
-        }
-        Ok(count)
-    }
-
-    /// Applies what there is where so many more operations would be too many.
-    fn make_room(&mut self, operations: usize) -> Result<(), ShardError> {
-        if self.operations > 0 && self.operations + operations > BATCH_OPERATIONS_MAX {
-            self.flush()?;
-        }
-        self.operations += operations;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), ShardError> {
-        self.operations = 0;
-        Ok(self.tree.apply_batch(std::mem::take(&mut self.batch))?)
-    }
-}
-
-/// Parts that a value of this length takes.
-fn parts_of(length: usize) -> usize {
-    (length + COUNT_BYTES).div_ceil(VALUE_BYTES_MAX)
-}
-
-/// The number of parts, and the first part's share of the value.
-fn split_count(first: &[u8]) -> Option<(u16, &[u8])> {
-    let (count, head) = first.split_first_chunk::<COUNT_BYTES>()?;
-    Some((u16::from_be_bytes(*count), head))
-}
-
-fn key(kind: u8, identifier: &Identifier) -> Vec<u8> {
-    let text = identifier.as_str().as_bytes();
-    let mut key = Vec::with_capacity(text.len() + 20);
-    key.push(kind);
-    key.extend_from_slice(text);
-    // No identifier holds a zero byte, so none is another's prefix.
-    key.push(0);
-    key
-}
-
-fn part_key(kind: u8, identifier: &Identifier, seq: Option<u64>, part: u16) -> Vec<u8> {
-    let mut key = key(kind, identifier);
-    if let Some(seq) = seq {
-        key.extend_from_slice(&seq.to_be_bytes());
-    }
-    key.extend_from_slice(&part.to_be_bytes());
-    key
-}
-
-fn seen_key(identifier: &Identifier, id_hash: &[u8; 16]) -> Vec<u8> {
-    let mut key = key(SEEN, identifier);
-    key.extend_from_slice(id_hash);
-    key
 }
 
 /// Whether somebody else has the directory open.

@@ -10,8 +10,9 @@
 //!
 //! [`Shards::profile`] joins the fragments of one person at read; [`Shards::link`] and [`Shards::unlink`] say who is one.
 //!
-//! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the log's order is
-//! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
+//! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the outbox's order is
+//! the order of admission. Where the outbox is the log, [`Shards::advance`] is told when the log has them; an edge that follows a centre
+//! passes on what that has ordered, its own changes and those of others, to [`Shards::follow`]. It knows neither HTTP nor plugins: what plugins
 //! contribute comes through [`Observer`].
 
 mod admission;
@@ -20,7 +21,10 @@ mod base;
 mod block;
 mod cache;
 mod disk;
+mod follow;
 mod links;
+mod origins;
+mod outstanding;
 mod pending;
 mod profiles;
 mod record;
@@ -39,16 +43,21 @@ use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
 use selvedge_core::fragment::Folded;
 use selvedge_core::identity::{Identifier, Namespaces, ShardId};
+use selvedge_core::sync::Origin;
 use selvedge_core::view::{Cursor, Seen, View};
 
 use crate::cache::Cache;
-use crate::disk::Disk;
+use crate::disk::{Disk, Move};
+use crate::origins::Place;
 use crate::pending::{Held, Pending};
 
 pub use crate::admission::{Prepared, Verdict};
 pub use crate::backfill::{Unfinished, Walk};
 pub use crate::disk::Storage;
+pub use crate::follow::Ordered;
 pub use crate::links::Unlinked;
+pub use crate::origins::{Applied, ORIGINS_MAX};
+pub use crate::outstanding::Outstanding;
 pub use crate::profiles::Profile;
 use crate::profiles::{Follow, Slot};
 
@@ -73,6 +82,21 @@ pub enum ShardError {
     /// The outbox did not take the changes.
     #[error("the outbox failed: {0}")]
     Outbox(String),
+    /// Entries that do not follow what the base holds.
+    #[error(
+        "shard {shard}: the base ends at {at:?}, the entries begin at {from:?}; follow on from there, or start from a snapshot"
+    )]
+    Gap {
+        /// Whose.
+        shard: u16,
+        /// The cursor.
+        at: Cursor,
+        /// The first entry, or where the order breaks.
+        from: Cursor,
+    },
+    /// A shard of which this edge has no base.
+    #[error("shard {0} is not held by this edge; name it among the shards that it is to hold, and start anew")]
+    NotHeld(u16),
 }
 
 /// Tells what plugins make of events. Its answers depend on the event and the activation only.
@@ -105,19 +129,50 @@ pub struct Shards {
     wanted: Mutex<VecDeque<Identifier>>,
 }
 
-/// One shard.
+/// One shard. Its locks are taken in the order in which they stand here.
 struct Cell {
-    state: Mutex<State>,
+    /// Held by whoever moves the base, one after another.
+    moves: Mutex<()>,
     /// Held while the shard's rows on disk change, shared while they are read: nobody reads half a write.
     rows: RwLock<()>,
+    state: Mutex<State>,
     loaded: Condvar,
+    /// Where the base stands; the cursor also beside it, for whoever wants nothing else.
+    place: RwLock<Place>,
     epoch: AtomicU32,
     seq: AtomicU64,
+    /// Whether there is a base at all.
+    held: bool,
 }
 
 impl Cell {
+    fn new(place: Place, held: bool) -> Self {
+        Self {
+            moves: Mutex::new(()),
+            rows: RwLock::new(()),
+            state: Mutex::default(),
+            loaded: Condvar::new(),
+            epoch: AtomicU32::new(place.cursor.epoch),
+            seq: AtomicU64::new(place.cursor.seq),
+            place: RwLock::new(place),
+            held,
+        }
+    }
+
     fn cursor(&self) -> Cursor {
         Cursor { epoch: self.epoch.load(Ordering::Acquire), seq: self.seq.load(Ordering::Acquire) }
+    }
+
+    /// The base has moved, and everybody may know.
+    fn go(&self, to: Move) {
+        let mut place = self.place.write();
+        place.go(to);
+        self.show_cursor(place.cursor);
+    }
+
+    fn show_cursor(&self, cursor: Cursor) {
+        self.epoch.store(cursor.epoch, Ordering::Release);
+        self.seq.store(cursor.seq, Ordering::Release);
     }
 }
 
@@ -149,16 +204,25 @@ impl Shards {
         observer: Arc<dyn Observer>,
         namespaces: Arc<Namespaces>,
     ) -> Result<Self, ShardError> {
+        Self::open_holding(path, log_id, cache_bytes, observer, namespaces, &|_| true)
+    }
+
+    /// The same, with a base for some shards only. The views of the others are what is pending; what an earlier start held of them is forgotten.
+    pub fn open_holding(
+        path: &Path,
+        log_id: &str,
+        cache_bytes: u64,
+        observer: Arc<dyn Observer>,
+        namespaces: Arc<Namespaces>,
+        held: &dyn Fn(ShardId) -> bool,
+    ) -> Result<Self, ShardError> {
         let disk = Disk::open(path, log_id)?;
         let cells = ShardId::all().map(|shard| {
-            let cursor = disk.cursor(shard)?;
-            Ok(Cell {
-                state: Mutex::default(),
-                rows: RwLock::new(()),
-                loaded: Condvar::new(),
-                epoch: AtomicU32::new(cursor.epoch),
-                seq: AtomicU64::new(cursor.seq),
-            })
+            let held = held(shard);
+            if !held {
+                disk.clear(shard)?;
+            }
+            Ok(Cell::new(disk.place(shard)?, held))
         });
         let cells = cells.collect::<Result<_, ShardError>>()?;
         let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
@@ -168,9 +232,31 @@ impl Shards {
         Ok(shards)
     }
 
+    /// Whether this edge has a base of a shard.
+    pub fn holds(&self, shard: ShardId) -> bool {
+        self.cell(shard).held
+    }
+
     /// Up to where a shard's log is in the base.
     pub fn cursor(&self, shard: ShardId) -> Cursor {
         self.cell(shard).cursor()
+    }
+
+    /// The same, with the sum of [`mix`](selvedge_core::sync::mix) over all entries up to there. Only [`Self::follow`] keeps the sum: it says nothing of a base
+    /// that [`Self::advance`] or [`Self::recover`] moved.
+    pub fn place(&self, shard: ShardId) -> (Cursor, u64) {
+        let place = self.cell(shard).place.read();
+        (place.cursor, place.checksum)
+    }
+
+    /// The checksum of a shard's log up to the cursor; see [`Self::place`].
+    pub fn checksum(&self, shard: ShardId) -> u64 {
+        self.place(shard).1
+    }
+
+    /// The highest number of an origin's changes that the base has followed; 0 where nothing came of it, or nothing for very long.
+    pub fn applied(&self, shard: ShardId, origin: Origin) -> u64 {
+        self.cell(shard).place.read().origins.get(&origin).map_or(0, |applied| applied.number)
     }
 
     /// Bytes of changes that are pending, about.
@@ -314,16 +400,19 @@ impl Shards {
         view
     }
 
-    /// The newest state of a fragment, under its shard's lock.
-    fn current(&self, state: &State, identifier: &Identifier) -> Result<Held, ShardError> {
+    /// The newest state of a fragment, under its shard's lock; none where the rows must be read for it and are not at rest.
+    fn current(&self, state: &State, identifier: &Identifier, rows_at_rest: bool) -> Result<Option<Held>, ShardError> {
         if let Some(pending) = state.pending.get(identifier) {
-            return Ok(pending.held());
+            return Ok(Some(pending.held()));
         }
         if let Some(view) = self.cache.get(identifier) {
-            return Ok(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() });
+            return Ok(Some(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() }));
         }
-        // Seldom: it was evicted since it was loaded. A fragment that is being written is pending, so these rows are whole.
-        self.read_base(identifier).map(|(fragment, _)| Held { fragment, seen: None })
+        if !rows_at_rest {
+            return Ok(None);
+        }
+        // Seldom: it was evicted since it was loaded.
+        self.read_base(identifier).map(|(fragment, _)| Some(Held { fragment, seen: None }))
     }
 }
 

@@ -155,7 +155,7 @@ impl Shards {
     /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
     pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
         let past = self.past(identifier)?;
-        past.history.for_each(|_, change| take(change))?;
+        past.history.for_each_of(past.upto, &ALL, |_, _, change| take(change))?;
         for change in &past.pending {
             take(Change::decode(&change.bytes)?);
         }
@@ -171,7 +171,7 @@ impl Shards {
             let state = cell.state.lock();
             state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect()).unwrap_or_default()
         };
-        self.past_of(identifier, u64::MAX, pending)
+        self.past_of(identifier, cell.cursor().seq, pending)
     }
 
     /// The history up to a change, and what came after. The rows must be at rest.
