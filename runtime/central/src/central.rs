@@ -233,6 +233,8 @@ pub(crate) fn with_gaps(note: Option<&[u8]>, more: &[Gap]) -> Vec<u8> {
 pub(crate) struct Standing {
     /// The log's epoch.
     pub epoch: u32,
+    /// The log's last entry.
+    pub head: u64,
     /// The origin's watermark.
     pub watermark: u64,
 }
@@ -247,7 +249,7 @@ pub(crate) fn judge(sealed: &SealedPush, standing: &Standing) -> Option<Pushed> 
         && push.predecessor != standing.watermark
         && !(push.skips && push.predecessor > standing.watermark)
     {
-        return Some(Pushed::Behind { watermark: standing.watermark });
+        return Some(Pushed::Behind { watermark: standing.watermark, head: standing.head });
     }
     None
 }

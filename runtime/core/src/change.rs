@@ -171,7 +171,7 @@ impl Change {
     /// The version of changes that a reader of these bytes needs, by their kind alone.
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
-            EVENT | DECIDED | ACTIVATE | LINK => Ok(1),
+            EVENT | DECIDED | ACTIVATE | LINK | MARK | RELEASE => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }

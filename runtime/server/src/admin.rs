@@ -20,6 +20,8 @@ use crate::edge::ingest::with_history;
 use crate::edge::{Edge, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
+use crate::sync;
+use crate::sync::wire::Report;
 
 /// The routes; `guarded` where the listener can be reached from other machines.
 pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
@@ -28,6 +30,7 @@ pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
         .route("/admin/v1/dead-letters", get(dead_letters))
         .route("/admin/v1/backfill", get(backfill))
         .route("/admin/v1/storage", get(storage))
+        .route("/admin/v1/status", get(status))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
@@ -72,6 +75,25 @@ async fn storage(Serving(edge): Serving) -> Result<Json<StorageAnswer>, Problem>
         Ok(StorageAnswer { fragments, state_bytes, history_bytes, id_bytes, disk_bytes })
     };
     with_history(&edge, work).await.map(Json)
+}
+
+/// How this edge stands with its centre.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    role: &'static str,
+    version: &'static str,
+    cluster: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+async fn status(Serving(edge): Serving) -> Json<Status> {
+    let (role, report) = match &edge.uplink {
+        Some(uplink) => ("edge", sync::report(uplink, &edge)),
+        None => ("run", sync::own_report(&edge)),
+    };
+    Json(Status { role, version: env!("CARGO_PKG_VERSION"), cluster: edge.cluster.clone(), report })
 }
 
 async fn backfill(Serving(edge): Serving) -> Json<BackfillAnswer> {

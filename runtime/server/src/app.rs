@@ -26,8 +26,9 @@ use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
-use crate::release::{Bundle, Loaded};
+use crate::release::Bundle;
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
+use crate::sync::Uplink;
 use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
@@ -58,7 +59,7 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     let (commits, committed) = mpsc::channel();
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
     let cluster = log.id();
-    let house = Arc::new(house(&config, keys, metrics, Arc::clone(&log), cluster)?);
+    let house = Arc::new(house(&config, keys, metrics, Arc::clone(&log), cluster, None)?);
     let observer = Arc::new(loaded.observer(&house.metrics));
     let shards = Arc::new(Shards::open(
         &config.data.join("shards"),
@@ -100,7 +101,7 @@ pub fn run(config: EdgeConfig) -> Result<()> {
 }
 
 /// Threads that may invoke plugins at once.
-fn threads() -> usize {
+pub fn threads() -> usize {
     workers() + BLOCKING_THREADS + FOLDING_THREADS
 }
 
@@ -108,13 +109,20 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn runtime() -> Result<Runtime> {
+pub fn runtime() -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     Ok(builder.worker_threads(workers()).max_blocking_threads(BLOCKING_THREADS).enable_all().build()?)
 }
 
 /// What an edge keeps whatever it runs.
-fn house(config: &EdgeConfig, keys: Keys, metrics: Arc<Metrics>, log: Arc<RedbLog>, cluster: String) -> Result<House> {
+pub fn house(
+    config: &EdgeConfig,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+    log: Arc<RedbLog>,
+    cluster: String,
+    uplink: Option<Arc<Uplink>>,
+) -> Result<House> {
     if config.trust_browsers {
         tracing::warn!(
             "trust_browsers is on: whoever names a user in a browser is taken for them, and sees their offers; for production sign tokens instead"
@@ -128,6 +136,7 @@ fn house(config: &EdgeConfig, keys: Keys, metrics: Arc<Metrics>, log: Arc<RedbLo
         trait_sources: config.trait_sources.clone(),
         log,
         cluster,
+        uplink,
         decided: Decided::new(),
         dead_letters: DeadLetters::default(),
         metrics,
@@ -221,15 +230,22 @@ fn apply(shards: &Shards, committed: &mpsc::Receiver<Vec<Committed>>, end: &End)
     }
 }
 
-async fn serve(house: &House, gate: Arc<Gate>, config: &EdgeConfig, end: &Arc<End>, started: Instant) -> Result<()> {
+/// Serves until the process is to end.
+pub async fn serve(
+    house: &House,
+    gate: Arc<Gate>,
+    config: &EdgeConfig,
+    end: &Arc<End>,
+    started: Instant,
+) -> Result<()> {
     let public = listen(config.listen).await?;
     let admin = listen(config.admin).await?;
     let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
     let stop = Arc::new(Notify::new());
     let routes = edge::router(Arc::clone(&gate), config.cors_origins.clone());
-    let mut public = tokio::spawn(listener(public, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
+    let mut public = tokio::spawn(listener(public, None, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
     let routes = admin::router(Arc::clone(&gate), !admin_at.ip().is_loopback());
-    let mut admin = tokio::spawn(listener(admin, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
+    let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
     let ticker = tokio::spawn(tick(gate, Arc::clone(end)));
     tracing::info!(after = ?started.elapsed(), "ready");
     println!(

@@ -98,7 +98,8 @@ impl Drop for Thread {
 impl Backfill {
     /// What a release leaves to be folded.
     pub fn of(plugins: &PluginSet, shards: &Shards) -> Result<Self, ShardError> {
-        let named = plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
+        let named =
+            plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
         Ok(Self::new(named.collect(), !shards.unsettled()?))
     }
 

@@ -28,12 +28,11 @@ impl Gate {
         Arc::clone(&*self.0.read().await)
     }
 
-    /// Closes the gate and waits until nobody but the gate and `others` holds what serves. None where they stay longer than `patience`: then the
-    /// gate is open again.
-    pub async fn close(&self, others: usize, patience: Duration) -> Option<Closed<'_>> {
+    /// Closes the gate and waits until nobody but the gate holds what serves. None where they stay longer than `patience`: then it is open again.
+    pub async fn close(&self, patience: Duration) -> Option<Closed<'_>> {
         let closed = self.0.write().await;
         let began = Instant::now();
-        while Arc::strong_count(&closed) > 1 + others {
+        while Arc::strong_count(&closed) > 1 {
             if began.elapsed() > patience {
                 return None;
             }
@@ -47,9 +46,14 @@ impl Gate {
 pub struct Closed<'g>(RwLockWriteGuard<'g, Arc<Edge>>);
 
 impl Closed<'_> {
-    /// Puts something else in place of what served.
-    pub fn replace(&mut self, edge: Arc<Edge>) -> Arc<Edge> {
-        std::mem::replace(&mut *self.0, edge)
+    /// What served until now.
+    pub fn serving(&self) -> Arc<Edge> {
+        Arc::clone(&self.0)
+    }
+
+    /// Puts something else in its place.
+    pub fn replace(&mut self, edge: Arc<Edge>) {
+        *self.0 = edge;
     }
 }
 

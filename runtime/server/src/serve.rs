@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a closing process waits for requests under way.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub const PUBLIC_CONNECTIONS: usize = 8192;
 pub const ADMIN_CONNECTIONS: usize = 256;
 /// How long a connection may take to send a request's head, and may idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why the process ends: a signal, or a failure that it must not outlive.
 #[derive(Default)]
@@ -64,7 +67,13 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Serves connections until it is told to stop, then those that are under way.
 ///
 /// A connection has so long to send a request's head, also the next one's; more connections than a listener takes wait to be accepted.
-pub async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>, connections_max: usize) {
+pub async fn listener(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    stop: Arc<Notify>,
+    connections_max: usize,
+) {
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
@@ -87,13 +96,26 @@ pub async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>, 
         };
         // Answers are small and wanted at once. A connection that refuses the option still works.
         let _ = connection.set_nodelay(true);
-        let served = http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(routes.clone()));
-        let served = graceful.watch(served);
-        tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
-            let _ = served.await;
-            drop(place);
-        });
+        let service = TowerToHyperService::new(routes.clone());
+        // A connection that breaks is its client's affair.
+        match &tls {
+            None => {
+                let served = graceful.watch(http.serve_connection(TokioIo::new(connection), service));
+                tokio::spawn(async move {
+                    let _ = served.await;
+                    drop(place);
+                });
+            }
+            Some(tls) => {
+                let (accepting, http, watcher) = (tls.accept(connection), http.clone(), graceful.watcher());
+                tokio::spawn(async move {
+                    if let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, accepting).await {
+                        let _ = watcher.watch(http.serve_connection(TokioIo::new(connection), service)).await;
+                    }
+                    drop(place);
+                });
+            }
+        }
     }
     // Whoever comes now is told so at once, and asks another edge.
     drop(listener);

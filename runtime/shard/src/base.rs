@@ -164,6 +164,8 @@ impl Shards {
 pub(crate) fn id_hash(change: &Change) -> Option<[u8; 16]> {
     match change {
         Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
+        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {
+            None
+        }
     }
 }

@@ -252,7 +252,8 @@ impl Writer {
                     Some(watermark) => *watermark,
                     None => watermarks.get((shard, origin.0)).map_err(store)?.map_or(0, |number| number.value()),
                 };
-                let standing = Standing { epoch: appender.head(shard).0, watermark };
+                let (epoch, head) = appender.head(shard);
+                let standing = Standing { epoch, head, watermark };
                 if let Some(answer) = judge(sealed, &standing) {
                     answers.push(answer);
                     continue;

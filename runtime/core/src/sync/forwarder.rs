@@ -195,6 +195,11 @@ impl Forwarder {
         was
     }
 
+    /// A push was not sent: there was no room for it. It may be asked for again at once.
+    pub fn on_unsent(&mut self, ticket: u64) {
+        self.flight.take_if(|range| range.ticket == ticket);
+    }
+
     /// The log is in this epoch, or the base had to be made anew: what was known of the log means nothing any more, and everything that is held is pushed again. The answers
     /// tell what the log has.
     pub fn on_epoch(&mut self, epoch: u32) {

@@ -127,7 +127,10 @@ struct Made {
 async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Made>, Problem> {
     let shard = data_shard(shard)?;
     let Some(shards) = centre.copy.shards() else {
-        return Err(Problem::unavailable("copy_not_ready", "the centre's copy of the shards is not open yet; ask again in a moment"));
+        return Err(Problem::unavailable(
+            "copy_not_ready",
+            "the centre's copy of the shards is not open yet; ask again in a moment",
+        ));
     };
     // A snapshot that ends where one already does says nothing new.
     let known = centre.log.snapshot(shard).await?.map(|kept| kept.seq);
@@ -135,7 +138,8 @@ async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> 
     if known == Some(at) {
         return Ok(Json(Made { seq: at }));
     }
-    let seq = snapshots::make(&centre, &shards, shard).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    let seq =
+        snapshots::make(&centre, &shards, shard).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     Ok(Json(Made { seq }))
 }
 
@@ -202,11 +206,15 @@ async fn forget(State(centre): State<Arc<Centre>>, Path(name): Path<String>) -> 
     if centre.edges.forget(&*centre.log, &name).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(Problem::new(StatusCode::NOT_FOUND, "no_such_edge", "no edge of this name is known; GET /admin/v1/status lists them"))
+    Err(Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_edge",
+        "no edge of this name is known; GET /admin/v1/status lists them",
+    ))
 }
 
 fn data_shard(shard: u16) -> Result<ShardId, Problem> {
-    ShardId::all().find(|known| known.0 == shard).ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "no_such_shard", "the shards are numbered from 0 to 63")
-    })
+    ShardId::all()
+        .find(|known| known.0 == shard)
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_such_shard", "the shards are numbered from 0 to 63"))
 }

@@ -17,7 +17,8 @@ use selvedge_core::identity::ShardId;
 use selvedge_core::limits;
 use selvedge_core::shard_set::ShardSet;
 use selvedge_core::sync::frame::{Frame, fitting};
-use selvedge_core::sync::{Manifest, Push, Pushed, bounds};
+use selvedge_core::sync::manifest::Manifest;
+use selvedge_core::sync::{Push, Pushed, bounds};
 use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
@@ -83,9 +84,16 @@ async fn health(State(centre): State<Arc<Centre>>) -> Response {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), cluster: centre.log.id() }).into_response()
 }
 
-async fn register(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Json<Registered>, Problem> {
+async fn register(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    body: Body,
+) -> Result<Json<Registered>, Problem> {
     let register: Register = json(body).await?;
-    if register.name.is_empty() || register.name.len() > 100 || !register.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if register.name.is_empty()
+        || register.name.len() > 100
+        || !register.name.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         let detail = "an edge's name is 1 to 100 printable ASCII characters without blanks";
         return Err(Problem::bad_request("name_invalid", detail).at("/name"));
     }
@@ -127,7 +135,10 @@ async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: 
         }
     }
     let place = Arc::clone(&centre.followers).try_acquire_owned().map_err(|_| {
-        Problem::unavailable("too_many_followers", "this centre feeds as many edges as it may; try again, or another centre")
+        Problem::unavailable(
+            "too_many_followers",
+            "this centre feeds as many edges as it may; try again, or another centre",
+        )
     })?;
     Ok(octets(feed::start(&centre, shards, place)))
 }
@@ -155,7 +166,10 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
 fn seal(push: Push, reads: u16) -> Result<Result<SealedPush, Pushed>, Problem> {
     let mut digests = Vec::with_capacity(push.changes.len());
     for (index, bytes) in push.changes.iter().enumerate() {
-        if Change::version(bytes) > reads {
+        let Ok(version) = Change::version(bytes) else {
+            return Ok(Err(Pushed::Refused { index, reason: "it is of no kind that this centre knows".into() }));
+        };
+        if version > reads {
             let detail = "an edge that is registered cannot read this kind of change yet; upgrade every edge, or forget those that are gone";
             return Err(Problem::unavailable("older_edges", detail));
         }
@@ -191,7 +205,8 @@ async fn changes(
     let log = &*centre.log;
     let seen = [(shard, Cursor { epoch: range.epoch, seq: range.after })];
     // Nothing new within that time is an answer too.
-    let waited = tokio::time::timeout(Duration::from_millis(range.wait_ms.min(WAIT_MS_MAX)), log.wait_head(&seen)).await;
+    let waited =
+        tokio::time::timeout(Duration::from_millis(range.wait_ms.min(WAIT_MS_MAX)), log.wait_head(&seen)).await;
     let heads = match waited {
         Ok(heads) => heads?,
         Err(_) => log.heads().await?,
@@ -291,7 +306,8 @@ async fn json<T: for<'a> Deserialize<'a>>(body: Body) -> Result<T, Problem> {
 }
 
 async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
-    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most + limits::BODY_BYTES_MAX / 16).collect()).await;
+    let whole =
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most + limits::BODY_BYTES_MAX / 16).collect()).await;
     let whole = whole.map_err(|_| {
         let detail = format!("the body did not arrive within {} seconds; send it again", BODY_TIMEOUT.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
@@ -315,7 +331,8 @@ fn octets(body: Body) -> Response {
 fn tagged(bytes: Vec<u8>, caching: &'static str, headers: &HeaderMap) -> Response {
     let tag = format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&bytes));
     let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let same = known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_matches('"') == tag.trim_matches('"')));
+    let same =
+        known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_matches('"') == tag.trim_matches('"')));
     let mut response = if same { StatusCode::NOT_MODIFIED.into_response() } else { octets(Body::from(bytes)) };
     let own = response.headers_mut();
     own.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));

@@ -142,7 +142,8 @@ async fn follow(centre: &Arc<Centre>) -> Result<()> {
     });
     let (shards, backfill) = opened.await??;
     *copy.shards.write() = Some(Arc::clone(&shards));
-    let backfilling = backfill::Thread::spawn(Arc::new(backfill), Arc::clone(&shards), Arc::clone(&copy.metrics), None)?;
+    let backfilling =
+        backfill::Thread::spawn(Arc::new(backfill), Arc::clone(&shards), Arc::clone(&copy.metrics), None)?;
     let outcome = advance(centre, &shards, released.seq).await;
     drop(backfilling);
     outcome
@@ -188,9 +189,11 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
             }
         }
         if !behind {
-            let seen: Vec<_> = heads.iter().zip(0..).map(|(head, shard)| {
-                (ShardId(shard), Cursor { epoch: head.epoch, seq: head.seq })
-            }).collect();
+            let seen: Vec<_> = heads
+                .iter()
+                .zip(0..)
+                .map(|(head, shard)| (ShardId(shard), Cursor { epoch: head.epoch, seq: head.seq }))
+                .collect();
             // Also now and then without a reason, for a rebuild that is wished for.
             let _ = tokio::time::timeout(Duration::from_secs(1), centre.log.wait_head(&seen)).await;
         }
@@ -198,7 +201,13 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
 }
 
 /// Folds entries, stopping at marks to say how the copy stands there.
-async fn apply(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId, epoch: u32, entries: Vec<Entry>) -> Result<()> {
+async fn apply(
+    centre: &Arc<Centre>,
+    shards: &Arc<Shards>,
+    shard: ShardId,
+    epoch: u32,
+    entries: Vec<Entry>,
+) -> Result<()> {
     let entries = entries.into_iter().map(|entry| Ordered { entry, own: None }).collect();
     let shards = Arc::clone(shards);
     let marked: Vec<Marked> =

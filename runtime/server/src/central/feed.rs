@@ -29,7 +29,8 @@ pub fn start(centre: &Arc<Centre>, shards: Vec<(ShardId, Cursor)>, place: OwnedS
     let centre = Arc::clone(centre);
     tokio::spawn(async move {
         let _place = place;
-        let followed = shards.into_iter().map(|(shard, cursor)| Followed { shard, cursor, parked: false, said: None }).collect();
+        let followed =
+            shards.into_iter().map(|(shard, cursor)| Followed { shard, cursor, parked: false, said: None }).collect();
         let mut feed = Feed { log: &*centre.log, followed, pieces };
         if let Err(Ended::Failed(error)) = feed.run().await {
             tracing::warn!(error, "an edge is no longer fed; it connects again");
@@ -81,11 +82,15 @@ impl Feed<'_> {
         loop {
             self.catch_up(&heads).await?;
             self.say_heads(&heads, all).await?;
-            let seen: Vec<_> = self.followed.iter().map(|followed| {
-                // What is parked does not wake anybody.
-                let at = heads.get(usize::from(followed.shard.0)).filter(|_| followed.parked);
-                (followed.shard, at.map_or(followed.cursor, |head| Cursor { epoch: head.epoch, seq: head.seq }))
-            }).collect();
+            let seen: Vec<_> = self
+                .followed
+                .iter()
+                .map(|followed| {
+                    // What is parked does not wake anybody.
+                    let at = heads.get(usize::from(followed.shard.0)).filter(|_| followed.parked);
+                    (followed.shard, at.map_or(followed.cursor, |head| Cursor { epoch: head.epoch, seq: head.seq }))
+                })
+                .collect();
             tokio::select! {
                 woken = self.log.wait_head(&seen) => (heads, all) = (woken?, false),
                 () = tokio::time::sleep(HEARTBEAT) => (heads, all) = (self.log.heads().await?, true),

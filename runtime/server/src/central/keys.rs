@@ -66,7 +66,8 @@ pub fn check_scope(shards: ShardSet, shard: ShardId) -> Result<(), Problem> {
     if shards.holds(shard) {
         return Ok(());
     }
-    let detail = format!("this key opens the shards {shards}, not {}; ask for those, or give the edge another key", shard.0);
+    let detail =
+        format!("this key opens the shards {shards}, not {}; ask for those, or give the edge another key", shard.0);
     Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail))
 }
 

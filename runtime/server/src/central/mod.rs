@@ -1,6 +1,6 @@
 //! The centre: the ordered log of all changes, what edges run, and what they bootstrap from. Read [`run`].
 
-mod admin;
+pub mod admin;
 mod api;
 mod copy;
 mod edges;
@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use selvedge_central::{CONTROL, CentralLog, CentralOptions, DigestOf, LogError, Read, RedbCentral, StablePolicy};
 use selvedge_core::change::{CHANGE_VERSION, Change};
 use tokio::sync::{Notify, Semaphore};
+
+pub use self::tls::install_provider as install_tls;
 
 use self::copy::Copy;
 use self::edges::Edges;
@@ -173,7 +175,8 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     copying.abort();
     // Edges that are fed do not go by themselves.
     centre.followers.close();
-    let drained = tokio::time::timeout(Duration::from_secs(1), async { (&mut edges).await.and((&mut admin).await) }).await;
+    let drained =
+        tokio::time::timeout(Duration::from_secs(1), async { (&mut edges).await.and((&mut admin).await) }).await;
     if drained.is_err() {
         edges.abort();
         admin.abort();

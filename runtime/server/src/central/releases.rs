@@ -102,7 +102,9 @@ pub async fn complete(log: &dyn CentralLog, bundle: &mut Bundle) -> Result<()> {
             continue;
         }
         let bytes = log.blob(hash).await?;
-        let bytes = bytes.with_context(|| format!("plugin {} ({}) is not kept here; give it by --plugins", plugin.name, plugin.sha256))?;
+        let bytes = bytes.with_context(|| {
+            format!("plugin {} ({}) is not kept here; give it by --plugins", plugin.name, plugin.sha256)
+        })?;
         bundle.components.insert(hash, bytes);
     }
     Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use selvedge_central::{CentralLog, SnapshotChunk, SnapshotId, SnapshotManifest};
 use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
-use selvedge_core::sync::{Chunk, Manifest};
+use selvedge_core::sync::manifest::{Chunk, Manifest};
 use selvedge_shard::{ShardError, Shards, SnapshotHead};
 use tokio::sync::mpsc;
 
@@ -50,7 +50,7 @@ pub async fn make(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId) ->
     let head: SnapshotHead = export.await??;
     let (cursor, checksum) = (head.cursor, head.checksum);
     let manifest =
-        SnapshotManifest { id, epoch: cursor.epoch, seq: cursor.seq, checksum, head: head.encode()?, chunks: list };
+        SnapshotManifest { id, epoch: cursor.epoch, seq: cursor.seq, checksum, head: head.encode(), chunks: list };
     centre.log.put_snapshot(manifest).await?;
     centre.copy.note_snapshot(shard, cursor.seq);
     tracing::info!(shard = shard.0, seq = cursor.seq, fragments = head.fragments, "snapshot made");
@@ -72,10 +72,16 @@ pub async fn load(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId) ->
             bail!("a snapshot of shard {} went while it was read; there is a newer one", shard.0);
         };
         let described = Chunk { bytes: described.bytes, hash: described.hash };
-        ensure!(described.is_of(&bytes), "chunk {index} of the snapshot of shard {} is damaged; make a new one", shard.0);
+        ensure!(
+            described.is_of(&bytes),
+            "chunk {index} of the snapshot of shard {} is damaged; make a new one",
+            shard.0
+        );
         replacement = tokio::task::spawn_blocking(move || replacement.take(&bytes).map(|()| replacement)).await??;
     }
-    let head = SnapshotHead::decode(&kept.head)?.in_epoch(kept.epoch);
+    let mut head = SnapshotHead::decode(&kept.head)?;
+    // What it holds is a beginning of the log in this epoch too.
+    head.cursor.epoch = kept.epoch;
     let shards = Arc::clone(shards);
-    Ok(tokio::task::spawn_blocking(move || shards.replace(replacement, head, Vec::new())).await??)
+    Ok(tokio::task::spawn_blocking(move || shards.replace(replacement, &head, 0, Vec::new())).await??)
 }

@@ -21,6 +21,7 @@ pub fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
     let chain = chain.collect::<Result<Vec<_>, _>>().with_context(|| format!("read {}", cert.display()))?;
     let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("read {}", key.display()))?;
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private);
-    let config = config.with_context(|| format!("the certificate {} and the key {} do not fit", cert.display(), key.display()))?;
+    let config = config
+        .with_context(|| format!("the certificate {} and the key {} do not fit", cert.display(), key.display()))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

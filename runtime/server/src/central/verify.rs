@@ -116,33 +116,41 @@ pub async fn compare(centre: &Arc<Centre>) -> Result<Comparison> {
     let mut equal = true;
     for (name, shards) in &wanted {
         let own = said.get(name);
-        let mut hash = 0_u64;
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
         let mut fragments = 0;
         for shard in shards {
-            let (Some(own), Some(truth)) = (own.and_then(|own| own.get(shard)), truth.and_then(|truth| truth.get(shard)))
+            let (Some(own), Some(truth)) =
+                (own.and_then(|own| own.get(shard)), truth.and_then(|truth| truth.get(shard)))
             else {
                 equal = false;
                 let detail = "it did not get as far as the mark in time".to_owned();
                 findings.push(Finding { copy: name.clone(), shard: Some(*shard), detail });
                 continue;
             };
-            hash = hash.wrapping_add(own.hash);
+            hash.update(own.hash.as_bytes());
             fragments += own.fragments;
-            if !own.settled || !truth.settled {
-                equal = false;
-                let detail = "definitions that are new are still computed from the history; compare again when the backfill has ended".to_owned();
-                findings.push(Finding { copy: name.clone(), shard: Some(*shard), detail });
-            } else if (own.hash, own.fragments) != (truth.hash, truth.fragments) {
-                equal = false;
-                let detail = format!(
-                    "at entry {} it holds {} fragments with the hash {:016x}, the centre {} with {:016x}",
-                    own.seq, own.fragments, own.hash, truth.fragments, truth.hash
-                );
-                findings.push(Finding { copy: name.clone(), shard: Some(*shard), detail });
-            }
+            let detail = if (&own.past, own.fragments) != (&truth.past, truth.fragments) {
+                format!(
+                    "at entry {} its history is another than the centre's: {} fragments, {}, not {}, {}",
+                    own.seq, own.fragments, own.past, truth.fragments, truth.past
+                )
+            } else if !own.settled || !truth.settled || own.layout != truth.layout {
+                "its history is the centre's; its states are still computed from it, after a new release: compare again when the backfill has ended".to_owned()
+            } else if own.hash != truth.hash {
+                format!("at entry {} its states are other than the centre's: {}, not {}", own.seq, own.hash, truth.hash)
+            } else {
+                continue;
+            };
+            equal = false;
+            findings.push(Finding { copy: name.clone(), shard: Some(*shard), detail });
         }
         let answered = own.map_or(0, BTreeMap::len);
-        copies.push(CopyAnswer { name: name.clone(), shards: answered, fragments, hash: format!("{hash:016x}") });
+        copies.push(CopyAnswer {
+            name: name.clone(),
+            shards: answered,
+            fragments,
+            hash: format!("{:016x}", hash.digest()),
+        });
     }
     Ok(Comparison { equal, copies, findings })
 }

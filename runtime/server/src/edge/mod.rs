@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+mod freshness;
 mod history;
 pub mod identities;
 pub mod ingest;
@@ -31,6 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
+pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
@@ -144,9 +146,10 @@ pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
             header::CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
             HeaderName::from_static(tokens::HEADER),
+            TOKEN_HEADER,
             header::IF_NONE_MATCH,
         ])
-        .expose_headers([header::ETAG, header::RETRY_AFTER]);
+        .expose_headers([header::ETAG, header::RETRY_AFTER, TOKEN_HEADER]);
     Router::new()
         .route("/v1/decide", post(decide::decide))
         .route("/v1/identify", track(EventKind::Identify))

@@ -256,7 +256,7 @@ fn read(
         consent: fragment.consent.iter().map(consent).collect(),
         offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
         history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
-        meta: Meta::of(version(edge, &known.identifiers), started),
+        meta: Meta::of(edge, &known.identifiers, started),
         identifiers: known.identifiers,
     })
 }

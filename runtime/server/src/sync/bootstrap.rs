@@ -49,18 +49,21 @@ async fn fill(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result<
     let mut replacement = tokio::task::spawn_blocking(move || edge.shards.begin_replacement(shard)).await??;
     for (index, chunk) in manifest.chunks.iter().enumerate() {
         let bytes = uplink.centre.chunk(&uplink.cluster, shard, number, index).await?;
-        let bytes = bytes.context("a newer snapshot has taken the place of the one that was loaded; beginning again")?;
+        let bytes =
+            bytes.context("a newer snapshot has taken the place of the one that was loaded; beginning again")?;
         ensure!(chunk.is_of(&bytes), "chunk {index} of the snapshot is not what its manifest names");
         let contact = uplink.now();
         uplink.cell(shard).lock().replica.on_contact(contact);
         replacement = tokio::task::spawn_blocking(move || replacement.take(&bytes).map(|()| replacement)).await??;
     }
-    let head = SnapshotHead::decode(&manifest.head)?.in_epoch(manifest.epoch);
-    ensure!(head.cursor == manifest.cursor(), "the snapshot is of another place than its manifest says");
+    let mut head = SnapshotHead::decode(&manifest.head)?;
+    // What it holds is a beginning of the log in this epoch too.
+    head.cursor.epoch = manifest.epoch;
+    ensure!(head.shard == shard && head.cursor == manifest.cursor(), "the snapshot is not what its manifest names");
     let (uplink, edge) = (Arc::clone(uplink), gate.enter().await);
     tokio::task::spawn_blocking(move || -> Result<()> {
-        let changes = held_changes(&uplink.outbox, shard)?;
-        edge.shards.replace(replacement, head, changes)?;
+        let (up_to, changes) = lacking(&uplink, shard, &head)?;
+        edge.shards.replace(replacement, &head, up_to, changes)?;
         begin_again(&uplink, shard, edge.shards.place(shard));
         Ok(())
     })
@@ -73,9 +76,10 @@ async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result
     tokio::task::spawn_blocking(move || -> Result<()> {
         let epoch = uplink.cell(shard).lock().replica.head().map_or(0, |head| head.epoch);
         if edge.shards.cursor(shard).seq > 0 {
-            let changes = held_changes(&uplink.outbox, shard)?;
             let replacement = edge.shards.begin_replacement(shard)?;
-            edge.shards.replace(replacement, SnapshotHead::empty(Cursor { epoch, seq: 0 }), changes)?;
+            let head = replacement.nothing(shard, epoch);
+            let (up_to, changes) = lacking(&uplink, shard, &head)?;
+            edge.shards.replace(replacement, &head, up_to, changes)?;
         }
         begin_again(&uplink, shard, (Cursor { epoch, seq: 0 }, 0));
         Ok(())
@@ -83,12 +87,21 @@ async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result
     .await?
 }
 
+/// What of the outbox a new base does not hold, and up to which number that was looked at.
+fn lacking(uplink: &Uplink, shard: ShardId, head: &SnapshotHead) -> Result<(u64, Vec<(u64, Vec<u8>)>)> {
+    let held = head.origins.iter().filter_map(|(origin, applied)| uplink.boots.local(shard, *origin, applied.number));
+    let held = held.max().unwrap_or(0);
+    let mut changes = held_changes(&uplink.outbox, shard)?;
+    let up_to = changes.last().map_or(held, |(local, _)| *local);
+    changes.retain(|(local, _)| *local > held);
+    Ok((up_to, changes))
+}
+
 fn begin_again(uplink: &Uplink, shard: ShardId, (cursor, checksum): (Cursor, u64)) {
     let mut cell = uplink.cell(shard).lock();
     cell.replica.on_bootstrapped(cursor, checksum);
     // What the old base had of this edge the new one may lack: it is pushed again, and told apart by its numbers.
     cell.forwarder.on_epoch(cursor.epoch);
-    cell.checkpointed = 0;
     cell.settled = 0;
     uplink.pushable.notify_one();
 }

@@ -9,19 +9,20 @@ use selvedge_core::identity::ShardId;
 use super::{Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
+use crate::serve::End;
 
 /// How often, about.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Makes checkpoints until the process ends.
-pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, fail: Arc<dyn Fn(String) + Send + Sync>) {
+pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     loop {
         tokio::time::sleep(jittered(EVERY)).await;
         let (uplink, edge) = (Arc::clone(&uplink), gate.enter().await);
         match tokio::task::spawn_blocking(move || make(&uplink, &edge)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return fail(format!("checkpoint: {error:#}")),
-            Err(error) => return fail(format!("checkpoint: {error}")),
+            Ok(Err(error)) => return end.fail(format!("checkpoint: {error:#}")),
+            Err(error) => return end.fail(format!("checkpoint: {error}")),
         }
     }
 }
@@ -36,10 +37,12 @@ pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
             let cursor = covered.cursor(shard);
             let Some(head) = cell.replica.head().copied() else { continue };
             // Of another epoch, or of a base that was replaced since.
-            if cursor.epoch != head.epoch || cursor.epoch != cell.forwarder.epoch() || cursor.seq > cell.replica.cursor().seq {
+            if cursor.epoch != head.epoch
+                || cursor.epoch != cell.forwarder.epoch()
+                || cursor.seq > cell.replica.cursor().seq
+            {
                 continue;
             }
-            cell.checkpointed = cursor.seq;
             cell.forwarder.droppable(cursor.seq, head.stable)
         } else {
             // There is no base here: what the centre has taken is its own affair.

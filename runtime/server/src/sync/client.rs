@@ -8,7 +8,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::frame::Frame;
-use selvedge_core::sync::{Manifest, Push, Pushed, bounds};
+use selvedge_core::sync::manifest::Manifest;
+use selvedge_core::sync::{Push, Pushed, bounds};
 use selvedge_core::view::Cursor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,10 @@ impl Centre {
         if let Some(path) = &config.ca {
             client = client.tls_certs_only(certificates(path)?);
         }
-        Ok(Self { client: client.build().context("prepare the connection to the centre")?, url: config.central.clone() })
+        Ok(Self {
+            client: client.build().context("prepare the connection to the centre")?,
+            url: config.central.clone(),
+        })
     }
 
     /// Names the log that this edge follows from now on, in every call.
@@ -109,7 +113,9 @@ impl Centre {
         let count = pushes.len();
         let body = Frame::Pushes(pushes).encode()?;
         let sent = self.post("push", Some(cluster)).timeout(WHOLE).body(body).send().await?;
-        let Frame::PushAnswers(answers) = frame(sent).await? else { bail!("the centre answered a push with another frame") };
+        let Frame::PushAnswers(answers) = frame(sent).await? else {
+            bail!("the centre answered a push with another frame")
+        };
         ensure!(answers.len() == count, "the centre answered {} of {count} pushes", answers.len());
         Ok(answers)
     }
@@ -221,7 +227,8 @@ async fn accepted(mut answer: Response) -> Result<Response> {
 
 async fn json<T: DeserializeOwned>(answer: Response) -> Result<T> {
     let bytes = whole(accepted(answer).await?).await?;
-    serde_json::from_slice(&bytes).context("the centre's answer is not what this version expects; upgrade the older of the two")
+    serde_json::from_slice(&bytes)
+        .context("the centre's answer is not what this version expects; upgrade the older of the two")
 }
 
 async fn frame(answer: Response) -> Result<Frame> {

@@ -20,15 +20,16 @@ use tokio::time::{Duration, sleep};
 use super::{Uplink, bootstrap, marks, releases};
 use crate::edge::Edge;
 use crate::gate::Gate;
+use crate::serve::End;
 
 /// Shards whose entries are folded at once.
 const FOLDS: usize = 4;
 
 /// Follows until the process ends.
-pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, fail: Arc<dyn Fn(String) + Send + Sync>) {
+pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
     loop {
-        let outcome = session(&uplink, &gate, &fail, &mut backoff).await;
+        let outcome = session(&uplink, &gate, &end, &mut backoff).await;
         for shard in uplink.shards.iter() {
             uplink.cell(shard).lock().replica.on_disconnected();
         }
@@ -46,12 +47,7 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, fail: Arc<dyn Fn(String) 
 /// What arrived and is to be folded together.
 type Round = BTreeMap<ShardId, (u32, Vec<Entry>)>;
 
-async fn session(
-    uplink: &Arc<Uplink>,
-    gate: &Arc<Gate>,
-    fail: &Arc<dyn Fn(String) + Send + Sync>,
-    backoff: &mut Backoff,
-) -> Result<()> {
+async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff: &mut Backoff) -> Result<()> {
     // Those that are being bootstrapped are asked for when that is done.
     let cursors = uplink.shards.iter().map(|shard| (shard, uplink.cell(shard).lock().replica.after()));
     let control = Cursor { epoch: 0, seq: 0 };
@@ -76,7 +72,7 @@ async fn session(
         while let Some(frame) = frames.next_frame()? {
             take(uplink, gate, frame, &mut round)?;
         }
-        releases::keep_up(uplink, gate, fail, activates(&round)).await;
+        releases::keep_up(uplink, gate, end, &activates(&round)).await;
         fold(uplink, gate, round).await?;
     }
 }
@@ -214,7 +210,7 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
     if settled > cell.settled {
         cell.settled = settled;
         drop(cell);
-        edge.shards.settle(shard, settled)?;
+        edge.shards.settle_pending(shard, settled)?;
     }
     Ok(step)
 }

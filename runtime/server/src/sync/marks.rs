@@ -13,9 +13,13 @@ pub struct Marked {
     pub shard: ShardId,
     pub epoch: u32,
     pub seq: u64,
-    pub hash: u64,
+    /// Of everything, and of what does not depend on plugins; in hexadecimal.
+    pub hash: String,
+    pub past: String,
     pub fragments: u64,
-    /// Whether nothing waits for its history to be folded: only then is the hash the same everywhere.
+    /// Names the layout of the states.
+    pub layout: String,
+    /// Whether nothing waits for its history to be folded.
     pub settled: bool,
 }
 
@@ -28,9 +32,10 @@ pub fn follow(
 ) -> Result<Vec<Marked>, ShardError> {
     let mut marked = Vec::new();
     while !entries.is_empty() {
-        let mark = entries.iter().enumerate().find_map(|(place, ordered)| {
-            Change::mark(&ordered.entry.bytes).map(|mark| (place, mark))
-        });
+        let mark = entries
+            .iter()
+            .enumerate()
+            .find_map(|(place, ordered)| Change::mark(&ordered.entry.bytes).map(|mark| (place, mark)));
         let Some((place, mark)) = mark else {
             shards.follow(shard, epoch, &entries)?;
             break;
@@ -43,8 +48,10 @@ pub fn follow(
             shard,
             epoch,
             seq: held.cursor.seq,
-            hash: held.hash,
+            hash: format!("{:032x}", held.hash),
+            past: format!("{:032x}", held.past),
             fragments: held.fragments,
+            layout: format!("{:016x}", held.layout),
             settled: held.settled,
         });
         entries = rest;

@@ -2,35 +2,47 @@
 //! shards. What to do with what arrives is said by pure machines (`selvedge_core::sync`); here it is done.
 
 mod bootstrap;
-mod checkpoint;
+pub mod checkpoint;
 pub mod client;
 mod follow;
 pub mod marks;
 mod outbox;
 mod push;
-mod releases;
+pub mod releases;
 mod report;
 pub mod wire;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use parking_lot::Mutex;
 use selvedge_central::RedbLog;
+use selvedge_core::activation::Activation;
+use selvedge_core::change::Change;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::shard_set::ShardSet;
+use selvedge_core::sync::Origin;
+use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Boots, Forwarder};
 use selvedge_core::sync::replica::{Freshness, Replica, State};
-use selvedge_core::sync::Origin;
+use selvedge_core::view::Cursor;
+use selvedge_shard::Shards;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::client::Centre;
 use self::marks::Marked;
-use self::wire::Released;
+use self::wire::{Registered, Released};
+use crate::backfill;
+use crate::config::UplinkConfig;
 use crate::gate::Gate;
+use crate::release::Loaded;
+use crate::serve::End;
 
 pub use self::outbox::{Outbox, open as open_outbox};
+pub use self::report::{introduction, of as report, own as own_report};
 
 /// Snapshots that are loaded at once.
 const BOOTSTRAPS: usize = 4;
@@ -68,10 +80,16 @@ pub struct Uplink {
     filling: AtomicUsize,
     /// The activation that runs, as it stands in logs.
     activation: Mutex<Vec<u8>>,
+    /// A release that is loaded and waits to take its place.
+    ready: Mutex<Option<(u64, Loaded)>>,
     /// The release that was tried and does not load here.
     refused: AtomicU64,
     /// Wakes whoever reports.
     reportable: Notify,
+    /// Where plugins are kept.
+    plugins: PathBuf,
+    /// Folds what waits for its history under the release that runs.
+    backfilling: Mutex<Option<backfill::Thread>>,
     shed: AtomicU64,
 }
 
@@ -79,8 +97,6 @@ pub struct Uplink {
 struct Cell {
     replica: Replica,
     forwarder: Forwarder,
-    /// Up to where a checkpoint on disk covers the base.
-    checkpointed: u64,
     /// Gone from the outbox up to this number.
     trimmed: u64,
     /// Pending changes have gone up to this number because the base has them.
@@ -88,6 +104,80 @@ struct Cell {
 }
 
 impl Uplink {
+    /// How an edge begins: the bases as they are on disk, and pending again what of the outbox they do not hold. Blocks on the disk.
+    #[allow(clippy::too_many_arguments)]
+    pub fn begin(
+        centre: Centre,
+        config: &UplinkConfig,
+        registered: Registered,
+        outbox: Outbox,
+        shards: &Shards,
+        activation: &Activation,
+        plugins: PathBuf,
+    ) -> Result<Self> {
+        let Outbox { log, boots, origin, .. } = outbox;
+        let Registered { cluster, shards: held, released, .. } = registered;
+        let heads = log.heads()?;
+        let cells = cells(|shard| {
+            let durable = heads.get(usize::from(shard.0)).map_or(0, |head| head.seq);
+            let trimmed = log.trimmed(shard)?;
+            let (cursor, checksum) = shards.place(shard);
+            // A base that holds nothing is of no epoch.
+            let cursor = if cursor.seq == 0 { Cursor::default() } else { cursor };
+            let own = boots.origins().filter_map(|own| boots.local(shard, own, shards.applied(shard, own)));
+            let covered = own.max().unwrap_or(0);
+            shards.begin_pending(shard, durable + 1)?;
+            let held = outbox::held_changes(&log, shard)?.into_iter().filter(|(local, _)| *local > covered);
+            shards.restore_pending(shard, held.collect())?;
+            let backoff = Backoff::new(getrandom::u64()?);
+            let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
+            let replica = Replica::new(cursor, checksum);
+            Ok(Cell { replica, forwarder, trimmed, settled: 0 })
+        })?;
+        Ok(Self {
+            centre,
+            cluster,
+            name: config.name.clone(),
+            shards: held,
+            outbox: log,
+            outbox_bytes_max: config.outbox_bytes,
+            plugins,
+            boots,
+            origin,
+            cells,
+            running: Mutex::new(released),
+            release_error: Mutex::default(),
+            activation: Mutex::new(Change::Activate(activation.clone()).encode()),
+            ready: Mutex::default(),
+            refused: AtomicU64::new(0),
+            control_head: AtomicU64::new(0),
+            pushable: Notify::new(),
+            restart: Notify::new(),
+            reportable: Notify::new(),
+            applied: watch::Sender::new(0),
+            bootstraps: Semaphore::new(BOOTSTRAPS),
+            filling: AtomicUsize::new(0),
+            marked: Mutex::default(),
+            last_error: Mutex::default(),
+            started: Instant::now(),
+            shed: AtomicU64::new(0),
+            backfilling: Mutex::default(),
+        })
+    }
+
+    /// Changes up to this number are durable in the outbox.
+    pub fn on_durable(&self, shard: ShardId, local: u64) {
+        self.cell(shard).lock().forwarder.on_durable(local);
+        self.pushable.notify_one();
+    }
+
+    /// Keeps the thread that folds what waits for its history, in place of the one before, which ends.
+    pub fn keep_backfill(&self, thread: Option<backfill::Thread>) {
+        let before = std::mem::replace(&mut *self.backfilling.lock(), thread);
+        // It ends before anybody goes on.
+        drop(before);
+    }
+
     /// Milliseconds since this process began: the machines' clock.
     fn now(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
@@ -134,9 +224,9 @@ impl Uplink {
         self.outbox.live_bytes().saturating_mul(1000) / self.outbox_bytes_max.max(1)
     }
 
-    /// Counts what was refused at the door because the outbox is full.
-    pub fn note_shed(&self, events: u64) {
-        self.shed.fetch_add(events, Ordering::Relaxed);
+    /// Counts an event that was refused at the door because the outbox is full.
+    pub fn note_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
     fn note_error(&self, what: &str, error: &anyhow::Error) {
@@ -168,13 +258,18 @@ fn rank(state: State) -> u8 {
     }
 }
 
+/// The same, of a state as reports name it.
+pub fn rank_of(state: &str) -> u8 {
+    let states = [State::Live, State::CatchingUp, State::Stale, State::Bootstrapping, State::Offline];
+    states.into_iter().find(|known| known.as_str() == state).map_or(u8::MAX, rank)
+}
+
 /// Does all that an edge does with its centre, until it is aborted.
-pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, fail: impl Fn(String) + Send + Sync + 'static) {
-    let fail: Arc<dyn Fn(String) + Send + Sync> = Arc::new(fail);
+pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     tokio::join!(
-        follow::run(Arc::clone(&uplink), Arc::clone(&gate), Arc::clone(&fail)),
+        follow::run(Arc::clone(&uplink), Arc::clone(&gate), Arc::clone(&end)),
         push::run(Arc::clone(&uplink), Arc::clone(&gate)),
-        checkpoint::run(Arc::clone(&uplink), Arc::clone(&gate), fail),
+        checkpoint::run(Arc::clone(&uplink), Arc::clone(&gate), end),
         report::run(uplink, gate),
     );
 }

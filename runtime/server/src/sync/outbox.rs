@@ -22,14 +22,12 @@ const READ_BYTES: usize = 1024 * 1024;
 /// The outbox as it was opened.
 pub struct Outbox {
     pub log: Arc<RedbLog>,
-    /// What was committed since.
-    pub committed: mpsc::Receiver<Vec<Committed>>,
     pub boots: Boots,
     pub origin: Origin,
 }
 
-/// Opens the outbox and begins a start of this edge.
-pub fn open(path: &Path, end: Arc<End>) -> Result<Outbox> {
+/// Opens the outbox and begins a start of this edge. Tells of whatever is committed to it from here on.
+pub fn open(path: &Path, end: Arc<End>) -> Result<(Outbox, mpsc::Receiver<Vec<Committed>>)> {
     let (commits, committed) = mpsc::channel();
     let on_commit = Box::new(move |committed: &[Committed]| {
         // The receiver ends after the log.
@@ -48,7 +46,7 @@ pub fn open(path: &Path, end: Arc<End>) -> Result<Outbox> {
     boots.begin(origin, last, |shard| trimmed.get(usize::from(shard.0)).copied().unwrap_or(0))?;
     // Before the first change of this start.
     log.keep_note(BOOTS, &boots.encode())?;
-    Ok(Outbox { log: Arc::new(log), committed, boots, origin })
+    Ok((Outbox { log: Arc::new(log), boots, origin }, committed))
 }
 
 /// All changes of a shard that the outbox holds, with their numbers. Blocks on the disk.

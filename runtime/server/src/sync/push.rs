@@ -59,7 +59,7 @@ async fn push(uplink: &Arc<Uplink>, gate: &Arc<Gate>, ranges: &[(ShardId, Range)
     let now = uplink.now();
     for (shard, ticket) in left {
         // There was no room for it in this push.
-        uplink.cell(shard).lock().forwarder.on_skipped(ticket);
+        uplink.cell(shard).lock().forwarder.on_unsent(ticket);
     }
     if pushes.is_empty() {
         return Ok(());
@@ -116,12 +116,23 @@ async fn note(
         Outcome::Refused { local, reason } => {
             let edge = gate.enter().await;
             let refusal = Refusal::new("centre_refused", "", format!("the centre does not take it: {reason}"));
-            tracing::error!(shard = shard.0, local, reason, "the centre refuses a change of this edge; it is set aside");
+            tracing::error!(
+                shard = shard.0,
+                local,
+                reason,
+                "the centre refuses a change of this edge; it is set aside"
+            );
             edge.metrics.event_rejected(refusal.code);
             edge.dead_letters.keep(clock::now(), None, &refusal);
         }
         Outcome::Unfit => {
-            tracing::warn!(shard = shard.0, first, sent = changes.len(), ?answer, "the centre's answer fits no push; trying again");
+            tracing::warn!(
+                shard = shard.0,
+                first,
+                sent = changes.len(),
+                ?answer,
+                "the centre's answer fits no push; trying again"
+            );
         }
         Outcome::Late | Outcome::Again(_) | Outcome::Epoch(_) => {}
     }
@@ -141,5 +152,5 @@ async fn settle(uplink: &Arc<Uplink>, edge: Arc<Edge>, shard: ShardId, local: u6
         cell.settled = settled;
         settled
     };
-    Ok(tokio::task::spawn_blocking(move || edge.shards.settle(shard, settled)).await??)
+    Ok(tokio::task::spawn_blocking(move || edge.shards.settle_pending(shard, settled)).await??)
 }

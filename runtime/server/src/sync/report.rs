@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use selvedge_core::change::CHANGE_VERSION;
+use selvedge_core::identity::ShardId;
 
 use super::wire::{Register, Report, ShardReport};
 use super::{Uplink, jittered};
@@ -58,7 +59,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
             checksum,
             state: freshness.state.as_str().into(),
             lag_ms: freshness.lag_ms,
-            pending: edge.shards.outstanding(shard).changes as u64,
+            pending: edge.shards.pending_changes(shard).changes as u64,
         }
     });
     let shards = shards.collect();
@@ -74,4 +75,15 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
         shed: uplink.shed.load(Ordering::Relaxed),
         marked: uplink.marked.lock().clone(),
     }
+}
+
+/// The same of an edge that is its own centre.
+pub fn own(edge: &Edge) -> Report {
+    let shards = ShardId::all().map(|shard| {
+        let (cursor, checksum) = edge.shards.place(shard);
+        let pending = edge.shards.pending_changes(shard).changes as u64;
+        let (epoch, seq) = (cursor.epoch, cursor.seq);
+        ShardReport { shard, epoch, seq, checksum, state: "live".into(), lag_ms: Some(0), pending }
+    });
+    Report { name: "run".into(), shards: shards.collect(), ..Report::default() }
 }
