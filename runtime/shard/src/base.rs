@@ -17,7 +17,6 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::Cursor;
 
 use crate::disk::{FragmentWrite, HistoryEntry, Move};
-use crate::origins::Place;
 use crate::pending::{PendingChange, Queued};
 use crate::record::{self, Head, Record};
 use crate::{ShardError, Shards};
@@ -107,18 +106,6 @@ impl Shards {
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
         self.write(shard, &to, &histories, bases.iter())?;
         cell.go(to);
-        Ok(())
-    }
-
-    /// Forgets a shard's base, which the log will rebuild.
-    pub fn reset(&self, shard: ShardId) -> Result<(), ShardError> {
-        let cell = self.cell(shard);
-        let _moves = cell.moves.lock();
-        let _rows = cell.rows.write();
-        self.disk.clear(shard)?;
-        let mut place = cell.place.write();
-        *place = Place::new(Cursor { epoch: place.cursor.epoch, seq: 0 }, 0);
-        cell.show_cursor(place.cursor);
         Ok(())
     }
 

@@ -91,6 +91,17 @@ fn expand(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
     Ok(block.entries.into_iter().map(|(seq, bytes)| (seq, bytes.to_vec())).collect())
 }
 
+/// The entries of a block with their payloads plain, whatever the block's form.
+pub(crate) fn plain_entries(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
+    let mut entries = expand(block)?;
+    if block.first() == Some(&LOOSE) {
+        for (_, bytes) in &mut entries {
+            *bytes = Change::decode(bytes).map_err(|_| CorruptBlock)?.encode_plain();
+        }
+    }
+    Ok(entries)
+}
+
 /// Joins blocks to such that are compressed whole, each with its first sequence.
 pub(crate) fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
     let mut packed = Vec::new();

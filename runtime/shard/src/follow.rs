@@ -170,7 +170,7 @@ impl Shards {
     /// What the fold of a fragment's changes begins with, and whether these are the first of its pending ones.
     fn start(&self, state: &State, identifier: &Identifier, items: &[Item]) -> (Start, bool) {
         let Some(pending) = state.pending.get(identifier) else {
-            let held = self.cache.get(identifier);
+            let held = self.cached(identifier);
             let memory = |view: Arc<selvedge_core::view::View>| {
                 Start::Memory(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() })
             };
@@ -308,7 +308,7 @@ impl Shards {
             state.pending.rebase(identifier, Arc::clone(base));
             state.pending.show(identifier, view)
         } else {
-            let view = self.cache.get(identifier);
+            let view = self.cached(identifier);
             let seen = view.as_ref().and_then(|view| view.seen.clone()).filter(|_| base.events <= Seen::EVENTS_MAX);
             let seen = seen.map(|mut seen| {
                 if !ids.is_empty() {

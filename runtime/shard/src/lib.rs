@@ -22,6 +22,7 @@ mod block;
 mod cache;
 mod disk;
 mod follow;
+mod hash;
 mod links;
 mod origins;
 mod outstanding;
@@ -29,6 +30,9 @@ mod pending;
 mod profiles;
 mod record;
 mod refold;
+mod replacement;
+mod snapshot;
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -55,11 +59,15 @@ pub use crate::admission::{Prepared, Verdict};
 pub use crate::backfill::{Unfinished, Walk};
 pub use crate::disk::Storage;
 pub use crate::follow::Ordered;
+pub use crate::hash::StateHash;
 pub use crate::links::Unlinked;
 pub use crate::origins::{Applied, ORIGINS_MAX};
 pub use crate::outstanding::Outstanding;
 pub use crate::profiles::Profile;
 use crate::profiles::{Follow, Slot};
+pub use crate::replacement::Replacement;
+pub use crate::snapshot::{CHUNK_EXPANDED_MAX, HEAD_BYTES_MAX, SnapshotHead};
+use crate::walk::Piece;
 
 /// Bytes of changes that may be pending, over all shards, about.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -94,6 +102,14 @@ pub enum ShardError {
         /// The first entry, or where the order breaks.
         from: Cursor,
     },
+    /// What was written may not be on the disk. The process must not go on: nobody can tell what is.
+    #[error(
+        "the shards on disk could not be made durable: {0}; mend the disk and start anew, nothing acknowledged is lost"
+    )]
+    NotDurable(String),
+    /// A snapshot that cannot be used.
+    #[error("the snapshot cannot be used: {0}")]
+    Snapshot(String),
     /// A shard of which this edge has no base.
     #[error("shard {0} is not held by this edge; name it among the shards that it is to hold, and start anew")]
     NotHeld(u16),
@@ -141,6 +157,8 @@ struct Cell {
     place: RwLock<Place>,
     epoch: AtomicU32,
     seq: AtomicU64,
+    /// Views with lower revisions are of a base that was replaced.
+    floor: AtomicU64,
     /// Whether there is a base at all.
     held: bool,
 }
@@ -155,6 +173,7 @@ impl Cell {
             epoch: AtomicU32::new(place.cursor.epoch),
             seq: AtomicU64::new(place.cursor.seq),
             place: RwLock::new(place),
+            floor: AtomicU64::new(0),
             held,
         }
     }
@@ -167,6 +186,13 @@ impl Cell {
     fn go(&self, to: Move) {
         let mut place = self.place.write();
         place.go(to);
+        self.show_cursor(place.cursor);
+    }
+
+    /// Another base stands here.
+    fn stand(&self, at: Place) {
+        let mut place = self.place.write();
+        *place = at;
         self.show_cursor(place.cursor);
     }
 
@@ -277,7 +303,8 @@ impl Shards {
 
     /// The cached view of an identifier. Never touches the disk.
     pub fn cached(&self, identifier: &Identifier) -> Option<Arc<View>> {
-        self.cache.get(identifier)
+        let floor = self.cell(identifier.shard()).floor.load(Ordering::Acquire);
+        self.cache.get(identifier).filter(|view| view.revision >= floor)
     }
 
     /// The view of an identifier; an empty one where nothing is known. May block on the disk: concurrent loads of one identifier are
@@ -286,7 +313,7 @@ impl Shards {
         let cell = self.cell(identifier.shard());
         loop {
             let mut state = cell.state.lock();
-            if let Some(view) = self.cache.get(identifier) {
+            if let Some(view) = self.cached(identifier) {
                 return Ok(view);
             }
             if let Some(pending) = state.pending.get(identifier) {
@@ -333,7 +360,7 @@ impl Shards {
             Arc::new(self.disk.all_seen(identifier)?)
         };
         let mut state = cell.state.lock();
-        if self.cache.get(identifier).is_some_and(|held| held.revision == view.revision) {
+        if self.cached(identifier).is_some_and(|held| held.revision == view.revision) {
             let held = Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) };
             self.publish(&mut state, identifier, held, Some(&|_| Folded::Counted));
         }
@@ -343,7 +370,7 @@ impl Shards {
     /// Whether [`Self::prepare`] has nothing to do: admitting an event of an identifier will not touch the disk, except for one lookup
     /// where the fragment has too many events to keep their ids at hand.
     pub fn prepared(&self, identifier: &Identifier) -> bool {
-        self.cache.get(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
+        self.cached(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
     }
 
     /// Does the housekeeping that is due; call it about once a second.
@@ -362,6 +389,22 @@ impl Shards {
     /// Hands everything on disk to the operating system; a start after this has little to recover. Blocks.
     pub fn flush(&self) -> Result<(), ShardError> {
         self.disk.flush()
+    }
+
+    /// Makes everything that the bases hold durable, and says up to where: how far the changes of `own` origins are in. What it covers need not be kept
+    /// elsewhere for this edge's sake. A failure is fatal: see [`ShardError::NotDurable`]. Blocks.
+    pub fn checkpoint(&self, own: &[Origin]) -> Result<Vec<Covered>, ShardError> {
+        let held = ShardId::all().filter(|shard| self.holds(*shard));
+        let covered = held.map(|shard| {
+            let place = self.cell(shard).place.read();
+            let number = |origin: &Origin| Some((*origin, place.origins.get(origin)?.number));
+            Covered { shard, cursor: place.cursor, applied: own.iter().filter_map(number).collect() }
+        });
+        // What is shown is written, so what is written next covers it.
+        let covered = covered.collect();
+        self.disk.sync()?;
+        self.disk.drop_replaced()?;
+        Ok(covered)
     }
 
     /// Views in memory, their bytes (about), and bytes on disk.
@@ -405,7 +448,7 @@ impl Shards {
         if let Some(pending) = state.pending.get(identifier) {
             return Ok(Some(pending.held()));
         }
-        if let Some(view) = self.cache.get(identifier) {
+        if let Some(view) = self.cached(identifier) {
             return Ok(Some(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() }));
         }
         if !rows_at_rest {
@@ -414,6 +457,17 @@ impl Shards {
         // Seldom: it was evicted since it was loaded.
         self.read_base(identifier).map(|(fragment, _)| Some(Held { fragment, seen: None }))
     }
+}
+
+/// What a checkpoint covers of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// Whose.
+    pub shard: ShardId,
+    /// Up to where the log is in.
+    pub cursor: Cursor,
+    /// The highest numbers of origins that are in.
+    pub applied: Vec<(Origin, u64)>,
 }
 
 /// Figures for the operator.

@@ -86,7 +86,7 @@ impl Shards {
     }
 
     /// Whether the base, or another pending change, has an event's id.
-    fn is_held_already(
+    pub(crate) fn is_held_already(
         &self,
         state: &State,
         identifier: &Identifier,

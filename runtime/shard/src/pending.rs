@@ -308,6 +308,15 @@ impl Pending {
         left
     }
 
+    /// Takes everything out. Gives it with its weight.
+    pub(crate) fn drain(&mut self) -> (VecDeque<Queued>, usize) {
+        self.fragments.clear();
+        self.ids.clear();
+        let all = std::mem::take(&mut self.order);
+        let weight = all.iter().map(|queued| queued.change.weight()).sum();
+        (all, weight)
+    }
+
     /// Takes the first change out. Gives whether there was one.
     fn pop_first(&mut self, left: &mut Left) -> bool {
         let Some(Queued { identifier, change, .. }) = self.order.pop_front() else { return false };

@@ -96,8 +96,12 @@ impl Edge {
 
     /// The highest own number that the base has.
     fn applied_local(&self, shard: ShardId) -> u64 {
+        self.local_of(shard, &|origin| self.shards.applied(shard, origin))
+    }
+
+    fn local_of(&self, shard: ShardId, applied: &dyn Fn(Origin) -> u64) -> u64 {
         let boot = |(origin, before): &(Origin, HashMap<ShardId, u64>)| {
-            let number = self.shards.applied(shard, *origin);
+            let number = applied(*origin);
             if number == 0 { 0 } else { before.get(&shard).copied().unwrap_or(0) + number }
         };
         self.boots.iter().map(boot).max().unwrap_or(0)
@@ -107,6 +111,31 @@ impl Edge {
     fn outstanding(&self, shard: ShardId) -> Vec<(u64, Vec<u8>)> {
         let gone = self.applied_local(shard).max(self.settled.get(&shard).copied().unwrap_or(0));
         self.changes(shard).into_iter().filter(|(local, _)| *local > gone).collect()
+    }
+
+    /// Begins anew from a snapshot, with an event that comes between the look at the outbox and the swap.
+    fn replace(&mut self, head: &SnapshotHead, chunks: &[Vec<u8>], of: &Identifier, clock: i64) {
+        let shard = of.shard();
+        let mut replacement = self.shards.begin_replacement(shard).expect("begin");
+        for chunk in chunks.iter().rev().chain(chunks.first()) {
+            replacement.take(chunk).expect("take");
+        }
+        let head = SnapshotHead::decode(&head.encode()).expect("a head");
+        self.settled.remove(&shard);
+        let (changes, gone) = (
+            self.changes(shard),
+            self.local_of(shard, &|origin| {
+                let found = head.origins.iter().find(|(of, _)| *of == origin);
+                found.map_or(0, |(_, applied)| applied.number)
+            }),
+        );
+        let upto = changes.len() as u64;
+        let event = event(&format!("late-{clock}"), clock);
+        let effects = self.shards.observer.observe(&event);
+        let late = Prepared::event(of.clone(), event, effects);
+        self.shards.admit(shard, vec![late], &self.outbox).expect("admit");
+        let given = changes.into_iter().filter(|(local, _)| *local > gone).collect();
+        self.shards.replace(replacement, &head, upto, given).expect("replace");
     }
 
     fn restart(self, number: u64) -> Self {
@@ -169,6 +198,17 @@ fn homes() -> HashSet<ShardId> {
     people().map(|of| of.shard()).collect()
 }
 
+/// A shard's base as a snapshot.
+fn exported(shards: &Shards, shard: ShardId, chunk_bytes: usize) -> (SnapshotHead, Vec<Vec<u8>>) {
+    let mut chunks = Vec::new();
+    let mut take = |chunk| {
+        chunks.push(chunk);
+        Ok(())
+    };
+    let head = shards.export(shard, chunk_bytes, &mut take).expect("export");
+    (head, chunks)
+}
+
 /// Folds a person's changes by time: each id once, none of what is taken back.
 fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
     let definitions = shards.observer.definitions();
@@ -209,6 +249,10 @@ enum Act {
     /// The centre has all changes that have an answer, and the base is there.
     Settle(usize, u8),
     Load(usize, u8),
+    /// The centre no longer knows which ids it has, so that they come twice in its log.
+    Forget(usize),
+    /// The base of another edge takes the place of an edge's own, while an event comes.
+    Replace(usize, usize, u8),
 }
 
 const EDGES: usize = 3;
@@ -226,6 +270,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => edge().prop_map(Act::Restart),
         2 => (edge(), of()).prop_map(|(edge, of)| Act::Settle(edge, of)),
         3 => (edge(), of()).prop_map(|(edge, of)| Act::Load(edge, of)),
+        1 => edge().prop_map(Act::Forget),
+        2 => (edge(), edge(), of()).prop_map(|(edge, other, of)| Act::Replace(edge, other, of)),
     ]
 }
 
@@ -253,7 +299,9 @@ impl World {
         | Act::Cut(at, ..)
         | Act::Restart(at)
         | Act::Settle(at, ..)
-        | Act::Load(at, ..)) = act;
+        | Act::Load(at, ..)
+        | Act::Forget(at)
+        | Act::Replace(at, ..)) = act;
         let mut edge = self.edges[at].take().expect("an edge");
         match act {
             Act::Admit(_, of, events) => {
@@ -301,6 +349,13 @@ impl World {
                 edge.shards.settle_pending(shard, there as u64).expect("settle");
                 edge.settled.insert(shard, there as u64);
             }
+            Act::Replace(_, other, of) => {
+                let of = person(of);
+                let source = self.edges[other].as_ref().unwrap_or(&edge);
+                let (head, chunks) = exported(&source.shards, of.shard(), 200);
+                edge.replace(&head, &chunks, &of, clock);
+            }
+            Act::Forget(_) => self.centre.ids.clear(),
             Act::Load(_, of) => edge.shards.prepare(&person(of)).expect("prepare"),
         }
         let checked = edge.check(&self.centre);
@@ -338,6 +393,34 @@ proptest! {
         world.heal();
         for edge in world.edges.iter().flatten() {
             edge.check(&world.centre)?;
+        }
+        // From zero, at once and in pieces; and as a process alone would, where no id comes twice.
+        let (whole, pieces, alone) = (Edge::new(7), Edge::new(8), Edge::new(9));
+        for shard in homes() {
+            whole.follow(&world.centre, shard, usize::MAX);
+            while pieces.shards.cursor(shard) != whole.shards.cursor(shard) {
+                pieces.follow(&world.centre, shard, 2);
+            }
+            let hash = whole.shards.state_hash(shard).expect("hash");
+            prop_assert!(hash.settled && hash.cursor == whole.shards.cursor(shard));
+            for edge in world.edges.iter().flatten().chain([&pieces]) {
+                prop_assert_eq!(edge.shards.state_hash(shard).expect("hash"), hash);
+                prop_assert_eq!(edge.shards.place(shard), whole.shards.place(shard));
+            }
+            let entries = world.centre.of(shard);
+            let ids = entries.iter().filter_map(|entry| Change::digest(&entry.bytes).expect("a change").id);
+            let mut seen = HashSet::new();
+            if ids.into_iter().all(|id| seen.insert(id)) {
+                let entries: Vec<_> = entries.iter().map(|entry| (entry.seq, entry.bytes.to_vec())).collect();
+                alone.shards.recover(shard, &entries).expect("recover");
+                prop_assert_eq!(alone.shards.state_hash(shard).expect("hash"), hash);
+            }
+            if let Some(entry) = entries.last() {
+                let mut other = entry.clone();
+                other.seq += 1;
+                whole.shards.follow(shard, 1, &[Ordered { entry: other, own: None }]).expect("follow");
+                prop_assert_eq!(whole.shards.state_hash(shard).expect("hash").agrees(&hash), None);
+            }
         }
     }
 }
