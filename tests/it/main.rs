@@ -15,3 +15,4 @@ mod identity;
 mod import;
 mod retail;
 mod retraction;
+mod sync;

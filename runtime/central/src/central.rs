@@ -74,8 +74,8 @@ pub struct SnapshotId {
 pub struct SnapshotChunk {
     /// Its length.
     pub bytes: u32,
-    /// Its xxh3.
-    pub hash: u64,
+    /// XXH3 of its bytes.
+    pub hash: u128,
 }
 
 /// A snapshot of a shard: what was at a place of its log.

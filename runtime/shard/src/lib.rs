@@ -133,8 +133,9 @@ pub trait Outbox {
 
 /// The shards of this edge.
 pub struct Shards {
-    disk: Disk,
+    disk: Arc<Disk>,
     cache: Cache,
+    cache_bytes: u64,
     observer: Arc<dyn Observer>,
     cells: Vec<Cell>,
     pending_bytes: AtomicUsize,
@@ -242,7 +243,7 @@ impl Shards {
         namespaces: Arc<Namespaces>,
         held: &dyn Fn(ShardId) -> bool,
     ) -> Result<Self, ShardError> {
-        let disk = Disk::open(path, log_id)?;
+        let disk = Arc::new(Disk::open(path, log_id)?);
         let cells = ShardId::all().map(|shard| {
             let held = held(shard);
             if !held {
@@ -253,8 +254,37 @@ impl Shards {
         let cells = cells.collect::<Result<_, ShardError>>()?;
         let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
         let wanted = Mutex::default();
-        let shards = Self { disk, cache, observer, cells, pending_bytes, namespaces, linking, wanted };
+        let shards = Self { disk, cache, cache_bytes, observer, cells, pending_bytes, namespaces, linking, wanted };
         shards.begin_layout()?;
+        Ok(shards)
+    }
+
+    /// The same shards folded by another observer: bases as they are on disk, what is pending observed anew, nothing in memory. Whoever calls sees to it that nobody
+    /// uses the ones before from here on. Blocks on the disk.
+    pub fn renew(&self, observer: Arc<dyn Observer>) -> Result<Self, ShardError> {
+        let cells = self.cells.iter().map(|cell| Cell::new(cell.place.read().clone(), cell.held)).collect();
+        let shards = Self {
+            disk: Arc::clone(&self.disk),
+            cache: Cache::new(self.cache_bytes),
+            cache_bytes: self.cache_bytes,
+            observer,
+            cells,
+            pending_bytes: AtomicUsize::new(0),
+            namespaces: Arc::clone(&self.namespaces),
+            linking: Mutex::new(()),
+            wanted: Mutex::default(),
+        };
+        shards.begin_layout()?;
+        for (shard, cell) in ShardId::all().zip(&self.cells) {
+            let (next_local, pending) = {
+                let state = cell.state.lock();
+                let queued = state.pending.first(usize::MAX);
+                let pending = queued.map(|queued| (queued.local, queued.change.bytes.to_vec())).collect();
+                (state.pending.next_local(), pending)
+            };
+            shards.begin_pending(shard, next_local)?;
+            shards.restore_pending(shard, pending)?;
+        }
         Ok(shards)
     }
 
@@ -283,6 +313,11 @@ impl Shards {
     /// The highest number of an origin's changes that the base has followed; 0 where nothing came of it, or nothing for very long.
     pub fn applied(&self, shard: ShardId, origin: Origin) -> u64 {
         self.cell(shard).place.read().origins.get(&origin).map_or(0, |applied| applied.number)
+    }
+
+    /// The number in the outbox of the last change that was admitted to a shard.
+    pub fn admitted(&self, shard: ShardId) -> u64 {
+        self.cell(shard).state.lock().pending.next_local() - 1
     }
 
     /// Bytes of changes that are pending, about.

@@ -37,6 +37,22 @@ pub struct Replacement {
 type Outgoing = (u64, Identifier, Arc<PendingChange>);
 
 impl Replacement {
+    /// The head of a base that holds nothing, in an epoch: for a shard that follows its log from the beginning.
+    pub fn nothing(&self, epoch: u32) -> SnapshotHead {
+        SnapshotHead {
+            shard: self.fresh.shard(),
+            cursor: Cursor { epoch, seq: 0 },
+            checksum: 0,
+            format: FORMAT,
+            layout: self.layout.clone(),
+            origins: Vec::new(),
+            fragments: 0,
+            chunks: 0,
+            states: 0,
+            past: 0,
+        }
+    }
+
     /// Takes a chunk of a snapshot, in any order; one that was taken already changes nothing. What is not what was written is refused, and changes
     /// nothing that serves: a chunk that is damaged may be fetched again, one that is whole and yet wrong spoils the replacement. Blocks on the disk.
     pub fn take(&mut self, chunk: &[u8]) -> Result<(), ShardError> {

@@ -77,7 +77,7 @@ async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result
         let epoch = uplink.cell(shard).lock().replica.head().map_or(0, |head| head.epoch);
         if edge.shards.cursor(shard).seq > 0 {
             let replacement = edge.shards.begin_replacement(shard)?;
-            let head = replacement.nothing(shard, epoch);
+            let head = replacement.nothing(epoch);
             let (up_to, changes) = lacking(&uplink, shard, &head)?;
             edge.shards.replace(replacement, &head, up_to, changes)?;
         }

@@ -29,12 +29,15 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
 
 /// Makes one. Blocks on the disk.
 pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
-    let covered = edge.shards.checkpoint()?;
+    let covered = edge.shards.checkpoint(&[])?;
     let mut trims = Vec::new();
     for shard in ShardId::all() {
         let mut cell = uplink.cell(shard).lock();
         let droppable = if uplink.shards.holds(shard) {
-            let cursor = covered.cursor(shard);
+            let Some(cursor) = covered.iter().find(|covered| covered.shard == shard).map(|covered| covered.cursor)
+            else {
+                continue;
+            };
             let Some(head) = cell.replica.head().copied() else { continue };
             // Of another epoch, or of a base that was replaced since.
             if cursor.epoch != head.epoch

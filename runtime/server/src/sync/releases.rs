@@ -15,8 +15,15 @@ use selvedge_shard::Observer;
 use super::Uplink;
 use super::client::Centre;
 use super::wire::Released;
+use crate::app::threads;
+use crate::backfill;
+use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::release::{Bundle, hash, hex, parse_hash};
+use crate::serve::End;
+
+/// How long requests under way may take when a release takes the place of another; new ones wait for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The bytes of a release's plugins: from this edge's disk, or from the centre.
 pub async fn fetch(centre: &Centre, cluster: &str, folder: &Path, release: &Release) -> Result<Bundle> {

@@ -219,7 +219,7 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
             Change::Event { event, .. } if ids.insert(event.id_hash()) => events.push(event),
             Change::Decided { offers, .. } => fragment.apply_decided(offers),
             Change::Link { other, word, .. } => fragment.apply_link(other, *word),
-            Change::Event { .. } | Change::Activate(_) => {}
+            Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
     }
     let effects: Vec<_> = events.iter().map(|event| shards.observer.observe(event)).collect();
