@@ -16,6 +16,7 @@ fn options() -> CentralOptions {
     // Small, so that everything happens.
     options.segment_bytes = 2_000;
     options.tail_bytes = 4_000;
+    options.ids_max = 3;
     options
 }
 
