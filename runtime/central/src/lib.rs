@@ -8,7 +8,7 @@
 //! appends to itself: the log of an edge with its embedded centre, and the outbox of an edge that follows a centre.
 
 mod central;
-//PG mod postgres;
+mod postgres;
 mod redb;
 mod tail;
 
@@ -20,7 +20,7 @@ pub use self::central::{
     NOTE_BYTES_MAX, NOTES_MAX, PUSH_CHANGES_MAX, Progress, Read, SealedPush, SnapshotChunk, SnapshotId,
     SnapshotManifest, StablePolicy, decode_gaps,
 };
-//PG pub use self::postgres::{PostgresCentral, PostgresOptions};
+pub use self::postgres::{PostgresCentral, PostgresOptions};
 pub use self::redb::{CentralOptions, DigestOf, RedbCentral, RedbLog};
 
 /// Why the log could not serve.

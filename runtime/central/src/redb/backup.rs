@@ -9,7 +9,7 @@ use selvedge_core::identity::ShardId;
 use selvedge_core::view::Cursor;
 
 use super::central::RedbCentral;
-use super::ids::{IDS, INDEXED};
+use super::ids::{INDEXED, RUNS, Run, run_name};
 use super::keep::{BLOBS, CHUNKS, NOTES, SNAPSHOTS};
 use super::writer::{SUMS, WATERMARKS};
 use super::{HEADS, Log, META, SEGMENTS, TRIMMED, segment_name, store};
@@ -74,12 +74,15 @@ pub(super) fn copy(
     copy.table(SEGMENTS)?;
     copy.table(SUMS)?;
     copy.table(WATERMARKS)?;
-    copy.table(IDS)?;
     copy.table(INDEXED)?;
+    copy.table(RUNS)?;
     copy.table(SNAPSHOTS)?;
     copy.table(CHUNKS)?;
     copy.table(BLOBS)?;
     copy.table(NOTES)?;
+    for row in read.open_table(RUNS).map_err(store)?.iter().map_err(store)? {
+        copy.table(Run::new(&run_name(row.map_err(store)?.0.value())))?;
+    }
     for segment in segments {
         copy.table(Log::new(&segment_name(segment)))?;
     }

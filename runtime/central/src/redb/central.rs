@@ -44,6 +44,8 @@ pub struct CentralOptions {
     pub tail_bytes: usize,
     /// Bytes of entries after which a segment is closed.
     pub segment_bytes: u64,
+    /// Ids that are held in memory before they are written out, about 64 bytes each.
+    pub ids_max: usize,
 }
 
 impl CentralOptions {
@@ -56,6 +58,7 @@ impl CentralOptions {
             cache_bytes: 64 * 1024 * 1024,
             tail_bytes: 16 * 1024 * 1024,
             segment_bytes: 64 * 1024 * 1024,
+            ids_max: 32 * 1024,
         }
     }
 }
@@ -82,6 +85,7 @@ impl RedbCentral {
             options.segment_bytes,
             options.tail_bytes,
             options.stable,
+            options.ids_max,
             &options.digest_of,
         )?;
         if backup::is_backup(&database)? {

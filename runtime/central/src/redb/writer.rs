@@ -71,6 +71,7 @@ impl Writer {
         segment_bytes: u64,
         tail_bytes: usize,
         policy: StablePolicy,
+        ids_max: usize,
         digest_of: &DigestOf,
     ) -> Result<Self, LogError> {
         let write = database.begin_write().map_err(store)?;
@@ -90,7 +91,7 @@ impl Writer {
                 (sums[index], summed[index]) = (Sum { checksum, stable }, up_to);
             }
         }
-        let ids = Ids::load(&database, &segments, digest_of)?;
+        let ids = Ids::load(&database, &segments, digest_of, ids_max)?;
         let shared = Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             heads: watch::Sender::new(Vec::new()),
@@ -237,7 +238,7 @@ impl Writer {
         let mut dirty = false;
         {
             let mut watermarks = write.open_table(WATERMARKS).map_err(store)?;
-            let mut ids = self.ids.open(&write)?;
+            let runs = self.ids.open(&self.database)?;
             let mut appender = self.segments.appender(&write)?;
             for sealed in callers.iter().flatten() {
                 if let Some(answer) = refuse(sealed) {
@@ -261,7 +262,7 @@ impl Writer {
                 let mut seqs = Vec::with_capacity(push.changes.len());
                 for ((change, digest), index) in push.changes.iter().zip(&sealed.digests).zip(1..) {
                     if let Some(id) = digest.id
-                        && let Some(seq) = ids.get(shard, &id)?
+                        && let Some(seq) = self.ids.get(&runs, shard, &id)?
                     {
                         seqs.push(seq);
                         continue;
@@ -269,7 +270,7 @@ impl Writer {
                     let number = if counted { push.predecessor + index } else { 0 };
                     let seq = appender.append(shard, origin, number, change)?;
                     if let Some(id) = digest.id {
-                        ids.put(shard, id, seq)?;
+                        self.ids.put(shard, id, seq);
                     }
                     let sum = &mut self.sums[usize::from(shard)].checksum;
                     *sum = sum.wrapping_add(mix(seq, digest.envelope));
@@ -291,7 +292,7 @@ impl Writer {
                 }
                 answers.push(Pushed::Taken { seqs });
             }
-            drop((ids, watermarks));
+            drop(watermarks);
             let touched = appender.finish(&write)?;
             self.write_sums(&write, &touched)?;
         }
@@ -299,7 +300,7 @@ impl Writer {
             keep::note_gaps(&write, &gaps)?;
         }
         if dirty {
-            self.ids.before_commit(&write, &self.segments)?;
+            self.ids.before_commit(&self.database, &write, &self.segments)?;
             write.commit().map_err(store)?;
             {
                 let mut tail = self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner);
