@@ -7,8 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::backoff::Backoff;
 pub use super::boots::{Boots, BootsError};
-use super::{Origin, Pushed, bounds};
+use super::{Head, Origin, Pushed, bounds};
 use crate::identity::ShardId;
+use crate::view::Cursor;
 
 /// What is known of where changes stand in the log: so many steps, then coarser.
 const STEPS_MAX: usize = 1_024;
@@ -116,6 +117,8 @@ impl Forwarder {
     /// The outbox has forgotten everything up to this local number.
     pub fn on_trimmed(&mut self, local: u64) {
         self.trimmed = self.trimmed.max(local);
+        // The base may have seen in the log what was not answered for.
+        self.settle(self.settled);
         while self.ordered.len() > 1 && self.ordered.front().is_some_and(|(front, _)| *front <= local) {
             self.ordered.pop_front();
         }
@@ -169,6 +172,9 @@ impl Forwarder {
             Pushed::Refused { index, reason } => {
                 let local = u64::try_from(*index).ok().and_then(|index| range.first_local.checked_add(index));
                 local.filter(|local| *local <= range.last_local).map(|local| {
+                    if local <= self.settled {
+                        return Outcome::Settled(self.settled);
+                    }
                     self.refused.insert(local);
                     Outcome::Refused { local, reason: reason.clone() }
                 })
@@ -224,18 +230,21 @@ impl Forwarder {
         self.ordered.get(step).map(|(_, seq)| *seq)
     }
 
-    /// The highest local number such that it and all before it are known to be in the log at or below this sequence: a base that has come so far has them, as entries of
+    /// The highest local number such that it and all before it are known to be in the log at or below this cursor: a base that has come so far has them, as entries of
     /// this edge or, of duplicates, of another.
-    pub fn ordered_local(&self, seq: u64) -> u64 {
-        let step = self.ordered.partition_point(|(_, at)| *at <= seq);
-        step.checked_sub(1)
-            .and_then(|step| self.ordered.get(step))
-            .map_or(self.trimmed, |(local, _)| (*local).max(self.trimmed))
+    pub fn ordered_local(&self, base: Cursor) -> u64 {
+        let step = self.ordered.partition_point(|(_, at)| *at <= base.seq);
+        let known = step.checked_sub(1).and_then(|step| self.ordered.get(step)).filter(|_| base.epoch == self.epoch);
+        known.map_or(self.trimmed, |(local, _)| (*local).max(self.trimmed))
     }
 
-    /// Up to which local number the outbox may be trimmed: what both a checkpoint of the base on disk and the centre's stable sequence cover.
-    pub fn droppable(&self, checkpointed_seq: u64, stable_seq: u64) -> u64 {
-        self.ordered_local(checkpointed_seq.min(stable_seq)).min(self.durable)
+    /// Up to which local number the outbox may be trimmed: what both a checkpoint of the base on disk and the centre's stable sequence cover, in the epoch of
+    /// this log.
+    pub fn droppable(&self, checkpointed: Cursor, head: &Head) -> u64 {
+        if head.epoch != self.epoch {
+            return self.trimmed;
+        }
+        self.ordered_local(Cursor { seq: checkpointed.seq.min(head.stable), ..checkpointed }).min(self.durable)
     }
 
     /// How many durable changes have not been answered for.
@@ -261,10 +270,10 @@ impl Forwarder {
     fn on_taken(&mut self, range: &Range, seqs: &[u64]) -> Option<Outcome> {
         let sent = u64::try_from(seqs.len()).ok().filter(|sent| *sent > 0)?;
         let last = range.first_local.checked_add(sent - 1).filter(|last| *last <= range.last_local)?;
-        self.settled = last;
+        self.settle(last);
         self.skips = false;
         self.order(last, seqs.iter().copied().max()?);
-        Some(Outcome::Settled(last))
+        Some(Outcome::Settled(self.settled))
     }
 
     fn on_behind(&mut self, range: &Range, watermark: u64, head: u64) -> Option<Outcome> {
@@ -274,10 +283,10 @@ impl Forwarder {
         let end = self.boots.get(place + 1).map_or(u64::MAX, |(_, before)| *before);
         let local = before.saturating_add(watermark).min(end).min(self.durable);
         if local >= range.first_local {
-            self.settled = local;
+            self.settle(local);
             self.skips = false;
             self.order(local, head);
-            return Some(Outcome::Settled(local));
+            return Some(Outcome::Settled(self.settled));
         }
         if watermark == range.predecessor {
             // It says that it has what the push named: overtaken by another answer. Ask again, after a while.
@@ -288,13 +297,19 @@ impl Forwarder {
         if range.skips && settled + 1 == range.first_local {
             return None;
         }
-        self.settled = settled;
+        self.settle(settled);
         self.skips = local < settled;
         self.refused.clear();
         while self.ordered.back().is_some_and(|(upto, _)| *upto > local) {
             self.ordered.pop_back();
         }
         Some(Outcome::Again(self.settled))
+    }
+
+    /// Nothing up to here need be pushed, nor what is trimmed.
+    fn settle(&mut self, local: u64) {
+        self.settled = local.max(self.trimmed);
+        self.refused = self.refused.split_off(&(self.settled + 1));
     }
 
     fn order(&mut self, local: u64, seq: u64) {

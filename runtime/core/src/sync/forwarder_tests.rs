@@ -4,6 +4,15 @@ const SHARD: ShardId = ShardId(7);
 const ONE: Origin = Origin(11);
 const TWO: Origin = Origin(22);
 
+fn at(epoch: u32, seq: u64) -> Cursor {
+    Cursor { epoch, seq }
+}
+
+fn droppable(forwarder: &Forwarder, epoch: u32, checkpointed: u64, stable: u64) -> u64 {
+    let head = Head { epoch, seq: 99, first: 1, stable, checksum: 0 };
+    forwarder.droppable(at(epoch, checkpointed), &head)
+}
+
 fn boots(befores: &[(Origin, u64)]) -> Boots {
     let mut boots = Boots::default();
     for (origin, before) in befores {
@@ -66,14 +75,14 @@ fn what_the_centre_has_is_not_sent_and_what_it_lacks_is() {
     let range = next(&mut held);
     assert_eq!(span(&range), (ONE, 3, 4, 4));
     assert_eq!(held.on_answer(0, range.ticket, &Pushed::Behind { watermark: 2, head: 30 }), Outcome::Again(2));
-    assert_eq!(held.ordered_local(u64::MAX), 1, "what was known of 3 means nothing any more");
+    assert_eq!(held.ordered_local(at(1, u64::MAX)), 1, "what was known of 3 means nothing any more");
     let range = next(&mut held);
     assert_eq!((span(&range), range.skips), ((ONE, 2, 3, 4), false));
     // A directory from a backup: the first start had sent more than it has.
     assert_eq!(held.on_answer(0, range.ticket, &Pushed::Behind { watermark: 99, head: 40 }), Outcome::Settled(4));
     let range = next(&mut held);
     assert_eq!(span(&range), (TWO, 0, 5, 9));
-    assert_eq!((held.ordered_local(39), held.ordered_local(40), held.seq_of(2)), (1, 4, Some(40)));
+    assert_eq!((held.ordered_local(at(1, 39)), held.ordered_local(at(1, 40)), held.seq_of(2)), (1, 4, Some(40)));
 
     // A centre from a backup that is older than what was trimmed here.
     let mut trimmed = forwarder(&[(ONE, 0)], 5, 9);
@@ -110,7 +119,7 @@ fn a_change_that_cannot_be_taken_stands_in_nobodys_way() {
     assert_eq!((span(&range), range.skips), ((ONE, 4, 5, 5), true));
     assert_eq!(forwarder.on_answer(0, range.ticket, &refused(0)), dead(5));
     assert_eq!(forwarder.next(i64::MAX), None);
-    assert_eq!((forwarder.unanswered(), forwarder.droppable(2, 2)), (0, 5), "the last ones hold nothing up");
+    assert_eq!((forwarder.unanswered(), droppable(&forwarder, 1, 2, 2)), (0, 5), "the last ones hold nothing up");
 }
 
 #[test]
@@ -148,13 +157,13 @@ fn another_epoch_starts_over() {
     forwarder.on_durable(6);
     let range = next(&mut forwarder);
     assert_eq!(forwarder.on_answer(0, range.ticket, &Pushed::Epoch { epoch: 2 }), Outcome::Epoch(2));
-    assert_eq!((forwarder.epoch(), forwarder.settled(), forwarder.droppable(99, 99)), (2, 2, 2));
+    assert_eq!((forwarder.epoch(), forwarder.settled(), droppable(&forwarder, 2, 99, 99)), (2, 2, 2));
     let range = next(&mut forwarder);
     assert_eq!((span(&range), range.epoch), ((ONE, 2, 3, 6), 2));
     forwarder.on_own(1, 4, 4);
-    assert_eq!(forwarder.ordered_local(99), 2, "what an earlier epoch said is not believed");
+    assert_eq!(forwarder.ordered_local(at(2, 99)), 2, "what an earlier epoch said is not believed");
     forwarder.on_own(2, 4, 4);
-    assert_eq!(forwarder.ordered_local(99), 4);
+    assert_eq!(forwarder.ordered_local(at(2, 99)), 4);
 }
 
 #[test]
@@ -164,15 +173,33 @@ fn the_outbox_keeps_what_a_checkpoint_or_the_stable_sequence_does_not_cover() {
     // The second and the last are duplicates of what came first at 3 and at 1.
     let seqs = [5, 3, 8, 9, 12, 13, 14, 15, 16, 1];
     assert_eq!(forwarder.on_answer(0, range.ticket, &taken(seqs)), Outcome::Settled(10));
-    assert_eq!((forwarder.droppable(16, 15), forwarder.droppable(15, 16)), (0, 0));
-    assert_eq!(forwarder.droppable(16, 99), 10);
+    assert_eq!((droppable(&forwarder, 1, 16, 15), droppable(&forwarder, 1, 15, 16)), (0, 0));
+    assert_eq!(droppable(&forwarder, 1, 16, 99), 10);
     forwarder.on_durable(12);
     let range = next(&mut forwarder);
     assert_eq!(forwarder.on_answer(0, range.ticket, &taken([2, 20])), Outcome::Settled(12));
-    assert_eq!((forwarder.droppable(19, 19), forwarder.droppable(20, 20)), (10, 12));
+    assert_eq!((droppable(&forwarder, 1, 19, 19), droppable(&forwarder, 1, 20, 20)), (10, 12));
     assert_eq!((forwarder.seq_of(10), forwarder.seq_of(11), forwarder.seq_of(13)), (Some(16), Some(20), None));
+    assert_eq!(droppable(&forwarder, 2, 20, 20), 0, "a checkpoint or a head of another epoch says nothing");
     forwarder.on_trimmed(10);
-    assert_eq!((forwarder.ordered_local(0), forwarder.ordered_local(20)), (10, 12));
+    assert_eq!((forwarder.ordered_local(at(1, 0)), forwarder.ordered_local(at(1, 20))), (10, 12));
+}
+
+#[test]
+fn what_the_base_saw_in_the_log_and_was_trimmed_is_not_pushed() {
+    let mut forwarder = forwarder(&[(ONE, 0)], 0, 10);
+    let range = next(&mut forwarder);
+    forwarder.on_own(1, 6, 60);
+    assert_eq!(droppable(&forwarder, 1, 60, 60), 6);
+    forwarder.on_trimmed(6);
+    let late = Pushed::Refused { index: 1, reason: "unreadable".to_owned() };
+    assert_eq!(forwarder.on_answer(0, range.ticket, &late), Outcome::Settled(6), "it was set aside before");
+    let range = next(&mut forwarder);
+    assert_eq!(span(&range), (ONE, 6, 7, 10));
+    forwarder.on_own(1, 8, 80);
+    forwarder.on_trimmed(8);
+    assert_eq!(forwarder.on_answer(0, range.ticket, &taken([70])), Outcome::Settled(8));
+    assert_eq!(span(&next(&mut forwarder)), (ONE, 8, 9, 10));
 }
 
 #[test]
@@ -184,9 +211,9 @@ fn what_is_known_of_the_log_is_bounded_and_stays_true() {
     }
     for local in (1..=100_000).step_by(997) {
         assert!(forwarder.seq_of(local).is_some_and(|seq| seq >= 2 * local));
-        assert!(forwarder.ordered_local(2 * local) <= local);
+        assert!(forwarder.ordered_local(at(1, 2 * local)) <= local);
     }
-    assert_eq!(forwarder.ordered_local(200_000), 100_000);
+    assert_eq!(forwarder.ordered_local(at(1, 200_000)), 100_000);
 }
 
 #[test]

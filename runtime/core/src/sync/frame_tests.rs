@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
+use crate::sync::Origin;
+use crate::sync::manifest::Chunk;
 
 fn shard() -> impl Strategy<Value = ShardId> {
     (0..bounds::SHARDS_MAX as u16).prop_map(ShardId)

@@ -13,6 +13,7 @@
 //! - [`backoff`]: how long to wait after a failure.
 
 pub mod backoff;
+mod body;
 mod boots;
 pub mod bounds;
 pub mod forwarder;

@@ -15,6 +15,8 @@ pub const LIVE_MS: i64 = 2_000;
 pub const OFFLINE_MS: i64 = 10_000;
 /// For so long the centre may say a head behind the base before that is believed: one of several central processes may lag a little behind the others.
 pub const BEHIND_MS: i64 = 2_000;
+/// For so long heads may say that there is more while nothing of it comes; then the stream is asked for again.
+pub const STALLED_MS: i64 = 3_000;
 /// Gaps in a row after which asking again is given up.
 pub const GAPS_MAX: u8 = 3;
 /// Heads that wait for the base to reach them.
@@ -37,6 +39,8 @@ pub struct Replica {
     ahead: VecDeque<(i64, Head)>,
     /// Since when the centre says heads behind the base.
     behind_since: Option<i64>,
+    /// Since when heads say that there is more, and nothing of it has come.
+    stalled_since: Option<i64>,
     gaps: u8,
 }
 
@@ -89,6 +93,14 @@ pub enum Why {
         after: u64,
         /// The one that came.
         got: u64,
+    },
+    /// Entries that the centre has do not come.
+    #[error("the log ends at {head}, and nothing after entry {base} has come for {STALLED_MS} ms")]
+    Stalled {
+        /// The centre's last entry.
+        head: u64,
+        /// The last that came.
+        base: u64,
     },
     /// The base holds what the centre does not.
     #[error("the log ends at {head}, the base at {base}")]
@@ -185,6 +197,7 @@ impl Replica {
             head: None,
             ahead: VecDeque::new(),
             behind_since: None,
+            stalled_since: None,
             gaps: 0,
         }
     }
@@ -207,7 +220,8 @@ impl Replica {
     /// A stream has begun.
     pub fn on_connected(&mut self, now: i64) {
         self.connected = true;
-        self.contact = Some(now);
+        self.stalled_since = None;
+        self.on_contact(now);
     }
 
     /// The stream has ended.
@@ -249,6 +263,7 @@ impl Replica {
             }
         }
         self.taken = last.seq;
+        self.stalled_since = None;
         self.gaps = 0;
         Step::Apply { skip }
     }
@@ -281,6 +296,12 @@ impl Replica {
             return self.bootstrap(Why::Trimmed { first: head.first, base: self.taken });
         }
         self.expect(now, head);
+        if head.seq <= self.taken {
+            self.stalled_since = None;
+        } else if now.saturating_sub(*self.stalled_since.get_or_insert(now)) >= STALLED_MS {
+            self.stalled_since = None;
+            return Step::Resume(Why::Stalled { head: head.seq, base: self.taken });
+        }
         Step::Nothing
     }
 
@@ -316,6 +337,7 @@ impl Replica {
         self.fresh = None;
         self.ahead.clear();
         self.behind_since = None;
+        self.stalled_since = None;
         self.gaps = 0;
     }
 

@@ -93,6 +93,19 @@ fn a_head_behind_the_base_is_believed_after_a_while() {
 }
 
 #[test]
+fn a_stream_that_only_says_that_there_is_more_is_asked_for_again() {
+    let mut replica = following(3, 0);
+    assert_eq!(replica.on_head(0, head(5, 0)), Step::Nothing);
+    assert_eq!(replica.on_changes(STALLED_MS, 1, &entries(4..=4)), Step::Apply { skip: 0 });
+    assert_eq!(replica.on_head(STALLED_MS, head(5, 0)), Step::Nothing, "something came");
+    let stalled = Why::Stalled { head: 6, base: 4 };
+    assert_eq!(replica.on_head(2 * STALLED_MS, head(6, 0)), Step::Resume(stalled));
+    replica.on_connected(2 * STALLED_MS);
+    assert_eq!(replica.on_changes(2 * STALLED_MS, 1, &entries(5..=6)), Step::Apply { skip: 0 });
+    assert_eq!(replica.on_head(9 * STALLED_MS, head(6, 0)), Step::Nothing, "all of it is being applied");
+}
+
+#[test]
 fn what_cannot_be_read_stops_the_shard() {
     let mut replica = following(3, 0);
     let mut unreadable = entries(4..=5);
