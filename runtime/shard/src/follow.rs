@@ -229,8 +229,10 @@ impl Shards {
             };
             touched.items.iter().map(entry).collect()
         };
-        let histories: Vec<_> =
+        let mut histories: Vec<_> =
             touched.iter().map(|(identifier, touched)| (identifier, touched, entries(touched))).collect();
+        // As the rows stand on disk: neighbours are found together.
+        histories.sort_unstable_by_key(|(identifier, ..)| *identifier);
         let writes = histories.iter().map(|(identifier, touched, entries)| {
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
             FragmentWrite { identifier, record: Record { layout, seq, fragment: &touched.base }, entries }

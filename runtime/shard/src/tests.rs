@@ -18,6 +18,7 @@ use selvedge_core::fragment::{EventRef, Fragment};
 mod backfill;
 mod follow;
 mod retraction;
+mod snapshot;
 
 /// Counts events, and sums their seconds.
 struct Counting {

@@ -114,6 +114,12 @@ impl Disk {
         Ok(())
     }
 
+    /// The names of all trees.
+    #[cfg(test)]
+    pub(crate) fn tree_names(&self) -> Vec<String> {
+        self.database.tree_names().iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
     /// Forgets everything of a shard that is not served yet.
     pub(crate) fn clear(&self, shard: ShardId) -> Result<(), ShardError> {
         if self.tree(shard).is_empty() {
