@@ -114,7 +114,7 @@ fn killed_connections_lose_and_double_nothing() {
                                 next += 2;
                             }
                             // It was committed, but the answer was lost.
-                            [Pushed::Behind { watermark }] if *watermark == next + 2 => next += 2,
+                            [Pushed::Behind { watermark, .. }] if *watermark == next + 2 => next += 2,
                             other => panic!("{other:?} after {next}"),
                         },
                         Err(LogError::Unavailable(_)) => {

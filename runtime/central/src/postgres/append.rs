@@ -198,7 +198,7 @@ impl Fold {
         let Some((epoch, head, checksum)) = self.standings.get_mut(&shard) else {
             return Pushed::Refused { index: 0, reason: format!("the database has no shard {shard}") };
         };
-        if let Some(answer) = judge(sealed, &Standing { epoch: *epoch, watermark }) {
+        if let Some(answer) = judge(sealed, &Standing { epoch: *epoch, head: *head, watermark }) {
             return answer;
         }
         let mut seqs = Vec::with_capacity(push.changes.len());

@@ -54,7 +54,7 @@ pub async fn duplicates_and_gaps(fixture: &Fixture) {
     let log = fixture.open().await;
     assert_eq!(append(&*log, push(1, 1, 7, 0, &["a|1", "|no id", "a|again"])).await, taken(&[1, 2, 1]));
     // By watermark: all of it, or a part, or what was lost in between.
-    let behind = Pushed::Behind { watermark: 3 };
+    let behind = Pushed::Behind { watermark: 3, head: 3 };
     assert_eq!(append(&*log, push(1, 1, 7, 0, &["a|1", "|no id", "a|again"])).await, behind);
     assert_eq!(append(&*log, push(1, 1, 7, 2, &["a|again", "|new"])).await, behind);
     assert_eq!(append(&*log, push(1, 1, 7, 5, &["|late"])).await, behind);
@@ -99,7 +99,7 @@ pub async fn refusals(fixture: &Fixture) {
     // A refused one does not take the others with it.
     let group = vec![push(1, 1, 7, 3, &["a|1"]), push(1, 1, 7, 0, &["a|1"]), push(1, 2, 7, 1, &["b|1"])];
     let answers = log.append(group).await.expect("append");
-    assert_eq!(answers, [Pushed::Behind { watermark: 0 }, taken(&[1]), Pushed::Epoch { epoch: 1 }]);
+    assert_eq!(answers, [Pushed::Behind { watermark: 0, head: 0 }, taken(&[1]), Pushed::Epoch { epoch: 1 }]);
 }
 
 pub async fn epochs(fixture: &Fixture) {

@@ -15,9 +15,12 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use selvedge_central::{CONTROL, CentralLog, CentralOptions, DigestOf, LogError, Read, RedbCentral, StablePolicy};
+use selvedge_central::{
+    CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral,
+    StablePolicy,
+};
 use selvedge_core::change::{CHANGE_VERSION, Change};
 use tokio::sync::{Notify, Semaphore};
 
@@ -112,7 +115,10 @@ pub async fn open_log(config: &CentralConfig) -> Result<Arc<dyn CentralLog>> {
             let options = CentralOptions { stable, ..CentralOptions::new(fresh_id, digest) };
             Arc::new(tokio::task::spawn_blocking(move || RedbCentral::open(&path, &options)).await??)
         }
-        Store::Postgres(_) => bail!("PostgreSQL"),
+        Store::Postgres(url) => {
+            let options = PostgresOptions { stable, ..PostgresOptions::new(url, fresh_id) };
+            Arc::new(PostgresCentral::open(&options).await?)
+        }
     })
 }
 
