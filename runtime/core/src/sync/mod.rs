@@ -71,7 +71,8 @@ pub enum Refetch {
 /// Where a shard's log stands at the centre.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Changes when the log was restored or failed over.
+    /// Changes when the log was restored or failed over; from 1, and never the same twice: one more than that of a backup will not do, since the backup may be restored
+    /// again. The seconds of the clock will.
     pub epoch: u32,
     /// The last entry; 0 before the first.
     pub seq: u64,

@@ -54,8 +54,8 @@ pub struct Centre {
     streams: BTreeMap<usize, Stream>,
     queue: Vec<(usize, u64, Vec<Push>)>,
     pub up: bool,
-    /// Length of the journal when a backup was taken, and the heads.
-    backups: Vec<(usize, [u64; SHARDS])>,
+    /// Length of the journal when a backup was taken, the heads, and the epoch.
+    backups: Vec<(usize, [u64; SHARDS], u32)>,
     pub stable_by_backup: bool,
     mutation: Option<Mutation>,
     /// Gaps that edges reported.
@@ -76,7 +76,7 @@ impl Centre {
             streams: BTreeMap::new(),
             queue: Vec::new(),
             up: true,
-            backups: vec![(0, [0; SHARDS])],
+            backups: vec![(0, [0; SHARDS], 1)],
             stable_by_backup,
             mutation,
             gaps: 0,
@@ -298,7 +298,7 @@ impl Centre {
 
     pub fn backup(&mut self) {
         let heads = std::array::from_fn(|place| self.head(place).seq);
-        self.backups.push((self.durable, heads));
+        self.backups.push((self.durable, heads, self.epoch));
         for (place, head) in heads.into_iter().enumerate() {
             self.logs[place].stable = self.logs[place].stable.max(head);
         }
@@ -318,14 +318,18 @@ impl Centre {
         self.crash();
         let keep = self.backups.len().saturating_sub(before).max(1);
         self.backups.truncate(keep);
-        let (journal, heads) = self.backups.last().copied().unwrap_or_default();
+        let (journal, heads, epoch) = self.backups.last().copied().unwrap_or_default();
         self.rewind(journal);
         for (log, head) in self.logs.iter_mut().zip(heads) {
             log.stable = head;
         }
-        if self.mutation != Some(Mutation::NoEpoch) {
-            self.newest_epoch += 1;
-            self.epoch = self.newest_epoch;
+        match self.mutation {
+            Some(Mutation::NoEpoch) => {}
+            Some(Mutation::EpochRepeats) => self.epoch = epoch + 1,
+            _ => {
+                self.newest_epoch += 1;
+                self.epoch = self.newest_epoch;
+            }
         }
         for place in 0..SHARDS {
             let cursor = Cursor { epoch: self.epoch, seq: self.head(place).seq };

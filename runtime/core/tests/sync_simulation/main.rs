@@ -101,6 +101,11 @@ fn without_the_epoch_it_fails() {
 }
 
 #[test]
+fn with_an_epoch_that_comes_twice_it_fails() {
+    misses(Mutation::EpochRepeats, Restores::Newest);
+}
+
+#[test]
 fn without_the_edges_fsync_it_fails() {
     misses(Mutation::EdgeAcksEarly, Restores::None);
 }

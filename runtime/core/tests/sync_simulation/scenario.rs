@@ -11,6 +11,8 @@ pub enum Mutation {
     AckBeforeFsync,
     /// A restored centre keeps its epoch, and nobody looks at epochs.
     NoEpoch,
+    /// A restored centre takes the epoch after that of its backup, so a backup that is restored twice begins the same epoch twice.
+    EpochRepeats,
     /// Edges acknowledge before they have synced.
     EdgeAcksEarly,
     /// Edges trim what the centre does not call stable.
