@@ -145,7 +145,10 @@ async fn a_restored_backup_is_another_epoch() {
     assert_eq!(log.note("n").await, Ok(Some(b"kept".to_vec())));
     assert_eq!(log.blob([1; 32]).await, Ok(Some(vec![5; 200_000])));
     assert_eq!(append(&log, push(1, 1, 7, 101, &["next|"])).await, Pushed::Epoch { epoch: after.epoch });
-    assert_eq!(append(&log, push(1, after.epoch, 7, 101, &["next|"])).await, Pushed::Behind { watermark: 100 });
+    assert_eq!(
+        append(&log, push(1, after.epoch, 7, 101, &["next|"])).await,
+        Pushed::Behind { watermark: 100, head: 100 }
+    );
     let both = push(1, after.epoch, 7, 100, &["lost|", "next|"]);
     assert_eq!(append(&log, both).await, taken(&[101, 102]));
     assert_eq!(append(&log, push(1, after.epoch, 8, 0, &["7|late"])).await, taken(&[8]), "ids are in the backup");

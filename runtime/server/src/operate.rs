@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use selvedge_central::{CONTROL, CentralLog};
+use selvedge_central::{CONTROL, CentralLog, RedbCentral};
 use selvedge_core::identity::SHARDS;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -280,24 +280,16 @@ fn restore(from: &std::path::Path, arguments: CentralArguments) -> Result<()> {
     let config = arguments.settle()?;
     let crate::config::Store::Redb(folder) = &config.store else {
         bail!(
-            "a backup of redb is restored to --store redb:DIR; for PostgreSQL use pg_restore, then `selvedge central` begins another epoch with --new-epoch"
+            "a backup of redb is restored to --store redb:DIR; for PostgreSQL use pg_restore, then start the centre with --new-epoch"
         );
     };
-    let to = folder.join(crate::central::LOG_FILE);
-    if to.exists() {
-        bail!("{} is there; move it aside first, it may hold what the backup does not", to.display());
-    }
     std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let fresh = to.with_extension("restoring");
-    let source = std::fs::File::open(from).with_context(|| format!("read {}", from.display()))?;
-    let bar = ProgressBar::new(source.metadata()?.len());
-    bar.set_style(ProgressStyle::with_template("restore {bar:32} {bytes}/{total_bytes}, {eta} left")?);
-    let mut target = std::fs::File::create(&fresh).with_context(|| format!("write {}", fresh.display()))?;
-    std::io::copy(&mut bar.wrap_read(source), &mut target).with_context(|| format!("write {}", fresh.display()))?;
-    target.sync_all()?;
+    let to = folder.join(crate::central::LOG_FILE);
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.set_message(format!("restoring {}", from.display()));
+    RedbCentral::restore(from, &to)?;
     bar.finish_and_clear();
-    std::fs::rename(&fresh, &to).with_context(|| format!("write {}", to.display()))?;
-    std::fs::File::open(folder)?.sync_all()?;
     let runtime = crate::app::runtime()?;
     let heads = runtime.block_on(async { anyhow::Ok(crate::central::open_log(&config).await?.heads().await?) })?;
     let entries: u64 = heads.iter().map(|head| head.seq).sum();

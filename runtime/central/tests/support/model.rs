@@ -99,7 +99,7 @@ impl Model {
         let shard = &mut self.shards[from.shard];
         let watermark = shard.watermarks.get(&from.origin).copied().unwrap_or(0);
         if from.origin != 0 && (push.predecessor < watermark || push.predecessor > watermark && !push.skips) {
-            return Pushed::Behind { watermark };
+            return Pushed::Behind { watermark, head: shard.entries.len() as u64 };
         }
         let mut seqs = Vec::new();
         for (index, (id, change)) in from.changes.iter().zip(&push.changes).enumerate() {

@@ -137,6 +137,10 @@ pub fn run(config: CentralConfig) -> Result<()> {
     let runtime = crate::app::runtime()?;
     let served = runtime.block_on(async {
         let log = open_log(&config).await?;
+        if config.new_epoch {
+            let epoch = log.bump_epoch().await?;
+            tracing::warn!(epoch, "another epoch begins: edges make their shards anew and send again what they hold");
+        }
         let centre = Arc::new(Centre {
             log,
             keys,

@@ -64,6 +64,9 @@ pub struct CentralArguments {
     /// The certificate's private key, a PEM file.
     #[arg(long, env = "SELVEDGE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Begin another epoch: after a database was restored, or failed over to a standby that may lack what was committed last.
+    #[arg(long, env = "SELVEDGE_NEW_EPOCH")]
+    new_epoch: bool,
     /// Changes of a shard after which the centre makes a new snapshot of it [default: 100000].
     #[arg(long, env = "SELVEDGE_SNAPSHOT_EVERY", value_name = "CHANGES")]
     snapshot_every: Option<u64>,
@@ -107,6 +110,7 @@ pub struct CentralConfig {
     pub keys: GivenKeys,
     /// Certificate and private key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    pub new_epoch: bool,
     pub snapshot_every: u64,
     pub stable: Stable,
 }
@@ -144,6 +148,7 @@ impl CentralArguments {
                 secret: self.secret_key.or(file.secret_key),
             },
             tls,
+            new_epoch: self.new_epoch,
             snapshot_every: self.snapshot_every.or(file.snapshot_every).unwrap_or(100_000).max(1),
             stable: self.stable.or(file.stable).unwrap_or_default(),
         })

@@ -46,7 +46,7 @@ pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
             {
                 continue;
             }
-            cell.forwarder.droppable(cursor.seq, head.stable)
+            cell.forwarder.droppable(cursor, &head)
         } else {
             // There is no base here: what the centre has taken is its own affair.
             cell.forwarder.settled()

@@ -206,7 +206,7 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
         cell.forwarder.on_own(epoch, local, seq);
     }
     // Duplicates have no entry of their own: what the centre answered for them says when the base has them.
-    let settled = cell.forwarder.ordered_local(cursor.seq);
+    let settled = cell.forwarder.ordered_local(cursor);
     if settled > cell.settled {
         cell.settled = settled;
         drop(cell);

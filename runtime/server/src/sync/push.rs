@@ -145,7 +145,7 @@ async fn settle(uplink: &Arc<Uplink>, edge: Arc<Edge>, shard: ShardId, local: u6
     let held = edge.shards.holds(shard);
     let settled = {
         let mut cell = uplink.cell(shard).lock();
-        let settled = if held { cell.forwarder.ordered_local(edge.shards.cursor(shard).seq) } else { local };
+        let settled = if held { cell.forwarder.ordered_local(edge.shards.cursor(shard)) } else { local };
         if settled <= cell.settled {
             return Ok(());
         }
