@@ -171,3 +171,56 @@ fn says_what_is_wrong_with_the_database() {
         assert!(matches!(gone, Some(LogError::Unavailable(_))), "{gone:?}");
     });
 }
+
+/// A root and a certificate that it signed for this machine: root, certificate, key, as PEM.
+fn certificates() -> (String, String, String) {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut root = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_key = rcgen::KeyPair::generate().expect("a key");
+    let root_pem = root.self_signed(&root_key).expect("a root").pem();
+    let issuer = rcgen::Issuer::new(root, root_key);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let server = rcgen::CertificateParams::new(names).expect("parameters").signed_by(&key, &issuer);
+    (root_pem, server.expect("a certificate").pem(), key.serialize_pem())
+}
+
+#[test]
+fn tls_follows_the_address() {
+    let (root, certificate, key) = certificates();
+    let files: [(&str, &[u8]); 2] = [("server.crt", certificate.as_bytes()), ("server.key", key.as_bytes())];
+    let server = Postgres::start_with(&["ssl=on"], &files);
+    let address = server.database("tls");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (right, wrong) = (folder.path().join("right.pem"), folder.path().join("wrong.pem"));
+    std::fs::write(&right, root).expect("write");
+    std::fs::write(&wrong, certificates().0).expect("write");
+    runtime().block_on(async {
+        let (other, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.expect("connect");
+        let connection = tokio::spawn(connection);
+        let of = async |suffix: &str| {
+            let log = PostgresCentral::open(&PostgresOptions::new(format!("{address}?{suffix}"), "x")).await?;
+            assert_eq!(append(&log, push(1, 1, 0, 0, &["a|"])).await, taken(&[1]));
+            let sql = "SELECT count(*) FILTER (WHERE ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                WHERE application_name = 'selvedge'";
+            let row = other.query_one(sql, &[]).await.expect("its connections");
+            let (encrypted, all): (i64, i64) = (row.get(0), row.get(1));
+            assert!(all > 0 && (encrypted == 0 || encrypted == all));
+            let pids =
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'selvedge'";
+            drop(log);
+            other.query(pids, &[]).await.expect("closed before the next looks");
+            Ok::<bool, LogError>(encrypted > 0)
+        };
+        let root = |path: &std::path::Path| format!("sslrootcert={}", path.display());
+        assert_eq!(of("sslmode=disable").await, Ok(false));
+        assert_eq!(of("sslmode=require").await, Ok(true));
+        assert_eq!(of(&format!("sslmode=verify-full&{}", root(&right))).await, Ok(true));
+        for refused in ["sslmode=verify-full".to_owned(), format!("sslmode=verify-full&{}", root(&wrong))] {
+            let outcome = of(&refused).await;
+            assert!(matches!(outcome, Err(LogError::Configuration(_))), "{refused}: {outcome:?}");
+        }
+        drop(other);
+        connection.await.expect("joined").expect("closed");
+    });
+}

@@ -25,7 +25,6 @@ use crate::edge::{self, Edge, House, LogOutbox};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
-use crate::observer::PluginObserver;
 use crate::release::Bundle;
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
 use crate::sync::Uplink;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use selvedge_central::{CONTROL, CentralLog, RedbCentral};
+use selvedge_central::{CONTROL, RedbCentral};
 use selvedge_core::identity::SHARDS;
 use serde_json::{Value, json};
 use ureq::Agent;

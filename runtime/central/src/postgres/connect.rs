@@ -191,9 +191,19 @@ pub(super) fn retried(error: &tokio_postgres::Error) -> bool {
     matches!(sql_state(error), Some("40001" | "40P01"))
 }
 
+/// Why the server's certificate was not taken, if that is what failed.
+fn certificate_error(error: &tokio_postgres::Error) -> Option<String> {
+    let failed = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    let refused = failed.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(refused, rustls::Error::InvalidCertificate(_)).then(|| refused.to_string())
+}
+
 /// What a failure of the database means to a caller.
 pub(super) fn failure(error: &tokio_postgres::Error) -> LogError {
     let Some(said) = error.as_db_error() else {
+        if let Some(refused) = certificate_error(error) {
+            return LogError::Configuration(format!("TLS to the database: {refused}; name its root by sslrootcert"));
+        }
         let cause = std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"));
         return LogError::Unavailable(format!("{error}{cause}"));
     };

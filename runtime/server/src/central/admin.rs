@@ -15,7 +15,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
-use selvedge_central::{CONTROL, CentralLog, GAPS, Gap, Progress, decode_gaps};
+use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
 use selvedge_core::identity::ShardId;
 use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};

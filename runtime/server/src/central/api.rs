@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
-use selvedge_central::{CONTROL, CentralLog, LogError, Read, SealedPush, SnapshotId};
+use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
 use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_core::limits;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, RwLock};
-use selvedge_central::{CONTROL, CentralLog, Read};
+use selvedge_central::{CONTROL, Read};
 use selvedge_core::identity::{Namespaces, ShardId};
 use selvedge_core::sync::Entry;
 use selvedge_core::view::Cursor;

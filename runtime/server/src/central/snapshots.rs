@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_central::{CentralLog, SnapshotChunk, SnapshotId, SnapshotManifest};
+use selvedge_central::{SnapshotChunk, SnapshotId, SnapshotManifest};
 use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::manifest::{Chunk, Manifest};

@@ -1,7 +1,6 @@
 //! `POST /v1/decide`: the call is read and checked here; [`pipeline::decide`] decides.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
