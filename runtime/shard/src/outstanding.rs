@@ -39,9 +39,12 @@ impl Shards {
         let _rows = cell.rows.read();
         let mut state = cell.state.lock();
         let seq = cell.cursor().seq;
-        let before = state.pending.last().into_iter().chain(restored.iter().map(|(local, ..)| *local));
-        if let Some((_, (local, ..))) = before.zip(&restored).find(|(before, (local, ..))| before > local) {
-            return Err(out_of_order(shard, *local));
+        let mut last = state.pending.last().unwrap_or(0);
+        for (local, ..) in &restored {
+            if *local <= last {
+                return Err(out_of_order(shard, *local));
+            }
+            last = *local;
         }
         let mut touched: HashMap<Identifier, Arc<Fragment>> = HashMap::new();
         let mut weight = 0;

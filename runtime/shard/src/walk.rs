@@ -58,9 +58,9 @@ impl Shards {
     fn walk_fragment(&self, identifier: &Identifier, seq: u64, take: TakePiece<'_>) -> Result<(), ShardError> {
         let Some(mut bytes) = self.disk.record(identifier)? else { return Ok(()) };
         let head = Head::decode(&bytes)?;
-        if head.seq > seq {
-            let Some(rolled_back) = self.rolled_back(identifier, seq)? else { return Ok(()) };
-            bytes = rolled_back;
+        if head.seq > seq || head.layout.engine != self.observer.layout().engine {
+            let Some(folded_again) = self.folded_again(identifier, seq)? else { return Ok(()) };
+            bytes = folded_again;
         }
         let (state, covers) = self.state_of(identifier, &bytes)?;
         take(identifier, Piece::Record { bytes: &bytes, state: &state, covers })?;
@@ -97,8 +97,8 @@ impl Shards {
         Ok((encode(&fragment)?, covers))
     }
 
-    /// The record of a fragment as of the cursor, where a cut write left one that is ahead; none where there was none.
-    fn rolled_back(&self, identifier: &Identifier, seq: u64) -> Result<Option<Vec<u8>>, ShardError> {
+    /// The record of a fragment as of the cursor, where a cut write left one that is ahead, or another engine one of its own; none where there was none.
+    fn folded_again(&self, identifier: &Identifier, seq: u64) -> Result<Option<Vec<u8>>, ShardError> {
         let mut last = None;
         for (_, block) in self.disk.blocks(identifier)? {
             let entries = plain_entries(&block).map_err(|CorruptBlock| ShardError::Corrupt(identifier.to_string()))?;

@@ -222,6 +222,11 @@ fn a_shard_that_is_not_held_serves_what_is_pending_until_the_centre_has_it() {
     assert_eq!(view(), (0, 0));
     shards.begin_pending(shard, 11).expect("begin");
     admit(&shards, &log, 1, &[("a", 5), ("b", 7), ("c", 9)]);
+    let bytes = log.entries(shard).pop().expect("a change").1;
+    for wrong in [vec![(13, bytes.clone())], vec![(20, bytes.clone()), (20, bytes)]] {
+        assert!(shards.restore_pending(shard, wrong).is_err(), "behind newer ones");
+    }
+    assert!(shards.begin_pending(shard, 5).is_err(), "something is pending");
     assert_eq!((view(), shards.pending_changes(shard)), ((3, 21), Outstanding { changes: 3, oldest: Some(11) }));
     shards.settle_pending(shard, 12).expect("settle");
     assert_eq!((view(), shards.pending_changes(shard)), ((1, 9), Outstanding { changes: 1, oldest: Some(13) }));
@@ -353,4 +358,29 @@ fn the_centre_the_door_readers_and_snapshots_do_not_get_in_each_others_way() {
         let members = group.identifiers().iter().map(|of| shards.load(of).expect("load").fragment.events);
         assert_eq!(group.fragment().events, members.sum::<u64>());
     });
+}
+
+#[test]
+fn what_another_engine_folded_is_folded_again_for_a_snapshot() {
+    let (one, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (shard, entries) = entries(40);
+    open(one.path(), 1).follow(shard, 1, &entries).expect("follow");
+    let newer = |folder: &Path| {
+        let Ok(observer) = Arc::try_unwrap(Counting::new(1)) else { panic!("it is nobody else's") };
+        let layout = Layout { engine: 2, ..observer.layout.clone() };
+        let observer = Arc::new(Counting { layout, ..observer });
+        Shards::open(folder, "log", 1 << 20, observer, Arc::default()).expect("open")
+    };
+    let (source, shards) = (newer(one.path()), newer(other.path()));
+    let (head, chunks) = snapshot(&source, shard, 3000);
+    let mut replacement = shards.begin_replacement(shard).expect("begin");
+    chunks.iter().for_each(|chunk| replacement.take(chunk).expect("take"));
+    shards.replace(replacement, &head, 0, Vec::new()).expect("replace");
+    let hash = shards.state_hash(shard).expect("hash");
+    assert!(hash.settled);
+    assert_eq!(hash, source.state_hash(shard).expect("hash"));
+    let whole = tempfile::tempdir().expect("a folder");
+    let whole = newer(whole.path());
+    whole.follow(shard, 1, &entries).expect("follow");
+    assert_eq!(hash, whole.state_hash(shard).expect("hash"));
 }
