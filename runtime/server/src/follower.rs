@@ -1,7 +1,7 @@
 //! The wiring of an edge that follows a centre. Read [`run`].
 
 use std::fs;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -76,7 +76,8 @@ pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
         Some(Arc::clone(&end)),
     )?));
     let durable = std::thread::Builder::new().name("outbox".into()).spawn({
-        let uplink = Arc::clone(&uplink);
+        // It must not hold the outbox, whose end it waits for.
+        let uplink = Arc::downgrade(&uplink);
         move || note_durable(&uplink, &committed)
     })?;
 
@@ -135,8 +136,9 @@ async fn introduce(centre: &Centre, outbox: &RedbLog, uplink: &UplinkConfig) -> 
 }
 
 /// Tells the forwarders what is durable, as long as there is an outbox.
-fn note_durable(uplink: &Uplink, committed: &mpsc::Receiver<Vec<Committed>>) {
+fn note_durable(uplink: &Weak<Uplink>, committed: &mpsc::Receiver<Vec<Committed>>) {
     while let Ok(batch) = committed.recv() {
+        let Some(uplink) = uplink.upgrade() else { return };
         for Committed { shard, first_seq, count } in batch {
             uplink.on_durable(shard, first_seq + count as u64 - 1);
         }

@@ -184,7 +184,7 @@ impl Row {
                 assert_eq!(folded, Folded::Counted);
             }
             Change::Decided { offers, .. } => self.fragment.apply_decided(offers),
-            Change::Link { .. } | Change::Activate(_) => {}
+            Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
         true
     }

@@ -105,7 +105,7 @@ async fn register(
     centre.edges.register(&*centre.log, &register, shards).await?;
     let keys = centre.keys.all();
     let cluster = centre.log.id().to_owned();
-    Ok(Json(Registered { cluster, shards, keys, released: centre.released().await? }))
+    Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use selvedge_core::sync::token::{Mark, Token};
 use super::Edge;
 use crate::error::Problem;
 use selvedge_core::effects::Effects;
-use selvedge_core::event::EventKind;
+use selvedge_core::event::{EventKind, Refusal};
 
 /// Where an answer names what was written, and a later call, to whatever edge, what it must have read.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-selvedge-token");
@@ -65,6 +65,20 @@ impl Edge {
             uplink.note_shed();
         }
         sheds
+    }
+
+    /// Why a change of an identifier cannot be taken here, if it cannot: the edge's key does not open its shard.
+    pub fn takes(&self, identifier: &Identifier) -> Result<(), Refusal> {
+        match &self.uplink {
+            Some(uplink) if !uplink.scope.holds(identifier.shard()) => {
+                let detail = format!(
+                    "{identifier} is of shard {}, which this edge does not serve; send it to another",
+                    identifier.shard().0
+                );
+                Err(Refusal::new("shard_not_served", "", detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a caller shows to another edge in order to read there what was just written here to these shards.

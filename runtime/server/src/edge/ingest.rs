@@ -273,6 +273,7 @@ impl Batch {
     /// Checks and observes one event.
     pub fn prepare(&mut self, edge: &Edge, index: usize, text: &str, receipt: &Receipt<'_>) {
         let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|arrival| {
+            edge.takes(&arrival.fragment)?;
             let effects = edge.observer.observe_fresh(&arrival.event)?;
             if edge.sheds(arrival.event.kind, &effects) {
                 return Err(Refusal::new(OUTBOX_FULL, "", SHED));
@@ -367,12 +368,13 @@ impl Batch {
         for (index, prepared) in self.entities.into_iter().filter(|(index, _)| !refused(*index)) {
             edge.shards.prepare(prepared.identifier())?;
             let (entity, shard) = (prepared.identifier().clone(), prepared.identifier().shard());
-            if let [Verdict::Refused(refusal)] =
-                edge.shards.admit(shard, vec![prepared], &LogOutbox(&edge.log))?.as_slice()
-            {
+            let verdict = match edge.takes(&entity) {
+                Ok(()) => edge.shards.admit(shard, vec![prepared], &LogOutbox(&edge.log))?.pop(),
+                Err(refusal) => Some(Verdict::Refused(refusal)),
+            };
+            if let Some(Verdict::Refused(refusal)) = verdict {
                 edge.metrics.event_rejected(refusal.code);
-                let detail = format!("of {entity}: {}", refusal.detail);
-                let refusal = Refusal { detail, ..refusal.clone() };
+                let refusal = Refusal { detail: format!("of {entity}: {}", refusal.detail), ..refusal };
                 edge.dead_letters.keep(clock::now(), None, &refusal);
                 outcome.entities_refused.push(Rejected::new(index, None, refusal));
             }
@@ -421,6 +423,9 @@ impl Link {
         // As most are: nothing is looked up, and nobody waits.
         if edge.shards.linked(one, other, self.word.at) {
             return Ok(Ok(()));
+        }
+        if let Err(refusal) = edge.takes(one).and_then(|()| edge.takes(other)) {
+            return Ok(Err(Refusal { pointer: self.pointer().into(), ..refusal }));
         }
         match edge.shards.link(one, other, self.word, &LogOutbox(&edge.log))? {
             Ok(made) => {

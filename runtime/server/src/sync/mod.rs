@@ -56,6 +56,8 @@ pub struct Uplink {
     pub name: String,
     /// The shards that it holds.
     pub shards: ShardSet,
+    /// The shards that it takes changes for.
+    pub scope: ShardSet,
     pub outbox: Arc<RedbLog>,
     pub outbox_bytes_max: u64,
     boots: Boots,
@@ -116,7 +118,7 @@ impl Uplink {
         plugins: PathBuf,
     ) -> Result<Self> {
         let Outbox { log, boots, origin, .. } = outbox;
-        let Registered { cluster, shards: held, released, .. } = registered;
+        let Registered { cluster, shards: held, scope, released, .. } = registered;
         let heads = log.heads()?;
         let cells = cells(|shard| {
             let durable = heads.get(usize::from(shard.0)).map_or(0, |head| head.seq);
@@ -139,6 +141,7 @@ impl Uplink {
             cluster,
             name: config.name.clone(),
             shards: held,
+            scope,
             outbox: log,
             outbox_bytes_max: config.outbox_bytes,
             plugins,

@@ -31,6 +31,8 @@ pub struct Registered {
     pub cluster: String,
     /// The shards that the edge holds.
     pub shards: ShardSet,
+    /// The shards that its key opens: it takes changes for these.
+    pub scope: ShardSet,
     pub keys: PublicKeys,
     pub released: Released,
 }
