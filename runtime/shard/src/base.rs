@@ -132,6 +132,7 @@ impl Shards {
         let (head, mut fragment) = record::decode(&bytes)?;
         if head.layout != *layout {
             fragment.states = head.layout.carry(fragment.states, layout);
+            fragment.mart.prune(self.observer.definitions());
         }
         Ok((Arc::new(fragment), head.seq))
     }
@@ -159,6 +160,6 @@ impl Shards {
 pub(crate) fn id_hash(change: &Change) -> Option<[u8; 16]> {
     match change {
         Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) => None,
+        Change::Decided { .. } | Change::Link { .. } | Change::Mart { .. } | Change::Activate(_) => None,
     }
 }

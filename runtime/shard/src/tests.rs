@@ -16,6 +16,7 @@ use super::*;
 use selvedge_core::fragment::Fragment;
 
 mod backfill;
+mod mart;
 mod retraction;
 
 /// Counts events, and sums their seconds.
