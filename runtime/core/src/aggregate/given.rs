@@ -317,6 +317,12 @@ impl Definitions {
         state.map_or(Applied::Well, |state| self.merge(contribution.state).apply_to_series(state, contribution, when))
     }
 
+    /// Whether the totals of several profiles have a sum.
+    pub fn adds_up(&self, name: &str) -> bool {
+        let merge = self.lifetime_state(name).map(|state| &self.merge(state).operator);
+        matches!(merge, Some(Operator::Count | Operator::Sum))
+    }
+
     /// A total as a value; none where it is of another operator.
     pub fn total_value(&self, name: &str, total: &Total) -> Option<Value> {
         let index = self.find(name)?;

@@ -87,6 +87,7 @@ fn a_load_goes_on_with_the_events_after_its_watermark_wherever_they_are() {
         }
         assert_eq!(shards.load(&identifier(1)).expect("load").fragment, whole.fragment);
     }
+    drop(shards);
     // And under another activation, once its history is folded.
     let shards = open(folder.path(), 2);
     assert!(shards.load(&identifier(1)).expect("load").fragment.is_backfilling());
