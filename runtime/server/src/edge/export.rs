@@ -1,0 +1,280 @@
+//! Export: what happened since a cursor, for the batch cycle of others. Pages of NDJSON, read from the log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use selvedge_central::CentralLog;
+use selvedge_core::change::Change;
+use selvedge_core::effects::Effects;
+use selvedge_core::event::Event;
+use selvedge_core::identity::{Identifier, NamespaceKind, SHARDS, ShardId};
+use selvedge_core::links::Word;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::Edge;
+use super::ingest::blocking;
+use crate::auth::Role;
+use crate::error::Problem;
+
+/// Bytes of log entries that one page is made of, about.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Of which so many from one shard at a time.
+const SHARD_BYTES: usize = 64 * 1024;
+const FORM: u8 = 1;
+/// The namespace of keys that stand for somebody only until they are known.
+const ANONYMOUS: &str = "anonymous";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportQuery {
+    #[serde(default)]
+    since: String,
+}
+
+/// How far an export has come: the last entry of each shard that was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// A hash of the log's name: another log has other entries.
+    log: u64,
+    seqs: Vec<u64>,
+    /// The shard at which the next page begins.
+    next: u16,
+}
+
+impl Place {
+    fn start(log: u64) -> Self {
+        Self { log, seqs: vec![0; usize::from(SHARDS)], next: 0 }
+    }
+
+    fn text(&self) -> String {
+        let mut bytes = vec![FORM];
+        bytes.extend_from_slice(&self.log.to_be_bytes());
+        bytes.extend_from_slice(&self.next.to_be_bytes());
+        for seq in &self.seqs {
+            let mut rest = *seq;
+            while rest >= 0x80 {
+                bytes.push((rest & 0x7f) as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        }
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (form, rest) = bytes.split_first()?;
+        let (log, rest) = rest.split_first_chunk::<8>()?;
+        let (next, rest) = rest.split_first_chunk::<2>()?;
+        let mut rest = rest.iter();
+        let mut seqs = Vec::with_capacity(usize::from(SHARDS));
+        for _ in 0..SHARDS {
+            let (mut seq, mut shift) = (0_u64, 0_u32);
+            loop {
+                let byte = *rest.next()?;
+                seq |= u64::from(byte & 0x7f).checked_shl(shift).filter(|_| shift < 63)?;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+                shift += 7;
+            }
+            seqs.push(seq);
+        }
+        let next = u16::from_be_bytes(*next);
+        let whole = *form == FORM && rest.next().is_none() && next < SHARDS;
+        whole.then(|| Self { log: u64::from_be_bytes(*log), seqs, next })
+    }
+}
+
+/// `GET /v1/export?since=CURSOR`.
+pub async fn export(
+    State(edge): State<Arc<Edge>>,
+    query: Result<Query<ExportQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let answer = async {
+        edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+        let Query(ExportQuery { since }) = query.map_err(|error| {
+            let detail = "the query takes since=CURSOR, the nextCursor of an earlier page";
+            Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
+        })?;
+        let place = edge.large_bodies.acquire().await.map_err(|error| Problem::storage(&error))?;
+        let text = blocking(&edge, move |edge| page(edge, &since)).await?;
+        drop(place);
+        let kind = HeaderValue::from_static("application/x-ndjson");
+        let private = HeaderValue::from_static("private, no-store");
+        Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, private)], text).into_response())
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+fn page(edge: &Edge, since: &str) -> Result<String, Problem> {
+    let log = xxhash_rust::xxh3::xxh3_64(edge.log.id().as_bytes());
+    let mut place = if since.is_empty() {
+        Place::start(log)
+    } else {
+        Place::parse(since).ok_or_else(|| {
+            let detail = "since is no cursor; send the nextCursor of an earlier page as it is, or none to begin with the first entry";
+            Problem::bad_request("cursor_invalid", detail)
+        })?
+    };
+    if place.log != log {
+        let detail = "since is a cursor of another log; begin anew without it";
+        return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
+    }
+    let heads = edge.log.heads().map_err(|error| Problem::storage(&error))?;
+    if place.seqs.iter().zip(&heads).any(|(seq, head)| *seq > head.seq) {
+        let detail = "since is ahead of the log, which was restored from an earlier backup; begin anew without it";
+        return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
+    }
+    let mut page = Page { edge, lines: String::new(), met: BTreeSet::new() };
+    let mut left = PAGE_BYTES;
+    let shards: Vec<ShardId> = ShardId::all().collect();
+    let first = usize::from(place.next);
+    for index in (first..shards.len()).chain(0..first) {
+        let after = place.seqs[index];
+        if after >= heads[index].seq {
+            continue;
+        }
+        let entries = edge.log.read(shards[index], after, left.min(SHARD_BYTES));
+        for entry in entries.map_err(|error| Problem::storage(&error))? {
+            left = left.saturating_sub(entry.bytes.len());
+            page.take(&entry.bytes)?;
+            place.seqs[index] = entry.seq;
+        }
+        if left == 0 {
+            // One that has more than its part waits until the others had theirs.
+            place.next = u16::try_from((index + 1) % shards.len()).unwrap_or(0);
+            break;
+        }
+    }
+    page.temporary_keys()?;
+    let more = place.seqs.iter().zip(&heads).any(|(seq, head)| *seq < head.seq);
+    page.line(&json!({"type": "cursor", "nextCursor": place.text(), "more": more}));
+    Ok(page.lines)
+}
+
+/// The lines of one page.
+struct Page<'e> {
+    edge: &'e Edge,
+    lines: String,
+    /// Visitors who were not known, of whom there are events.
+    met: BTreeSet<Identifier>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventLine<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    profile: &'a Identifier,
+    call: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    event: &'a str,
+    message_id: &'a str,
+    timestamp: String,
+    received_at: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    claimed: bool,
+    payload: &'a RawValue,
+}
+
+impl Page<'_> {
+    fn line(&mut self, line: &impl Serialize) {
+        // Plain data to memory: it cannot fail.
+        if let Ok(text) = serde_json::to_string(line) {
+            self.lines.push_str(&text);
+            self.lines.push('\n');
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        match Change::decode(bytes).map_err(|error| Problem::storage(&error))? {
+            Change::Event { fragment, event } => self.event(&fragment, &event),
+            // Both halves stand in the log; one line is enough.
+            Change::Link { fragment, other, word } if fragment < other => self.link(&fragment, &other, word),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, fragment: &Identifier, event: &Event) {
+        if let Ok(payload) = serde_json::from_str(&event.payload) {
+            self.line(&EventLine {
+                kind: "event",
+                profile: fragment,
+                call: event.kind.name(),
+                event: &event.name,
+                message_id: &event.message_id,
+                timestamp: event.at.to_string(),
+                received_at: event.received_at.to_string(),
+                claimed: event.claimed,
+                payload,
+            });
+        }
+        let effects = Effects::of(event).unwrap_or_default().on(fragment);
+        if !effects.traits.is_empty() {
+            let raw = |value: &str| serde_json::from_str::<Box<RawValue>>(value).ok();
+            let words = effects.traits.iter().filter_map(|(name, value)| Some((name.as_str(), raw(value)?)));
+            let traits: std::collections::BTreeMap<_, _> = words.collect();
+            let line = json!({
+                "type": "traits", "profile": fragment, "source": effects.source, "at": event.at.to_string(),
+                "claimed": event.claimed, "traits": traits,
+            });
+            self.line(&line);
+        }
+        if fragment.namespace() == ANONYMOUS {
+            self.met.insert(fragment.clone());
+        }
+    }
+
+    fn link(&mut self, one: &Identifier, other: &Identifier, word: Word) {
+        let line = json!({
+            "type": "link", "identifiers": [one, other], "linked": word.linked, "at": word.at.to_string(), "how": word.how,
+        });
+        self.line(&line);
+    }
+
+    /// Of those who were met, the ones that nobody has linked to a user.
+    fn temporary_keys(&mut self) -> Result<(), Problem> {
+        for visitor in std::mem::take(&mut self.met) {
+            let group = self.edge.shards.group(&visitor)?;
+            let user = |member: &Identifier| self.edge.namespaces.kind(member) == Some(NamespaceKind::User);
+            if group.identifiers.iter().any(user) {
+                continue;
+            }
+            let view = self.edge.shards.load(&visitor)?;
+            let first = view.fragment.oldest_event_at.map(|at| at.to_string());
+            self.line(&json!({"type": "temporaryKey", "id": visitor, "firstSeenAt": first}));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text() {
+        let mut place = Place::start(7);
+        place.seqs[3] = u64::MAX >> 1;
+        place.seqs[63] = 300;
+        place.next = 5;
+        assert_eq!(Place::parse(&place.text()), Some(place.clone()));
+        assert_eq!(Place::parse(""), None);
+        let text = place.text();
+        for end in 0..text.len() {
+            assert_eq!(Place::parse(&text[..end]), None, "{end}");
+        }
+        assert_eq!(Place::parse(&format!("{text}AAAA")), None);
+    }
+}
