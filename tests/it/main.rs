@@ -13,5 +13,6 @@ mod faults;
 mod history;
 mod identity;
 mod import;
+mod mart;
 mod retail;
 mod retraction;

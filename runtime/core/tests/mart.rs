@@ -18,7 +18,7 @@ const BEGIN: i64 = 1_767_571_200_000;
 const KEYS: [&str; 3] = ["a", "b", "c"];
 
 /// (name, operator, kind)
-const SPECS: [(&str, &str, Kind); 7] = [
+const SPECS: [(&str, &str, Kind); 8] = [
     ("orders", "count", Kind::Integer),
     ("revenue", "sum", Kind::Decimal),
     ("least", "min", Kind::Integer),
@@ -26,6 +26,7 @@ const SPECS: [(&str, &str, Kind); 7] = [
     ("opened", "first", Kind::Integer),
     ("latest", "last", Kind::Integer),
     ("units", "sum-by-key", Kind::Integer),
+    ("skus", "distinct", Kind::Integer),
 ];
 
 fn definitions() -> Definitions {
@@ -58,7 +59,8 @@ impl Event {
             key: key.into(),
             value: self.amount,
         };
-        let names = SPECS.iter().map(|(name, ..)| (*name, if *name == "units" { KEYS[self.key] } else { "" }));
+        let names =
+            SPECS.iter().map(|(name, ..)| (*name, if matches!(*name, "units" | "skus") { KEYS[self.key] } else { "" }));
         let effects = Effects { contributions: names.map(contribution).collect(), ..Effects::default() };
         fragment.apply_event(definitions, &EventRef { at: Timestamp(self.at), id_hash: [self.id; 16] }, &effects)
     }
@@ -85,6 +87,7 @@ impl Told {
             "opened" | "latest" => format!(r#"{{"value": {}, "at": "{at}"}}"#, self.base),
             "units" => format!(r#"[{{"key": "a", "weight": {}}}]"#, self.base),
             "orders" => self.base.abs().to_string(),
+            "skus" => r#"["a", "z"]"#.to_owned(),
             _ => self.base.to_string(),
         };
         let raw = |text: String| RawValue::from_string(text).expect("JSON");
@@ -208,6 +211,11 @@ fn naive(spec: usize, told: Option<&Told>, events: &[&Event]) -> Value {
         "most" => whole(amounts().chain(base).max()),
         "opened" => whole(base.or_else(|| of_place(events.iter().map(|event| event.at).min()))),
         "latest" => whole(of_place(events.iter().map(|event| event.at).max()).or(base)),
+        "skus" => {
+            let mut keys: std::collections::BTreeSet<&str> = events.iter().map(|event| KEYS[event.key]).collect();
+            keys.extend(base.iter().flat_map(|_| ["a", "z"]));
+            Value::Integer(keys.len() as i128)
+        }
         _ => {
             let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
             sums.extend(base.map(|base| ("a", base)));

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 use crate::config::RunArguments;
+use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
 
 /// Real-time personalization at the edge: live profiles, scores and offers, decided by sandboxed plugins.
@@ -22,8 +23,10 @@ struct Arguments {
 enum Command {
     /// Run an edge with an embedded centre, in one process with nothing to install.
     Run(Box<RunArguments>),
-    /// Read a CSV or NDJSON file (also .gz) into a running Selvedge as events.
+    /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
     Import(Box<ImportArguments>),
+    /// Write events, traits, links and temporary keys since a cursor as NDJSON.
+    Export(Box<ExportArguments>),
 }
 
 /// Does what the command line asks.
@@ -36,5 +39,6 @@ pub fn run() -> Result<()> {
     match command {
         Command::Run(arguments) => app::run(arguments.settle()?),
         Command::Import(arguments) => import::run(*arguments),
+        Command::Export(arguments) => export::run(*arguments),
     }
 }

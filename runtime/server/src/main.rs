@@ -11,6 +11,7 @@ mod dead_letters;
 mod decided;
 mod edge;
 mod error;
+mod export;
 mod ids;
 mod import;
 mod metrics;

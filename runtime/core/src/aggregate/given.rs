@@ -1,13 +1,17 @@
 //! Given totals: lifetime values that a batch system computed, and how live contributions go on from them.
 //!
 //! A given value takes the place of what all contributions up to its watermark add up to; those after it are merged as ever. So it can be given
-//! only for operators whose value says all that a merge needs: counts, sums, extremes, first and last values, sums by key.
+//! only for operators whose value says all that a merge needs: counts, sums, extremes, first and last values, sums by key, and distinct keys or days where they are
+//! named.
+
+use std::borrow::Cow;
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::definitions::Definitions;
+use super::distinct::{Days, Distinct, HASHES_MAX};
 use super::heap_bytes;
 use super::keyed::Keyed;
 use super::merge::{Merge, place};
@@ -41,6 +45,10 @@ enum Amount {
     Placed(i64, Timestamp, CompactString),
     /// By key, ascending.
     Keyed(Vec<(CompactString, i64)>),
+    /// The keys that were counted, ascending.
+    Keys(Vec<CompactString>),
+    /// The days that were counted, ascending.
+    Days(Vec<i64>),
 }
 
 impl Given {
@@ -51,6 +59,8 @@ impl Given {
             Amount::Single(_) => 0,
             Amount::Placed(_, _, key) => heap_bytes(key),
             Amount::Keyed(sums) => sums.iter().map(|(key, _)| entry + heap_bytes(key)).sum(),
+            Amount::Keys(keys) => keys.iter().map(|key| size_of::<CompactString>() + heap_bytes(key)).sum(),
+            Amount::Days(days) => days.len() * size_of::<i64>(),
         }
     }
 }
@@ -133,6 +143,8 @@ impl Definitions {
         let amount = match &merge.operator {
             Operator::First(_) | Operator::Last(_) => self.read_placed(merge, raw, as_of)?,
             Operator::SumByKey | Operator::CountByKey => self.read_keyed(merge, raw)?,
+            Operator::Distinct => read_keys(raw)?,
+            Operator::DistinctDays => self.read_days(raw, as_of)?,
             operator => {
                 let value = self.fixed(merge.kind, raw, "")?;
                 if *operator == Operator::Count && value < 0 {
@@ -193,11 +205,10 @@ impl Definitions {
             | Operator::First(_)
             | Operator::Last(_)
             | Operator::SumByKey
-            | Operator::CountByKey => Ok(merge),
+            | Operator::CountByKey
+            | Operator::Distinct
+            | Operator::DistinctDays => Ok(merge),
             Operator::Mean => refused("a mean does not merge; give a sum and a count, and derive the mean".into()),
-            Operator::Distinct | Operator::DistinctDays | Operator::Unique { .. } => refused(
-                "the number alone does not say which ones were counted, so live events cannot be added; leave it out, or send it as a trait".into(),
-            ),
             _ => refused(
                 "its value does not say enough to go on from it with live events; leave it out, or send it as a trait"
                     .into(),
@@ -246,6 +257,28 @@ impl Definitions {
         Ok(Amount::Keyed(sums))
     }
 
+    fn read_days(&self, raw: &RawValue, as_of: Timestamp) -> Result<Amount, GivenError> {
+        let form = "is not a list of days such as [\"2026-01-04\"]: the number alone does not say which ones were counted, so those of live events could not be added";
+        let listed = listed::<Cow<'_, str>>(raw, form)?;
+        let mut days = Vec::with_capacity(listed.len());
+        for (index, text) in listed.iter().enumerate() {
+            let pointer = format!("/{index}");
+            let date: jiff::civil::Date = text
+                .parse()
+                .map_err(|_| GivenError::new("wrong_type", pointer.clone(), "is not a day such as 2026-01-04"))?;
+            let days_since = date.since(jiff::civil::date(1970, 1, 1)).map(|span| i64::from(span.get_days()));
+            let day = days_since.map_err(|_| GivenError::new("wrong_type", pointer.clone(), "is out of range"))?;
+            if day > self.time().day(as_of) {
+                let detail = format!("{date} is after the watermark {as_of}; a load holds nothing later than its asOf");
+                return Err(GivenError::new("after_watermark", pointer, detail));
+            }
+            days.push(day);
+        }
+        days.sort_unstable();
+        days.dedup();
+        Ok(Amount::Days(days))
+    }
+
     fn fixed(&self, kind: Kind, raw: &RawValue, pointer: &str) -> Result<i64, GivenError> {
         let read = Read { path: String::new(), kind, choices: Vec::new() };
         match read.cell(raw, self.time(), &mut Keys::default()) {
@@ -273,6 +306,16 @@ impl Definitions {
                 let mut keyed = Keyed::default();
                 sums.iter().for_each(|(key, sum)| keyed.add(key, *sum));
                 Total::Summary(Summary::Keyed(keyed))
+            }
+            (Operator::Distinct, Amount::Keys(keys)) => {
+                let mut distinct = Distinct::default();
+                keys.iter().for_each(|key| distinct.insert(key, HASHES_MAX));
+                Total::Summary(Summary::Distinct(distinct))
+            }
+            (Operator::DistinctDays, Amount::Days(given)) => {
+                let mut days = Days::default();
+                given.iter().for_each(|day| days.insert(*day));
+                Total::Summary(Summary::Days(days))
             }
             _ => return None,
         })
@@ -348,6 +391,28 @@ fn placed(
     Ok(Amount::Placed(value, at, key))
 }
 
+/// The keys that were counted, each once.
+fn read_keys(raw: &RawValue) -> Result<Amount, GivenError> {
+    let form = "is not a list of keys such as [\"o-1\", \"o-2\"]: the number alone does not say which ones were counted, so those of live events could not be added";
+    let listed = listed::<&RawValue>(raw, form)?;
+    let keys = listed.iter().enumerate().map(|(index, raw)| key_of(raw, &format!("/{index}")));
+    let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(Amount::Keys(keys))
+}
+
+/// A list within its bound.
+fn listed<'a, T: Deserialize<'a>>(raw: &'a RawValue, form: &str) -> Result<Vec<T>, GivenError> {
+    let listed: Vec<T> = serde_json::from_str(raw.get()).map_err(|_| GivenError::new("wrong_type", "", form))?;
+    if listed.len() > GIVEN_KEYS_MAX {
+        let detail =
+            format!("has {} entries; at most {GIVEN_KEYS_MAX} are taken: leave it to the events", listed.len());
+        return Err(GivenError::new("too_many", "", detail));
+    }
+    Ok(listed)
+}
+
 fn key_of(raw: &RawValue, pointer: &str) -> Result<CompactString, GivenError> {
     let number = matches!(raw.get().as_bytes().first(), Some(b'-' | b'0'..=b'9')).then(|| raw.get().into());
     let text = text_of(raw).or(number);
@@ -374,6 +439,7 @@ mod tests {
             define("orders", "count", &[], &[], Kind::Integer),
             define("revenue", "sum", &[], &["lifetime", "7d"], Kind::Decimal),
             define("skus", "distinct", &[], &[], Kind::Integer),
+            define("days", "distinct-days", &[], &[], Kind::Integer),
             define("mean", "mean", &[], &[], Kind::Decimal),
             define("last", "last", &[], &[], Kind::Decimal),
             define("last_at", "last", &[], &[], Kind::Instant),
@@ -409,6 +475,8 @@ mod tests {
             shown("shop.units", r#"[{"key": "a", "weight": 2}, {"key": 7, "weight": 5}]"#),
             r#"[{"key":"7","weight":5},{"key":"a","weight":2}]"#
         );
+        assert_eq!(shown("shop.skus", r#"["a", 7, "a"]"#), "2");
+        assert_eq!(shown("shop.days", r#"["1969-12-31", "1970-01-01"]"#), "2");
         assert_eq!(read("shop.orders", "null"), Ok(None));
     }
 
@@ -424,7 +492,11 @@ mod tests {
         says(fault("shop.order", "1"), ("aggregate_unknown", "", "shop.orders"));
         says(fault("shop.revenue_7d", "1"), ("aggregate_not_mergeable", "", "shop.revenue,"));
         says(fault("shop.week_7d", "1"), ("aggregate_not_mergeable", "", "leave it out"));
-        says(fault("shop.skus", "1"), ("aggregate_not_mergeable", "", "which ones"));
+        says(fault("shop.skus", "1"), ("wrong_type", "", "which ones"));
+        says(fault("shop.skus", "[1, true]"), ("wrong_type", "/1", "text"));
+        says(fault("shop.days", "4"), ("wrong_type", "", "which ones"));
+        says(fault("shop.days", "[\"1970-01-01\", \"1970-13-01\"]"), ("wrong_type", "/1", "a day"));
+        says(fault("shop.days", "[\"1970-01-02\"]"), ("after_watermark", "/0", "watermark"));
         says(fault("shop.mean", "1"), ("aggregate_not_mergeable", "", "a sum and a count"));
         says(fault("shop.average", "1"), ("aggregate_not_mergeable", "", "derived"));
         says(fault("shop.orders", "1.5"), ("wrong_type", "", "whole number"));
