@@ -17,17 +17,8 @@ use super::window::Window;
 use crate::time::Moment;
 use crate::value::{Kind, Timestamp, divide_half_even};
 
-/// What a reading looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
-    /// Stored states by position.
-    pub states: Vec<u16>,
-    /// The last instant before its window, in milliseconds; none for the lifetime.
-    pub began: Option<i64>,
-}
-
 /// What of a state a window takes in.
-enum Extent {
+pub(super) enum Extent {
     All,
     Part(Range),
     /// Of a session that may have begun before it is known to have, or longer ago than is kept.
@@ -35,7 +26,7 @@ enum Extent {
 }
 
 /// A window that has no beginning: the reading has no value.
-enum Nowhere {
+pub(super) enum Nowhere {
     /// The visitor lacks the trait that it hangs on.
     Absent,
     Backfilling,
@@ -218,39 +209,6 @@ impl Definitions {
         }
     }
 
-    /// Which stored states a reading looks at, and since when.
-    pub fn reach(&self, reading: &Reading, states: &[State], moment: &Moment) -> Reach {
-        let (looked_at, span) = match &reading.source {
-            Source::Sum { state, span }
-            | Source::Summary { state, span }
-            | Source::Quantile { state, span, .. }
-            | Source::Sessions { state, span } => (vec![*state], *span),
-            Source::Decayed { state, .. } | Source::DecayedSum { state, .. } => (vec![*state], Span::Lifetime),
-            Source::Ratio { of, per, span, .. } => (vec![*of, *per], *span),
-            Source::Difference { of, less, span } => (vec![*of, *less], *span),
-            Source::KeyCount { of, span } | Source::Top { of, span, .. } | Source::Frequent { of, span, .. } => {
-                (vec![*of], *span)
-            }
-            Source::Since { of, .. }
-            | Source::CalendarDaysSince { of }
-            | Source::DayStreak { of, .. }
-            | Source::Session { of, .. } => (vec![*of], Span::Lifetime),
-            Source::Trend { of, width_ms, trend, .. } => {
-                (vec![*of], Span::Sliding(width_ms.saturating_mul(trend.windows())))
-            }
-        };
-        let began = match self.extent(span, states, moment) {
-            Ok(Extent::All) => None,
-            Ok(Extent::Part(Range::Between(after, _)) | Extent::Unsure(Range::Between(after, _))) => Some(after),
-            // The last so many may be of any age; none are of none.
-            Ok(Extent::Part(range) | Extent::Unsure(range)) => {
-                Some(if range == Range::EMPTY { i64::MAX } else { i64::MIN })
-            }
-            Err(_) => Some(i64::MAX),
-        };
-        Reach { states: looked_at, began }
-    }
-
     /// The weight of one key of a keyed reading; none for a reading without keys.
     pub fn weight(&self, reading: &Reading, states: &[State], key: &str, moment: &Moment) -> Option<Weight> {
         match &reading.source {
@@ -312,7 +270,7 @@ impl Definitions {
     }
 
     #[inline]
-    fn extent(&self, span: Span, states: &[State], moment: &Moment) -> Result<Extent, Nowhere> {
+    pub(super) fn extent(&self, span: Span, states: &[State], moment: &Moment) -> Result<Extent, Nowhere> {
         let at = moment.at.0;
         Ok(Extent::Part(match span {
             Span::Lifetime => return Ok(Extent::All),

@@ -13,8 +13,9 @@ use selvedge_central::CentralLog;
 use selvedge_core::change::Change;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
-use selvedge_core::identity::{Identifier, NamespaceKind, SHARDS, ShardId};
+use selvedge_core::identity::{Identifier, NamespaceKind, Namespaces, SHARDS, ShardId};
 use selvedge_core::links::Word;
+use selvedge_shard::Shards;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -107,7 +108,7 @@ pub async fn export(
             Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
         })?;
         let place = edge.large_bodies.acquire().await.map_err(|error| Problem::storage(&error))?;
-        let text = blocking(&edge, move |edge| page(edge, &since)).await?;
+        let text = blocking(&edge, move |edge| page(&*edge.log, &edge.shards, &edge.namespaces, &since)).await?;
         drop(place);
         let kind = HeaderValue::from_static("application/x-ndjson");
         let private = HeaderValue::from_static("private, no-store");
@@ -116,35 +117,36 @@ pub async fn export(
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-fn page(edge: &Edge, since: &str) -> Result<String, Problem> {
-    let log = xxhash_rust::xxh3::xxh3_64(edge.log.id().as_bytes());
+/// The lines after a cursor, the next one at their end. `shards` knows who is linked to whom. Blocks on the disk.
+pub fn page(log: &dyn CentralLog, shards: &Shards, namespaces: &Namespaces, since: &str) -> Result<String, Problem> {
+    let name = xxhash_rust::xxh3::xxh3_64(log.id().as_bytes());
     let mut place = if since.is_empty() {
-        Place::start(log)
+        Place::start(name)
     } else {
         Place::parse(since).ok_or_else(|| {
             let detail = "since is no cursor; send the nextCursor of an earlier page as it is, or none to begin with the first entry";
             Problem::bad_request("cursor_invalid", detail)
         })?
     };
-    if place.log != log {
+    if place.log != name {
         let detail = "since is a cursor of another log; begin anew without it";
         return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
     }
-    let heads = edge.log.heads().map_err(|error| Problem::storage(&error))?;
+    let heads = log.heads().map_err(|error| Problem::storage(&error))?;
     if place.seqs.iter().zip(&heads).any(|(seq, head)| *seq > head.seq) {
         let detail = "since is ahead of the log, which was restored from an earlier backup; begin anew without it";
         return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
     }
-    let mut page = Page { edge, lines: String::new(), met: BTreeSet::new() };
+    let mut page = Page { shards, namespaces, lines: String::new(), met: BTreeSet::new() };
     let mut left = PAGE_BYTES;
-    let shards: Vec<ShardId> = ShardId::all().collect();
+    let all: Vec<ShardId> = ShardId::all().collect();
     let first = usize::from(place.next);
-    for index in (first..shards.len()).chain(0..first) {
+    for index in (first..all.len()).chain(0..first) {
         let after = place.seqs[index];
         if after >= heads[index].seq {
             continue;
         }
-        let entries = edge.log.read(shards[index], after, left.min(SHARD_BYTES));
+        let entries = log.read(all[index], after, left.min(SHARD_BYTES));
         for entry in entries.map_err(|error| Problem::storage(&error))? {
             left = left.saturating_sub(entry.bytes.len());
             page.take(&entry.bytes)?;
@@ -152,7 +154,7 @@ fn page(edge: &Edge, since: &str) -> Result<String, Problem> {
         }
         if left == 0 {
             // One that has more than its part waits until the others had theirs.
-            place.next = u16::try_from((index + 1) % shards.len()).unwrap_or(0);
+            place.next = u16::try_from((index + 1) % all.len()).unwrap_or(0);
             break;
         }
     }
@@ -164,7 +166,8 @@ fn page(edge: &Edge, since: &str) -> Result<String, Problem> {
 
 /// The lines of one page.
 struct Page<'e> {
-    edge: &'e Edge,
+    shards: &'e Shards,
+    namespaces: &'e Namespaces,
     lines: String,
     /// Visitors who were not known, of whom there are events.
     met: BTreeSet<Identifier>,
@@ -246,12 +249,12 @@ impl Page<'_> {
     /// Of those who were met, the ones that nobody has linked to a user.
     fn temporary_keys(&mut self) -> Result<(), Problem> {
         for visitor in std::mem::take(&mut self.met) {
-            let group = self.edge.shards.group(&visitor)?;
-            let user = |member: &Identifier| self.edge.namespaces.kind(member) == Some(NamespaceKind::User);
+            let group = self.shards.group(&visitor)?;
+            let user = |member: &Identifier| self.namespaces.kind(member) == Some(NamespaceKind::User);
             if group.identifiers.iter().any(user) {
                 continue;
             }
-            let view = self.edge.shards.load(&visitor)?;
+            let view = self.shards.load(&visitor)?;
             let first = view.fragment.oldest_event_at.map(|at| at.to_string());
             self.line(&json!({"type": "temporaryKey", "id": visitor, "firstSeenAt": first}));
         }
