@@ -87,7 +87,11 @@ impl Past {
 const ALL: Range<usize> = 0..usize::MAX;
 
 fn payload_bytes(change: &Change) -> usize {
-    if let Change::Event { event, .. } = change { event.payload.len() } else { 0 }
+    match change {
+        Change::Event { event, .. } => event.payload.len(),
+        Change::Mart { load, .. } => load.weight(),
+        _ => 0,
+    }
 }
 
 /// A change as it is found: yet to be observed, or observed when it came.
