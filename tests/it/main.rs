@@ -16,3 +16,4 @@ mod import;
 mod mart;
 mod retail;
 mod retraction;
+mod sync;

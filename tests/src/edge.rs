@@ -1,15 +1,14 @@
 //! The real binary on ports of its own, in a data directory of its own.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use ureq::Agent;
 
+pub use crate::process::{Answer, agent, binary};
+use crate::process::{PATIENCE, Process, answer, command};
 use crate::{plugins, root};
 
 /// Keys of every test edge.
@@ -19,19 +18,10 @@ pub const WRITE: &str = "wk_test_0001";
 /// See [`PUBLISHABLE`].
 pub const SECRET: &str = "sk_test_0001";
 
-/// How long an edge may take to be ready or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The binary under test.
-pub fn binary() -> PathBuf {
-    let built = root().join("target/release/selvedge");
-    assert!(built.exists(), "{} is missing; run `cargo build --release -p selvedge-server` first", built.display());
-    built
-}
-
 /// How a test edge is started.
 #[derive(Clone)]
 pub struct TestEdgeBuilder {
+    role: String,
     arguments: Vec<String>,
     plugins: Option<PathBuf>,
     admin: &'static str,
@@ -41,6 +31,7 @@ impl Default for TestEdgeBuilder {
     fn default() -> Self {
         let catalog = root().join("plugins/retail/catalog.toml");
         Self {
+            role: "run".into(),
             arguments: vec!["--catalog".into(), catalog.display().to_string()],
             plugins: Some(plugins()),
             admin: "127.0.0.1:0",
@@ -49,6 +40,12 @@ impl Default for TestEdgeBuilder {
 }
 
 impl TestEdgeBuilder {
+    /// An edge that follows a centre, which says what runs.
+    pub fn following(centre: &str, key: &str, name: &str) -> Self {
+        let arguments = ["--central", centre, "--edge-key", key, "--name", name].map(str::to_owned).to_vec();
+        Self { role: "edge".into(), arguments, plugins: None, admin: "127.0.0.1:0" }
+    }
+
     /// Adds arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -80,59 +77,30 @@ impl TestEdgeBuilder {
 
     /// Starts an edge in a directory that an earlier one left.
     pub fn start_in(self, data: TempDir) -> TestEdge {
-        let mut child = self.command(data.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = keep_log(&mut child);
-        let (ready, wait) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(ready.send(line))));
-        let Ok(line) = wait.recv_timeout(PATIENCE) else {
-            let _ = child.kill();
-            panic!("the edge was not ready in time: {}", log.recv_timeout(PATIENCE).unwrap_or_default());
-        };
-        let line: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(line["ready"], true);
-        let address = |name: &str| line[name].as_str().unwrap().to_owned();
-        TestEdge {
-            public: address("public"),
-            admin: address("admin"),
-            builder: self,
-            child: Some(child),
-            log,
-            data: Some(data),
-        }
+        let process = Process::start(&self.all_arguments(data.path()));
+        let (public, admin) = (process.address("public"), process.address("admin"));
+        TestEdge { public, admin, builder: self, process: Some(process), data: Some(data) }
     }
 
     /// Starts an edge that must refuse to run; gives what it says.
     pub fn fails(self) -> String {
         let data = tempfile::tempdir().unwrap();
-        let output = self.command(data.path()).output().unwrap();
+        let output = command(&self.all_arguments(data.path())).output().unwrap();
         assert!(!output.status.success(), "the edge started");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn command(&self, data: &Path) -> Command {
-        let mut command = Command::new(binary());
-        command.arg("run").arg("--data").arg(data);
-        command.args(["--listen", "127.0.0.1:0", "--admin", self.admin]);
-        command.args(["--publishable-key", PUBLISHABLE, "--write-key", WRITE, "--secret-key", SECRET]);
-        if let Some(folder) = &self.plugins {
-            command.arg("--plugins").arg(folder);
+    fn all_arguments(&self, data: &Path) -> Vec<String> {
+        let mut all: Vec<&str> = vec![self.role.as_str(), "--data"];
+        let data = data.display().to_string();
+        all.extend([data.as_str(), "--listen", "127.0.0.1:0", "--admin", self.admin]);
+        if self.role == "run" {
+            all.extend(["--publishable-key", PUBLISHABLE, "--write-key", WRITE, "--secret-key", SECRET]);
         }
-        command.args(&self.arguments).env_remove("SELVEDGE_CONFIG");
-        command
+        let folder = self.plugins.as_ref().map(|folder| folder.display().to_string());
+        all.extend(folder.iter().flat_map(|folder| ["--plugins", folder]));
+        all.into_iter().map(str::to_owned).chain(self.arguments.iter().cloned()).collect()
     }
-}
-
-/// Reads the log, so that the pipe never fills, and hands it over at the end.
-fn keep_log(child: &mut Child) -> mpsc::Receiver<String> {
-    let mut stderr = child.stderr.take().unwrap();
-    let (done, log) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        let _ = stderr.read_to_string(&mut text);
-        let _ = done.send(text);
-    });
-    log
 }
 
 /// A running edge. It is killed when the test ends.
@@ -142,55 +110,8 @@ pub struct TestEdge {
     /// The admin address.
     pub admin: String,
     builder: TestEdgeBuilder,
-    child: Option<Child>,
-    log: mpsc::Receiver<String>,
+    process: Option<Process>,
     data: Option<TempDir>,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// The status.
-    pub status: u16,
-    /// The headers, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// The body as JSON; null where it is none.
-    pub json: Value,
-    /// The body as it came.
-    pub text: String,
-}
-
-impl Answer {
-    /// A header's value.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The status and the problem's code.
-    pub fn problem(&self) -> (u16, &str) {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text);
-        (self.status, self.json["code"].as_str().unwrap_or_default())
-    }
-
-    /// The body, which must be of a success.
-    pub fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.text);
-        self.json
-    }
-}
-
-/// An agent that takes every status for an answer.
-pub fn agent() -> Agent {
-    Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
-}
-
-fn answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
-    let mut answer = answer.unwrap();
-    let headers = answer.headers().iter();
-    let headers =
-        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned())).collect();
-    let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
-    Answer { status: answer.status().as_u16(), headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
 }
 
 impl TestEdge {
@@ -206,7 +127,7 @@ impl TestEdge {
 
     /// The process id.
     pub fn id(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        self.process.as_ref().unwrap().id()
     }
 
     /// Sends a body with a key.
@@ -327,12 +248,7 @@ impl TestEdge {
 
     /// Ends the process as an operator would; gives what it logged.
     pub fn stop(mut self) -> (TempDir, String) {
-        let mut child = self.child.take().unwrap();
-        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
-        let status = child.wait().unwrap();
-        let log = self.log.recv_timeout(PATIENCE).unwrap();
-        assert!(status.success(), "{status}: {log}");
+        let log = self.process.take().unwrap().stop();
         (self.data.take().unwrap(), log)
     }
 
@@ -343,9 +259,8 @@ impl TestEdge {
 
     /// Kills the process.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(process) = &mut self.process {
+            process.kill();
         }
     }
 
@@ -372,11 +287,5 @@ impl TestEdge {
                 .sum()
         }
         size(self.data())
-    }
-}
-
-impl Drop for TestEdge {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -4,13 +4,17 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod cluster;
 pub mod edge;
 pub mod online_retail;
+pub mod process;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
-pub use edge::{Answer, TestEdge, TestEdgeBuilder};
+pub use cluster::{TestCentre, TestCentreBuilder};
+pub use edge::{TestEdge, TestEdgeBuilder};
+pub use process::{Answer, agent};
 
 /// The project's root.
 pub fn root() -> PathBuf {

@@ -58,15 +58,24 @@ pub fn test(arguments: &TestArguments) -> Result<()> {
     Ok(())
 }
 
-/// Node with the SDKs and the browser's driver, Python with its SDK, and Chromium.
+/// Whether PostgreSQL's server is there: in the path, or where Debian puts it, outside of the path.
+fn postgres_exists() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    exists("initdb") || versions.into_iter().any(|version| version.path().join("bin/initdb").exists())
+}
+
+/// Node with the SDKs and the browser's driver, Python with its SDK, Chromium, and PostgreSQL.
 fn prepare() -> Result<()> {
     let clients = root().join("tests/clients");
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         [("node", "nodejs"), ("npm", "npm"), ("python3", "python3-venv"), ("chromium", "chromium")]
             .into_iter()
             .filter(|(program, _)| !exists(program))
             .map(|(_, package)| package)
             .collect();
+    if !postgres_exists() {
+        missing.push("postgresql");
+    }
     if !missing.is_empty() {
         let packages = missing.join(" ");
         if !Path::new("/etc/debian_version").exists() || output(Command::new("id").arg("-u"))? != "0" {

@@ -1,22 +1,30 @@
 //! The central log: what everybody agrees on.
 //!
-//! For each shard an ordered, gapless, durable sequence of changes. Everything else on an edge can be rebuilt from it. This crate owns
-//! order and durability; it does not look into the changes, which are bytes to it, and it knows neither shards' state nor HTTP.
+//! For each shard an ordered, gapless, durable sequence of changes. Everything else can be rebuilt from it. This crate owns order and
+//! durability; it does not look into the changes, which are bytes to it, and it knows neither shards' state nor HTTP.
 //!
-//! One process appends (an edge with its embedded centre); the trait is narrow, so that a database can take its place.
+//! Two roles. [`CentralLog`] is the centre's: it takes changes of many edges, knows which it has taken before, and keeps what edges bootstrap
+//! from; [`RedbCentral`] holds it in one file, `PostgresCentral` in a database that several centres share. [`RedbLog`] is what one process
+//! appends to itself: the log of an edge with its embedded centre, and the outbox of an edge that follows a centre.
 
+mod central;
+mod postgres;
 mod redb;
-
-use std::sync::Arc;
+mod tail;
 
 use selvedge_core::identity::ShardId;
-use selvedge_core::view::Cursor;
 use tokio::sync::oneshot;
 
-pub use self::redb::RedbLog;
+pub use self::central::{
+    BLOB_BYTES_MAX, CHANGE_BYTES_MAX, CHUNK_BYTES_MAX, CHUNKS_MAX, CONTROL, CentralLog, GAPS, GAPS_MAX, Gap, LOGS,
+    NOTE_BYTES_MAX, NOTES_MAX, PUSH_CHANGES_MAX, Progress, Read, SealedPush, SnapshotChunk, SnapshotId,
+    SnapshotManifest, StablePolicy, decode_gaps,
+};
+pub use self::postgres::{PostgresCentral, PostgresOptions};
+pub use self::redb::{CentralOptions, DigestOf, RedbCentral, RedbLog};
 
 /// Why the log could not serve.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// Another process has it open.
     #[error("{0} is open in another process; stop that one, or use another data directory")]
@@ -27,14 +35,46 @@ pub enum LogError {
     /// The store failed; whoever waits for durability does not get it.
     #[error("the log failed: {0}")]
     Store(String),
+    /// The database cannot be reached, or broke off. What was asked may have happened or not; it may be asked again.
+    #[error("the database does not answer: {0}; try again")]
+    Unavailable(String),
     /// The log was closed, or failed before.
     #[error("the log is closed")]
     Closed,
+    /// Larger than the log keeps.
+    #[error("{what} has {size}, at most {max} are kept")]
+    TooLarge {
+        /// What it is.
+        what: String,
+        /// How large.
+        size: usize,
+        /// What is allowed.
+        max: usize,
+    },
+    /// The snapshot cannot be kept; one that can is there, or must be made again.
+    #[error("the snapshot was not kept: {0}")]
+    Snapshot(String),
+    /// An entry that is in the log cannot be read.
+    #[error("entry {seq} of shard {shard}: {reason}")]
+    Entry {
+        /// Whose log.
+        shard: u16,
+        /// Which entry.
+        seq: u64,
+        /// Why.
+        reason: String,
+    },
+    /// What this store does not do itself.
+    #[error("{0}")]
+    Unsupported(String),
+    /// What was configured cannot work.
+    #[error("{0}")]
+    Configuration(String),
 }
 
-/// An entry of a shard's log.
+/// An entry of a log that one process appends to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LocalEntry {
     /// Counted from 1, without gaps.
     pub seq: u64,
     /// The change's bytes.
@@ -66,24 +106,4 @@ impl Barrier {
     pub fn wait_blocking(self) -> Result<(), LogError> {
         self.0.blocking_recv().unwrap_or(Err(LogError::Closed))
     }
-}
-
-/// The ordered log of changes.
-pub trait CentralLog: Send + Sync {
-    /// A random name of this very log, so that a client can tell it from another at the same address.
-    fn id(&self) -> String;
-
-    /// The last entry of each shard, by position.
-    fn heads(&self) -> Result<Vec<Cursor>, LogError>;
-
-    /// Appends changes to shards, each in order, behind everything appended to it before: after a crash all of them are there or none.
-    /// Returns at once; what is not durable when the process dies is lost, so whoever promises durability waits for a
-    /// [`barrier`](Self::barrier).
-    fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), LogError>;
-
-    /// A barrier behind everything appended so far, by whomever.
-    fn barrier(&self) -> Barrier;
-
-    /// The entries of a shard after a sequence, in order, up to about so many bytes (at least one entry, if there is one).
-    fn read(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError>;
 }

@@ -14,6 +14,7 @@ use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
 use crate::mart::Load;
 use crate::payload;
+use crate::release::Release;
 use crate::value::Timestamp;
 
 /// One entry of a data shard's log.
@@ -51,6 +52,10 @@ pub enum Change {
     },
     /// What folds from here on.
     Activate(Activation),
+    /// A place at which copies are compared: each says the hash of what it holds there. Changes nothing.
+    Mark(u64),
+    /// What edges run from here on; on the control shard only.
+    Release(Release),
 }
 
 /// How often an offer was chosen for one visitor within one minute.
@@ -75,11 +80,16 @@ pub enum ChangeError {
     Corrupt,
 }
 
+/// The newest version of changes that this build reads. The centre writes nothing newer than every registered edge reads.
+pub const CHANGE_VERSION: u16 = 1;
+
 const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
 const MART: u8 = 5;
+const MARK: u8 = 7;
+const RELEASE: u8 = 8;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -140,7 +150,7 @@ impl Change {
             | Self::Decided { fragment, .. }
             | Self::Link { fragment, .. }
             | Self::Mart { fragment, .. } => Some(fragment),
-            Self::Activate(_) => None,
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
         }
     }
 
@@ -192,6 +202,16 @@ impl Change {
                 out
             }
             Self::Activate(activation) => append(ACTIVATE, activation),
+            Self::Mark(mark) => append(MARK, mark),
+            Self::Release(release) => append(RELEASE, release),
+        }
+    }
+
+    /// The version of changes that a reader of these bytes needs, by their kind alone.
+    pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
+        match *bytes.first().ok_or(ChangeError::Corrupt)? {
+            EVENT | DECIDED | ACTIVATE | LINK | MART | MARK | RELEASE => Ok(1),
+            unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
 
@@ -225,6 +245,17 @@ impl Change {
         }
         let change = Self::decode(bytes)?;
         Ok(Digest { shard: change.fragment().map(Identifier::shard), id: None, envelope: whole })
+    }
+
+    /// The mark that an entry is, if it is one. Looks at nothing else.
+    pub fn mark(bytes: &[u8]) -> Option<u64> {
+        let (kind, rest) = bytes.split_first()?;
+        if *kind == MARK { postcard::from_bytes(rest).ok() } else { None }
+    }
+
+    /// Whether an entry says what folds from here on.
+    pub fn activates(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&ACTIVATE)
     }
 
     /// Reads an entry's bytes.
@@ -275,6 +306,8 @@ impl Change {
                 Ok(Self::Mart { fragment: identifier(envelope.fragment)?, load })
             }
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
+            MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
+            RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -326,9 +359,12 @@ mod tests {
             load(&[("country", "\"France\"")]),
             load(&[]),
             Change::Activate(Activation::new(&time, Vec::new())),
+            Change::Mark(u64::MAX),
+            Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
+            assert!(Change::version(&change.encode()).is_ok_and(|version| version <= CHANGE_VERSION));
             assert_eq!(Change::decode(&change.encode()), Ok(change));
         }
     }
@@ -365,6 +401,8 @@ mod tests {
     fn an_unknown_kind_is_not_taken_for_corruption() {
         assert_eq!(Change::decode(&[99, 1, 2]), Err(ChangeError::UnknownKind(99)));
         assert_eq!(Change::decode(&[]), Err(ChangeError::Corrupt));
+        assert_eq!(Change::version(&[99, 1, 2]), Err(ChangeError::UnknownKind(99)));
+        assert_eq!(Change::version(&[]), Err(ChangeError::Corrupt));
     }
 
     proptest! {

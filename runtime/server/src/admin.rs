@@ -19,26 +19,30 @@ use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
 use crate::edge::{Edge, method_not_allowed, not_found};
 use crate::error::Problem;
+use crate::gate::{Gate, Serving};
+use crate::sync;
+use crate::sync::wire::Report;
 
 /// The routes; `guarded` where the listener can be reached from other machines.
-pub fn router(edge: Arc<Edge>, guarded: bool) -> Router {
+pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/v1/dead-letters", get(dead_letters))
         .route("/admin/v1/backfill", get(backfill))
         .route("/admin/v1/storage", get(storage))
+        .route("/admin/v1/status", get(status))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&edge), guard)) } else { routes };
-    routes.with_state(edge)
+    let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
+    routes.with_state(gate)
 }
 
-async fn guard(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Result<Response, Problem> {
-    edge.keys.authenticate(request.headers(), None)?.at_least(Role::Secret)?;
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Result<Response, Problem> {
+    gate.enter().await.keys.authenticate(request.headers(), None)?.at_least(Role::Secret)?;
     Ok(next.run(request).await)
 }
 
-async fn metrics(State(edge): State<Arc<Edge>>) -> impl IntoResponse {
+async fn metrics(Serving(edge): Serving) -> impl IntoResponse {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], edge.metrics.render())
 }
@@ -49,7 +53,7 @@ struct DeadLetterList {
     dead_letters: Vec<DeadLetter>,
 }
 
-async fn dead_letters(State(edge): State<Arc<Edge>>) -> Json<DeadLetterList> {
+async fn dead_letters(Serving(edge): Serving) -> Json<DeadLetterList> {
     Json(DeadLetterList { dead_letters: edge.dead_letters.latest() })
 }
 
@@ -64,7 +68,7 @@ struct StorageAnswer {
     disk_bytes: u64,
 }
 
-async fn storage(State(edge): State<Arc<Edge>>) -> Result<Json<StorageAnswer>, Problem> {
+async fn storage(Serving(edge): Serving) -> Result<Json<StorageAnswer>, Problem> {
     let work = |edge: &Edge| {
         let Storage { fragments, state_bytes, history_bytes, id_bytes } = edge.shards.storage()?;
         let disk_bytes = edge.shards.usage().disk_bytes;
@@ -73,6 +77,25 @@ async fn storage(State(edge): State<Arc<Edge>>) -> Result<Json<StorageAnswer>, P
     with_history(&edge, work).await.map(Json)
 }
 
-async fn backfill(State(edge): State<Arc<Edge>>) -> Json<BackfillAnswer> {
+/// How this edge stands with its centre.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    role: &'static str,
+    version: &'static str,
+    cluster: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+async fn status(Serving(edge): Serving) -> Json<Status> {
+    let (role, report) = match &edge.uplink {
+        Some(uplink) => ("edge", sync::report(uplink, &edge)),
+        None => ("run", sync::own_report(&edge)),
+    };
+    Json(Status { role, version: env!("CARGO_PKG_VERSION"), cluster: edge.cluster.clone(), report })
+}
+
+async fn backfill(Serving(edge): Serving) -> Json<BackfillAnswer> {
     Json(edge.backfill.answer())
 }

@@ -1,52 +1,39 @@
-//! The wiring: the only place that knows every part. Read [`run`].
+//! The wiring of an edge: the only place that knows every part. Read [`run`] (an edge that is its own centre).
 
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use selvedge_central::{CentralLog, Committed, LogError, RedbLog};
+use selvedge_central::{Committed, LogError, RedbLog};
 use selvedge_core::activation::Activation;
-use selvedge_core::catalog::Catalog;
 use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
-use selvedge_core::time::BusinessTime;
-use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin, PluginSet};
 use selvedge_shard::{Observer, ShardError, Shards};
-use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::admin;
 use crate::auth::Keys;
-use crate::backfill::Backfill;
-use crate::config::RunConfig;
+use crate::backfill;
+use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
-use crate::edge::{self, Edge, LogOutbox};
+use crate::edge::{self, Edge, House, LogOutbox};
+use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
-use crate::observer::PluginObserver;
+use crate::release::Bundle;
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
+use crate::sync::Uplink;
 use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a closing edge waits for requests under way.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Bytes of the log that are folded at once after a start.
 const RECOVER_BYTES: usize = 1024 * 1024;
-/// How long a connection may take to send a request's head, and may idle between two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections of each listener at once.
-const PUBLIC_CONNECTIONS: usize = 8192;
-const ADMIN_CONNECTIONS: usize = 256;
 /// Bodies of more than a few KiB in memory at once, about a MiB each.
 const BODIES: usize = 64;
 /// Histories that are folded at once for questions about the past.
@@ -59,166 +46,105 @@ const BLOCKING_THREADS: usize = 48;
 const FOLDING_THREADS: usize = 4;
 
 /// Runs an edge with an embedded centre until it is told to end.
-pub fn run(config: RunConfig) -> Result<()> {
+pub fn run(config: EdgeConfig) -> Result<()> {
     let started = Instant::now();
     fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
     let keys = Keys::open(&config.data, config.keys.clone())?;
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
-    let time = BusinessTime::new(&config.time_zone)?;
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let plugins =
-        Arc::new(load_plugins(config.plugins.as_deref(), time, workers + BLOCKING_THREADS + FOLDING_THREADS)?);
-    let catalog = load_catalog(config.catalog.as_deref())?;
-    let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
-    let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
-    let states: Vec<usize> = plugins.plugins().iter().map(Plugin::states).collect();
-    let layout = activation.layout(&states);
-    let observer = Arc::new(PluginObserver::new(Arc::clone(&plugins), layout, Arc::clone(&metrics)));
-
-    let namespaces = Arc::new(config.namespaces.clone());
-    let tokens = Tokens::new(&config.tokens)?;
-    if config.trust_browsers {
-        tracing::warn!(
-            "trust_browsers is on: whoever names a user in a browser is taken for them, and sees their offers; for production sign tokens instead"
-        );
-    }
+    let loaded =
+        Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), &config.time_zone)?.load(threads())?;
 
     let end = Arc::new(End::default());
     let (commits, committed) = mpsc::channel();
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
-    let shards = Shards::open(
+    let cluster = log.id();
+    let house = Arc::new(house(&config, keys, metrics, Arc::clone(&log), cluster, None)?);
+    let observer = Arc::new(loaded.observer(&house.metrics));
+    let shards = Arc::new(Shards::open(
         &config.data.join("shards"),
-        &log.id(),
+        &house.cluster,
         config.cache_bytes,
         Arc::clone(&observer) as Arc<dyn Observer>,
-        Arc::clone(&namespaces),
-    )?;
-    let shards = Arc::new(shards);
-    activate(&log, &activation)?;
+        Arc::clone(&house.namespaces),
+    )?);
+    activate(&log, &loaded.activation)?;
     recover(&log, &shards)?;
     // What was committed up to here is in the base already.
     while committed.try_recv().is_ok() {}
 
-    let plugin_hashes: serde_json::Map<String, serde_json::Value> =
-        plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
-    let named = plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
-    let backfill = Arc::new(Backfill::new(named.collect(), !shards.unsettled()?));
-    let edge = Arc::new(Edge {
-        keys,
-        tokens,
-        trust_browsers: config.trust_browsers,
-        namespaces,
-        trait_sources: config.trait_sources.clone(),
-        entities: plugins.entities(),
-        plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
-        plugins,
-        observer,
-        catalog,
-        catalog_reads,
-        shards: Arc::clone(&shards),
-        log: Arc::clone(&log),
-        decided: Decided::new(),
-        dead_letters: DeadLetters::default(),
-        metrics: Arc::clone(&metrics),
-        backfill: Arc::clone(&backfill),
-        ids: Ids::new().context("read randomness")?,
-        serving: AtomicBool::new(true),
-        bodies: Arc::new(Semaphore::new(BODIES)),
-        large_bodies: Semaphore::new(LARGE_BODIES),
-        histories: Arc::new(Semaphore::new(HISTORIES)),
-    });
+    let edge = Arc::new(Edge::assemble(house, loaded, observer, Arc::clone(&shards))?);
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
         move || apply(&shards, &committed, &end)
     })?;
-    let (stop, stopped) = mpsc::channel();
-    let backfiller = std::thread::Builder::new().name("backfill".into()).spawn({
-        let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
-        move || {
-            let unsettled = shards.unsettled();
-            let outcome =
-                unsettled.and_then(|wanted| if wanted { backfill.run(&shards, &metrics, &stopped) } else { Ok(()) });
-            outcome.unwrap_or_else(|error| end.fail(format!("backfill: {error}")));
-        }
-    })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()?;
-    let served = runtime.block_on(serve(Arc::clone(&edge), &config, &end, started));
+    let backfilling = backfill::Thread::spawn(
+        Arc::clone(&edge.backfill),
+        Arc::clone(&shards),
+        Arc::clone(&edge.metrics),
+        Some(Arc::clone(&end)),
+    )?;
+    let runtime = runtime()?;
+    let gate = Arc::new(Gate::new(Arc::clone(&edge)));
+    let served = runtime.block_on(serve(&edge, gate, &config, &end, started));
     runtime.shutdown_timeout(DRAIN);
 
     // Everything that was accepted goes to the log, then the log to the base, then the base to the disk.
     let flushed = edge.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
     drop(edge);
     drop(log);
-    drop(stop);
-    let backfilled = backfiller.join().map_err(|_| anyhow::anyhow!("the backfilling thread panicked"));
+    drop(backfilling);
     let applied = applier.join().map_err(|_| anyhow::anyhow!("the applying thread panicked"));
     shards.flush()?;
-    served.and(flushed).and(applied).and(backfilled)?;
+    served.and(flushed).and(applied)?;
     end.outcome()
 }
 
-/// Why the process ends: a signal, or a failure that it must not outlive.
-#[derive(Default)]
-struct End {
-    wanted: Notify,
-    failure: parking_lot::Mutex<Option<String>>,
+/// Threads that may invoke plugins at once.
+pub fn threads() -> usize {
+    workers() + BLOCKING_THREADS + FOLDING_THREADS
 }
 
-impl End {
-    fn fail(&self, detail: String) {
-        tracing::error!(detail, "this edge cannot go on");
-        self.failure.lock().get_or_insert(detail);
-        self.wanted.notify_one();
-    }
-
-    fn outcome(&self) -> Result<()> {
-        match self.failure.lock().take() {
-            None => Ok(()),
-            Some(detail) => {
-                bail!("{detail}; everything acknowledged is in the log, start again when the cause is mended")
-            }
-        }
-    }
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn load_plugins(folder: Option<&Path>, time: BusinessTime, threads: usize) -> Result<PluginSet> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    if let Some(folder) = folder {
-        for entry in fs::read_dir(folder).with_context(|| format!("read the plugins in {}", folder.display()))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "wasm") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    let instances_max = u32::try_from(threads * (files.len() + 1))?;
-    let engine = Engine::new(EngineConfig { instances_max, ..EngineConfig::default() })?;
-    let mut components = Vec::with_capacity(files.len());
-    for path in files {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let config = path.with_extension("toml");
-        let config = if config.exists() {
-            fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?
-        } else {
-            String::new()
-        };
-        let component = Component::load(&engine, &name, &wasm, &config)?;
-        tracing::info!(plugin = component.name(), version = component.version(), compiled_in = ?component.compile_time, "loaded");
-        components.push(component);
-    }
-    Ok(PluginSet::resolve(engine, components, time)?)
+pub fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(workers()).max_blocking_threads(BLOCKING_THREADS).enable_all().build()?)
 }
 
-fn load_catalog(path: Option<&Path>) -> Result<Catalog> {
-    let Some(path) = path else { return Ok(Catalog::default()) };
-    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    Catalog::from_toml(&text).with_context(|| format!("catalogue {}", path.display()))
+/// What an edge keeps whatever it runs.
+pub fn house(
+    config: &EdgeConfig,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+    log: Arc<RedbLog>,
+    cluster: String,
+    uplink: Option<Arc<Uplink>>,
+) -> Result<House> {
+    if config.trust_browsers {
+        tracing::warn!(
+            "trust_browsers is on: whoever names a user in a browser is taken for them, and sees their offers; for production sign tokens instead"
+        );
+    }
+    Ok(House {
+        keys,
+        tokens: Tokens::new(&config.tokens)?,
+        trust_browsers: config.trust_browsers,
+        namespaces: Arc::new(config.namespaces.clone()),
+        trait_sources: config.trait_sources.clone(),
+        log,
+        cluster,
+        uplink,
+        decided: Decided::new(),
+        dead_letters: DeadLetters::default(),
+        metrics,
+        ids: Ids::new().context("read randomness")?,
+        serving: AtomicBool::new(true),
+        bodies: Arc::new(Semaphore::new(BODIES)),
+        large_bodies: Semaphore::new(LARGE_BODIES),
+        histories: Arc::new(Semaphore::new(HISTORIES)),
+    })
 }
 
 fn open_log(path: &Path, commits: mpsc::Sender<Vec<Committed>>, end: Arc<End>) -> Result<Arc<RedbLog>> {
@@ -303,32 +229,32 @@ fn apply(shards: &Shards, committed: &mpsc::Receiver<Vec<Committed>>, end: &End)
     }
 }
 
-async fn serve(edge: Arc<Edge>, config: &RunConfig, end: &Arc<End>, started: Instant) -> Result<()> {
+/// Serves until the process is to end.
+pub async fn serve(
+    house: &House,
+    gate: Arc<Gate>,
+    config: &EdgeConfig,
+    end: &Arc<End>,
+    started: Instant,
+) -> Result<()> {
     let public = listen(config.listen).await?;
     let admin = listen(config.admin).await?;
     let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
     let stop = Arc::new(Notify::new());
-    let routes = edge::router(Arc::clone(&edge), config.cors_origins.clone());
-    let mut public = tokio::spawn(listener(public, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
-    let mut admin = tokio::spawn(listener(
-        admin,
-        admin::router(Arc::clone(&edge), !admin_at.ip().is_loopback()),
-        Arc::clone(&stop),
-        ADMIN_CONNECTIONS,
-    ));
-    let ticker = tokio::spawn(tick(Arc::clone(&edge), Arc::clone(end)));
+    let routes = edge::router(Arc::clone(&gate), config.cors_origins.clone());
+    let mut public = tokio::spawn(listener(public, None, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
+    let routes = admin::router(Arc::clone(&gate), !admin_at.ip().is_loopback());
+    let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
+    let ticker = tokio::spawn(tick(gate, Arc::clone(end)));
     tracing::info!(after = ?started.elapsed(), "ready");
     println!(
         "{}",
         serde_json::json!({"ready": true, "public": format!("http://{public_at}"), "admin": format!("http://{admin_at}")})
     );
 
-    tokio::select! {
-        signal = signal() => signal?,
-        () = end.wanted.notified() => {}
-    }
+    end.wanted().await?;
     tracing::info!("ending: no new requests; those under way are answered");
-    edge.serving.store(false, Ordering::Relaxed);
+    house.serving.store(false, Ordering::Relaxed);
     stop.notify_waiters();
     // A client that keeps its connection open does not keep the process.
     let drained = tokio::time::timeout(DRAIN, async { (&mut public).await.and((&mut admin).await) }).await;
@@ -341,65 +267,13 @@ async fn serve(edge: Arc<Edge>, config: &RunConfig, end: &Arc<End>, started: Ins
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
-}
-
-/// Serves connections until it is told to stop, then those that are under way.
-///
-/// A connection has so long to send a request's head, also the next one's; more connections than a listener takes wait to be accepted.
-async fn listener(listener: TcpListener, routes: Router, stop: Arc<Notify>, connections_max: usize) {
-    let places = Arc::new(Semaphore::new(connections_max));
-    let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let stopped = stop.notified();
-    tokio::pin!(stopped);
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (connection, place) = tokio::select! {
-            accepted = accepted => accepted,
-            () = &mut stopped => break,
-        };
-        let Ok((connection, _)) = connection else {
-            // Out of file descriptors, most likely: those that end make room.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        // Answers are small and wanted at once. A connection that refuses the option still works.
-        let _ = connection.set_nodelay(true);
-        let served = http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(routes.clone()));
-        let served = graceful.watch(served);
-        tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
-            let _ = served.await;
-            drop(place);
-        });
-    }
-    // Whoever comes now is told so at once, and asks another edge.
-    drop(listener);
-    graceful.shutdown().await;
-}
-
-async fn signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt?,
-        _ = terminate.recv() => {}
-    }
-    Ok(())
-}
-
 /// Once a second: counts of decisions become changes, caches do their housekeeping, gauges are taken.
-async fn tick(edge: Arc<Edge>, end: Arc<End>) {
+async fn tick(gate: Arc<Gate>, end: Arc<End>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let edge = Arc::clone(&edge);
+        let edge = gate.enter().await;
         let done = tokio::task::spawn_blocking(move || {
             let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&edge.log));
             edge.shards.maintain();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::error::Problem;
+use crate::sync::wire::PublicKeys;
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +76,23 @@ impl Keys {
             eprintln!("The keys are in {}.", path.display());
         }
         Ok(keys)
+    }
+
+    /// The keys that are given, else those that the centre has.
+    pub fn of_centre(given: GivenKeys, of_centre: PublicKeys) -> Result<Self> {
+        let keys = Self {
+            publishable: given.publishable.unwrap_or(of_centre.publishable),
+            write: given.write.unwrap_or(of_centre.write),
+            secret: given.secret.unwrap_or(of_centre.secret),
+        };
+        keys.check()?;
+        Ok(keys)
+    }
+
+    /// All three.
+    pub fn all(&self) -> PublicKeys {
+        let Self { publishable, write, secret } = self.clone();
+        PublicKeys { publishable, write, secret }
     }
 
     /// Two roles that share a key, or a key that anybody guesses, would be a hole.
@@ -162,13 +180,13 @@ pub fn presented_key(headers: &HeaderMap) -> Option<String> {
     headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn fresh_key(prefix: &str) -> Result<String> {
+pub fn fresh_key(prefix: &str) -> Result<String> {
     let mut bytes = [0_u8; 20];
     getrandom::fill(&mut bytes).context("read randomness for a key")?;
     Ok(bytes.iter().fold(format!("{prefix}_dev_"), |text, byte| format!("{text}{byte:02x}")))
 }
 
-fn write_private(path: &Path, text: &str) -> Result<()> {
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

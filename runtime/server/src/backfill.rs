@@ -3,15 +3,19 @@
 //! It walks over all fragments and takes first what was read meanwhile. It owns no state: the records on disk say what is left, so it continues
 //! at the next start wherever it was stopped.
 
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use selvedge_core::identity::Identifier;
+use selvedge_plugin_host::PluginSet;
 use selvedge_shard::{ShardError, Shards, Walk};
 use serde::Serialize;
 
 use crate::metrics::Metrics;
+use crate::serve::End;
 
 /// Fragments that are looked up at once.
 const BATCH: usize = 256;
@@ -50,7 +54,55 @@ pub struct BackfillAnswer {
     per_second: Option<f64>,
 }
 
+/// The thread of a backfill; it stops when this goes.
+pub struct Thread {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Folds what waits for its history. A failure ends the process where it is to know.
+    pub fn spawn(
+        backfill: Arc<Backfill>,
+        shards: Arc<Shards>,
+        metrics: Arc<Metrics>,
+        end: Option<Arc<End>>,
+    ) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let work = move || {
+            let unsettled = shards.unsettled();
+            let outcome =
+                unsettled.and_then(|wanted| if wanted { backfill.run(&shards, &metrics, &stopped) } else { Ok(()) });
+            if let Err(error) = outcome {
+                match end {
+                    Some(end) => end.fail(format!("backfill: {error}")),
+                    None => tracing::error!("backfill: {error}"),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("backfill".into()).spawn(work)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Backfill {
+    /// What a release leaves to be folded.
+    pub fn of(plugins: &PluginSet, shards: &Shards) -> Result<Self, ShardError> {
+        let named =
+            plugins.plugins().iter().filter(|plugin| plugin.states() > 0).map(|plugin| plugin.name().to_owned());
+        Ok(Self::new(named.collect(), !shards.unsettled()?))
+    }
+
     /// Not begun yet; or nothing to do, where every record is settled.
     pub fn new(plugins: Vec<String>, settled: bool) -> Self {
         let took = settled.then_some(Duration::ZERO);

@@ -6,10 +6,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::app;
-use crate::config::RunArguments;
+use crate::config::{CentralArguments, EdgeArguments, RunArguments};
 use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
+use crate::operate::{self, AdminArguments, CentralCommand};
+use crate::{app, central, follower};
 
 /// Real-time personalization at the edge: live profiles, scores and offers, decided by sandboxed plugins.
 #[derive(Parser)]
@@ -23,6 +24,18 @@ struct Arguments {
 enum Command {
     /// Run an edge with an embedded centre, in one process with nothing to install.
     Run(Box<RunArguments>),
+    /// Run an edge that follows a centre.
+    Edge(Box<EdgeArguments>),
+    /// Run the centre of many edges, or have one do something.
+    #[command(args_conflicts_with_subcommands = true)]
+    Central {
+        #[command(subcommand)]
+        command: Option<CentralCommand>,
+        #[command(flatten)]
+        arguments: Box<CentralArguments>,
+    },
+    /// Say how a centre and its edges are, or an edge.
+    Status(AdminArguments),
     /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
     Import(Box<ImportArguments>),
     /// Write events, traits, links and temporary keys since a cursor as NDJSON.
@@ -38,6 +51,13 @@ pub fn run() -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     match command {
         Command::Run(arguments) => app::run(arguments.settle()?),
+        Command::Edge(arguments) => {
+            let (edge, uplink) = arguments.settle()?;
+            follower::run(edge, uplink)
+        }
+        Command::Central { command: Some(command), .. } => operate::central(command),
+        Command::Central { command: None, arguments } => central::run(arguments.settle()?),
+        Command::Status(arguments) => operate::status(&arguments),
         Command::Import(arguments) => import::run(*arguments),
         Command::Export(arguments) => export::run(*arguments),
     }

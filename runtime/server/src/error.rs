@@ -7,6 +7,8 @@ use selvedge_core::event::Refusal;
 use selvedge_shard::ShardError;
 use serde::Serialize;
 
+use crate::edge::ingest::OUTBOX_FULL;
+
 /// What went wrong, for programs (`code`) and for people (`detail`, which says the mend).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -52,6 +54,7 @@ impl Problem {
     /// An invalid event on an endpoint that takes one: 422, or 413 where it is too large.
     pub fn refused(refusal: &Refusal) -> Self {
         let status = match refusal.code {
+            OUTBOX_FULL => return Self::unavailable(OUTBOX_FULL, refusal.detail.clone()),
             "event_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };

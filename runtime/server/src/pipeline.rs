@@ -7,13 +7,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use compact_str::CompactString;
 use selvedge_core::catalog::{Fallback, Offer};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Arrival, Event, Refusal};
 use selvedge_core::fragment::{Bounds, EventRef, Folded, Fragment};
-use selvedge_core::identity::{ENTITIES, Identifier};
+use selvedge_core::identity::{ENTITIES, Identifier, ShardId};
 use selvedge_core::links::check_union;
 use selvedge_core::receipt::Receipt;
 use selvedge_core::retracted::Retracted;
@@ -22,14 +23,14 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{CallError, Invocation};
 use selvedge_shard::{Observer, Profile, ShardError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::auth::Role;
 use crate::clock;
-use crate::edge::Edge;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
 use crate::edge::profile::version;
+use crate::edge::{Edge, Freshness};
 use crate::error::Problem;
 use crate::ids::seed;
 
@@ -49,7 +50,23 @@ pub struct Ask<'a> {
     pub dry_run: bool,
     /// When the answer must be on its way; none where the caller would rather wait.
     pub deadline: Option<Instant>,
+    /// The oldest data that the caller accepts, and what to do with older.
+    pub max_staleness_ms: Option<u64>,
+    pub on_stale: OnStale,
     pub started: Instant,
+}
+
+/// What to do with data that is older than the caller accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStale {
+    /// Decide by it all the same; the answer says how old it is.
+    #[default]
+    Serve,
+    /// Answer what the slots fall back to.
+    Fallback,
+    /// Answer 412.
+    Fail,
 }
 
 /// The answer of a decide call.
@@ -72,6 +89,11 @@ struct Issued {
 }
 
 impl Decision<'_> {
+    /// The shards that the call's events were written to.
+    pub fn written(&self) -> &[ShardId] {
+        &self.events.written
+    }
+
     /// Tells the visitor the id that was issued.
     pub fn issue(&mut self, anonymous_id: Option<&str>) {
         self.visitor = anonymous_id.map(|id| Issued { anonymous_id: id.to_owned() });
@@ -114,7 +136,10 @@ struct CandidateAnswer<'e> {
 pub struct Meta<'e> {
     version: String,
     state: &'static str,
-    lag_ms: u64,
+    lag_ms: Option<u64>,
+    /// Whether it has what the call's token names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caught_up: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ack: Option<&'static str>,
     elapsed_us: u64,
@@ -123,9 +148,11 @@ pub struct Meta<'e> {
 }
 
 impl Meta<'_> {
-    /// With an embedded centre an edge is always live: it is its own centre.
-    pub fn of(version: String, started: Instant) -> Self {
-        Self { version, state: "live", lag_ms: 0, ack: None, elapsed_us: micros(started.elapsed()), plugins: None }
+    /// About what is known of these identifiers.
+    pub fn of(edge: &Edge, identifiers: &[Identifier], started: Instant) -> Self {
+        let Freshness { state, lag_ms } = edge.freshness(identifiers);
+        let (version, elapsed_us) = (version(edge, identifiers), micros(started.elapsed()));
+        Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None }
     }
 }
 
@@ -134,7 +161,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Decides.
-pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e>, Problem> {
+pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<bool>) -> Result<Decision<'e>, Problem> {
     // 1. Events that came with the call count in it. They do not wait for the disk.
     let mut newest = Vec::new();
     let mut outcome = Outcome::default();
@@ -172,6 +199,12 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
         other => other,
     };
 
+    // Older than the caller accepts, or nothing to decide by at all: what the slots fall back to.
+    let known = match known {
+        Some(known) if !fresh_enough(edge, &ask, &known)? => None,
+        other => other,
+    };
+
     // 3. Score and rank, in one instance per plugin; then the host's own constraints.
     let decision_id = edge.ids.fresh();
     let now = clock::now();
@@ -201,9 +234,33 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>) -> Result<Decision<'e
     let meta = Meta {
         ack: Some(if ask.ack == Ack::Durable { "durable" } else { "applied" }),
         plugins: Some(&edge.plugin_hashes),
-        ..Meta::of(version(edge, seen_by(ask.role, &ask.visitor, known.as_ref())), ask.started)
+        caught_up,
+        ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
     };
     Ok(Decision { decision_id, visitor: None, slots, events: outcome, meta })
+}
+
+/// Whether to decide by what is known. What is asked for as of an instant is as old as that.
+fn fresh_enough(edge: &Edge, ask: &Ask<'_>, known: &Known) -> Result<bool, Problem> {
+    if !edge.holds(&ask.visitor) {
+        return Ok(false);
+    }
+    let Some(most) = ask.max_staleness_ms.filter(|_| ask.at.is_none() && ask.on_stale != OnStale::Serve) else {
+        return Ok(true);
+    };
+    let fresh = edge.freshness(&known.identifiers);
+    if !fresh.is_over(most) {
+        return Ok(true);
+    }
+    if ask.on_stale == OnStale::Fallback {
+        return Ok(false);
+    }
+    let lag = fresh.lag_ms.map_or("of unknown age".to_owned(), |lag| format!("{lag} ms old"));
+    let detail = format!(
+        "what is known here is {lag} (state {}), over the {most} ms asked for; ask another edge, or accept more",
+        fresh.state
+    );
+    Err(Problem::new(StatusCode::PRECONDITION_FAILED, "too_stale", detail).at("/maxStalenessMs"))
 }
 
 /// The identifiers of which an answer gives versions: a browser learns nothing of those that its own is linked to.

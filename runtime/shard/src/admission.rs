@@ -100,13 +100,13 @@ impl Shards {
         if let Some(verdicts) = self.try_admit(shard, &mut changes, outbox, false)? {
             return Ok(verdicts);
         }
-        // Something must be folded again, from rows at rest; and rows are locked before the state.
+        // Something must be read, or folded again, from rows at rest; and rows are locked before the state.
         let _rows = self.cell(shard).rows.read();
         let verdicts = self.try_admit(shard, &mut changes, outbox, true)?;
         verdicts.ok_or_else(|| ShardError::Corrupt(format!("shard {}: a fold again gave no state", shard.0)))
     }
 
-    /// Admits changes, unless a history is needed for it and the rows are not at rest: then nothing has happened.
+    /// Admits changes, unless rows are needed for it that are not at rest: then nothing has happened.
     fn try_admit(
         &self,
         shard: ShardId,
@@ -119,7 +119,8 @@ impl Shards {
         let mut bases: HashMap<Identifier, Held> = HashMap::default();
         for prepared in changes.iter() {
             if !bases.contains_key(&prepared.identifier) {
-                bases.insert(prepared.identifier.clone(), self.current(&state, &prepared.identifier)?);
+                let Some(held) = self.current(&state, &prepared.identifier, rows_at_rest)? else { return Ok(None) };
+                bases.insert(prepared.identifier.clone(), held);
             }
         }
         let verdicts = self.judge(&state, changes, &bases)?;
@@ -134,7 +135,7 @@ impl Shards {
             let before = state.pending.get(&identifier).into_iter().flat_map(|fragment| &fragment.changes);
             let new = accepted().filter(|(prepared, _)| prepared.identifier == identifier);
             let pending = before.chain(new.map(|(prepared, _)| &prepared.change)).cloned().collect();
-            let whole = self.refold(&self.past_of(&identifier, u64::MAX, pending)?, Timestamp(i64::MAX))?;
+            let whole = self.refold(&self.past_of(&identifier, cell.cursor().seq, pending)?, Timestamp(i64::MAX))?;
             outlook.insert(identifier, (Arc::new(whole), Folded::Refold));
         }
         let bytes: Vec<_> = accepted().map(|(prepared, _)| Arc::clone(&prepared.change.bytes)).collect();

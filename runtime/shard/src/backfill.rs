@@ -4,6 +4,7 @@
 //! in, until [`Shards::backfill`] has folded the history. There is nothing to be lost: whatever stops it, the records still say what is missing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 use selvedge_core::activation::Layout;
@@ -34,6 +35,15 @@ pub struct Unfinished {
 pub struct Walk {
     shard: u16,
     after: Option<Identifier>,
+}
+
+/// A record that waits for its history.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Waiting {
+    /// Which of the bases that a shard has had.
+    base: u64,
+    /// The last change in it.
+    seq: u64,
 }
 
 impl Shards {
@@ -113,20 +123,20 @@ impl Shards {
     pub fn backfill(&self, identifier: &Identifier) -> Result<bool, ShardError> {
         let cell = self.cell(identifier.shard());
         for _ in 0..OVERTAKEN_MAX {
-            let (past, seq) = {
+            let (past, waiting) = {
                 let _rows = cell.rows.read();
-                let Some(seq) = self.waits(identifier)? else { return Ok(false) };
-                (self.past_of(identifier, seq, Vec::new())?, seq)
+                let Some(waiting) = self.waits(identifier)? else { return Ok(false) };
+                (self.past_of(identifier, waiting.seq, Vec::new())?, waiting)
             };
             let fragment = self.refold(&past, Timestamp(i64::MAX))?;
             let _rows = cell.rows.write();
             let mut state = cell.state.lock();
-            if self.waits(identifier)? == Some(seq) {
-                return self.put_in_place(&mut state, identifier, seq, fragment).map(|()| true);
+            if self.waits(identifier)? == Some(waiting) {
+                return self.put_in_place(&mut state, identifier, waiting.seq, fragment).map(|()| true);
             }
         }
         let _rows = cell.rows.write();
-        let Some(seq) = self.waits(identifier)? else { return Ok(false) };
+        let Some(Waiting { seq, .. }) = self.waits(identifier)? else { return Ok(false) };
         let fragment = self.refold(&self.past_of(identifier, seq, Vec::new())?, Timestamp(i64::MAX))?;
         let mut state = cell.state.lock();
         self.put_in_place(&mut state, identifier, seq, fragment).map(|()| true)
@@ -146,9 +156,10 @@ impl Shards {
             let past = {
                 let _rows = cell.rows.read();
                 let waits = self.waits(identifier);
-                waits.and_then(|seq| seq.map(|seq| Ok((self.past_of(identifier, seq, Vec::new())?, seq))).transpose())
+                let past = |waiting: Waiting| Ok((self.past_of(identifier, waiting.seq, Vec::new())?, waiting));
+                waits.and_then(|waiting| waiting.map(past).transpose())
             };
-            let fold = |(past, seq)| Ok((identifier, seq, self.refold(&past, Timestamp(i64::MAX))?));
+            let fold = |(past, waiting)| Ok((identifier, waiting, self.refold(&past, Timestamp(i64::MAX))?));
             match past.and_then(|past| past.map(fold).transpose()) {
                 Ok(done) => folded.extend(done),
                 Err(ShardError::Corrupt(_) | ShardError::Change(_)) => left.push(identifier.clone()),
@@ -158,9 +169,9 @@ impl Shards {
         let _rows = cell.rows.write();
         let mut state = cell.state.lock();
         let mut still = Vec::with_capacity(folded.len());
-        for (identifier, seq, fragment) in folded {
+        for (identifier, waiting, fragment) in folded {
             match self.waits(identifier)? {
-                Some(now) if now == seq => still.push((identifier, seq, fragment)),
+                Some(now) if now == waiting => still.push((identifier, waiting.seq, fragment)),
                 Some(_) => left.push(identifier.clone()),
                 None => {}
             }
@@ -176,10 +187,12 @@ impl Shards {
         Ok((done, left))
     }
 
-    /// The last change in a record that waits for its history.
-    fn waits(&self, identifier: &Identifier) -> Result<Option<u64>, ShardError> {
+    /// What of a fragment waits for its history, up to the cursor.
+    fn waits(&self, identifier: &Identifier) -> Result<Option<Waiting>, ShardError> {
         let Some(Head { layout, seq }) = self.disk.head(identifier)? else { return Ok(None) };
-        Ok((!layout.covers(self.observer.layout())).then_some(seq))
+        let cell = self.cell(identifier.shard());
+        let waiting = Waiting { base: cell.floor.load(Ordering::Acquire), seq: seq.min(cell.cursor().seq) };
+        Ok((!layout.covers(self.observer.layout())).then_some(waiting))
     }
 
     /// Replaces a base that holds the same changes, wherever it stands. The rows and the state are locked, since a record may be read under either lock.
@@ -217,7 +230,7 @@ impl Shards {
             state.pending.rebase(identifier, base);
             state.pending.show(identifier, Arc::new(view))
         } else {
-            let seen = self.cache.get(identifier).map(|view| view.seen.clone());
+            let seen = self.cached(identifier).map(|view| view.seen.clone());
             // What nobody looks at does not drive anything out of the cache.
             let joined = state.joined.contains_key(identifier);
             (seen.is_some() || joined).then(|| Held { fragment: base, seen: seen.flatten() })

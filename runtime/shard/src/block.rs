@@ -41,11 +41,6 @@ impl History {
         self.blocks.iter().map(|(_, block)| block.len()).sum()
     }
 
-    /// Hands over every change with its sequence, in log order.
-    pub(crate) fn for_each(&self, mut take: impl FnMut(u64, Change)) -> Result<(), ShardError> {
-        self.for_each_of(u64::MAX, &(0..usize::MAX), |_, seq, change| take(seq, change)).map(drop)
-    }
-
     /// Hands over the changes up to a sequence whose positions lie in a range; others are not decoded. Gives the number of those before the
     /// range's end.
     pub(crate) fn for_each_of(
@@ -94,6 +89,17 @@ fn expand(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
     };
     let block: Block<'_> = postcard::from_bytes(bytes).map_err(|_| CorruptBlock)?;
     Ok(block.entries.into_iter().map(|(seq, bytes)| (seq, bytes.to_vec())).collect())
+}
+
+/// The entries of a block with their payloads plain, whatever the block's form.
+pub(crate) fn plain_entries(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
+    let mut entries = expand(block)?;
+    if block.first() == Some(&LOOSE) {
+        for (_, bytes) in &mut entries {
+            *bytes = Change::decode(bytes).map_err(|_| CorruptBlock)?.encode_plain();
+        }
+    }
+    Ok(entries)
 }
 
 /// Joins blocks to such that are compressed whole, each with its first sequence.

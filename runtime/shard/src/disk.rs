@@ -1,10 +1,12 @@
-//! The shards on disk: the only file that names sled.
+//! The shards on disk: the only module that names sled.
 //!
 //! Stored keys, in one tree a shard, so that one batch carries data and cursor:
 //!
 //! | key | value |
 //! |---|---|
 //! | `c` | the cursor: up to where the log is folded in |
+//! | `k` | the checksum of the log up to there |
+//! | `o` origin | the last change of an origin that is in: its number, its sequence |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
 //! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, cut likewise |
 //! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen |
@@ -18,21 +20,27 @@
 //! Known limits: values of about 4 KiB at most (larger ones become files that sled writes without care), batches of 256 operations
 //! (a batch holds a process-wide lock).
 
+mod batch;
+mod place;
+mod trees;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
 use selvedge_core::change::ChangeError;
-use selvedge_core::identity::{Identifier, SHARDS, ShardId};
-use selvedge_core::view::{Cursor, Seen};
+use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::view::Seen;
 
+use self::batch::{Batch, key, part_key, parts_of, seen_key, split_count};
+use self::trees::{Current, Replaced};
 use crate::ShardError;
 use crate::block::{CorruptBlock, History, LOOSE, encode_block, pack};
 use crate::record::{Head, Record};
 
-const VALUE_BYTES_MAX: usize = 4000;
-/// Bytes before the first part of a value: how many parts there are.
-const COUNT_BYTES: usize = size_of::<u16>();
-const BATCH_OPERATIONS_MAX: usize = 256;
+pub(crate) use self::place::Move;
+pub(crate) use self::trees::{Fresh, Row};
+
 /// Events of a fragment after which its loose blocks of history are packed.
 const PACK_EVERY: u64 = 16;
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
@@ -42,9 +50,8 @@ const LOG_ID: &[u8] = b"log-id";
 /// Under this key, the layout that every record has.
 const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
-const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 
-const CURSOR: &[u8] = b"c";
 const FRAGMENT: u8 = b'f';
 const HISTORY: u8 = b'h';
 const SEEN: u8 = b'i';
@@ -52,7 +59,8 @@ const SEEN: u8 = b'i';
 /// All shards' trees in one sled directory.
 pub(crate) struct Disk {
     database: sled::Db,
-    trees: Vec<sled::Tree>,
+    trees: Vec<RwLock<Current>>,
+    replaced: Mutex<Vec<Replaced>>,
     path: PathBuf,
 }
 
@@ -131,27 +139,10 @@ impl Disk {
         let opened = std::panic::catch_unwind(|| -> Result<Self, ShardError> {
             let database =
                 sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace).open()?;
-            let trees = (0..SHARDS).map(|shard| database.open_tree(format!("shard-{shard:02}")));
-            let trees = trees.collect::<Result<_, _>>()?;
-            Ok(Self { database, trees, path: path.to_owned() })
+            let trees = trees::open(&database)?.into_iter().map(RwLock::new).collect();
+            Ok(Self { database, trees, replaced: Mutex::default(), path: path.to_owned() })
         });
         opened.unwrap_or_else(|_| Err(ShardError::Disk("sled panicked while opening".into())))
-    }
-
-    fn tree(&self, shard: ShardId) -> &sled::Tree {
-        &self.trees[usize::from(shard.0)]
-    }
-
-    /// Forgets everything of a shard.
-    pub(crate) fn clear(&self, shard: ShardId) -> Result<(), ShardError> {
-        Ok(self.tree(shard).clear()?)
-    }
-
-    /// Up to where a shard's log is folded in.
-    pub(crate) fn cursor(&self, shard: ShardId) -> Result<Cursor, ShardError> {
-        let Some(bytes) = self.tree(shard).get(CURSOR)? else { return Ok(Cursor { epoch: 1, seq: 0 }) };
-        let (epoch, seq) = postcard::from_bytes(&bytes).map_err(|_| ShardError::Corrupt("cursor".into()))?;
-        Ok(Cursor { epoch, seq })
     }
 
     /// A fragment's record as its bytes; none where nothing is known.
@@ -212,7 +203,8 @@ impl Disk {
         shard: ShardId,
         records: impl Iterator<Item = (&'r Identifier, Record<'r>)>,
     ) -> Result<(), ShardError> {
-        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+        let tree = self.tree(shard);
+        let mut batch = Batch::new(&tree);
         for (identifier, record) in records {
             batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
         }
@@ -238,7 +230,8 @@ impl Disk {
     /// The ids of all its events.
     pub(crate) fn all_seen(&self, identifier: &Identifier) -> Result<Seen, ShardError> {
         let prefix = key(SEEN, identifier);
-        let ids = self.tree(identifier.shard()).scan_prefix(&prefix).keys();
+        let tree = self.tree(identifier.shard());
+        let ids = tree.scan_prefix(&prefix).keys();
         ids.map(|id| id?[prefix.len()..].try_into().map_err(|_| ShardError::Corrupt(identifier.to_string()))).collect()
     }
 
@@ -247,8 +240,42 @@ impl Disk {
         Ok(History::new(identifier.clone(), self.blocks(identifier)?))
     }
 
+    /// The ids of all its events, with their sequences.
+    pub(crate) fn ids(&self, identifier: &Identifier) -> Result<Vec<([u8; 16], u64)>, ShardError> {
+        let prefix = key(SEEN, identifier);
+        let tree = self.tree(identifier.shard());
+        let id = |row: Result<(sled::IVec, sled::IVec), sled::Error>| {
+            let (row_key, seq) = row?;
+            let id_hash = row_key[prefix.len()..].try_into().ok();
+            let seq = seq.as_ref().try_into().ok().map(u64::from_be_bytes);
+            id_hash.zip(seq).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))
+        };
+        tree.scan_prefix(&prefix).map(id).collect()
+    }
+
+    /// The next identifiers of a shard that have records, ascending, up to so many.
+    pub(crate) fn identifiers(
+        &self,
+        shard: ShardId,
+        after: Option<&Identifier>,
+        most: usize,
+    ) -> Result<Vec<Identifier>, ShardError> {
+        let from = after.map_or_else(|| vec![FRAGMENT], |after| part_key(FRAGMENT, after, None, u16::MAX));
+        let mut found = Vec::new();
+        for row in self.tree(shard).range(from..vec![FRAGMENT + 1]).keys() {
+            let row_key = row?;
+            let Some((text, [0, 0, 0])) = row_key[1..].split_last_chunk::<3>() else { continue };
+            let text = std::str::from_utf8(text).ok().and_then(|text| Identifier::stored(text).ok());
+            found.push(text.ok_or_else(|| ShardError::Corrupt(format!("an identifier of shard {}", shard.0)))?);
+            if found.len() == most {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// Whole blocks by their first sequence.
-    fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
+    pub(crate) fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
         let corrupt = || ShardError::Corrupt(identifier.to_string());
         let prefix = key(HISTORY, identifier);
         let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
@@ -284,8 +311,9 @@ impl Disk {
     /// The loose blocks at the end of a history, by their first sequence: what stands before them is packed.
     fn loose_blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
         let prefix = key(HISTORY, identifier);
+        let tree = self.tree(identifier.shard());
         let mut loose = Vec::new();
-        for row in self.tree(identifier.shard()).scan_prefix(&prefix).rev() {
+        for row in tree.scan_prefix(&prefix).rev() {
             let (row_key, value) = row?;
             let Some((seq, [0, 0])) = row_key[prefix.len()..].split_first_chunk::<8>() else { continue };
             let first = split_count(&value).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
@@ -294,12 +322,7 @@ impl Disk {
             }
             let mut bytes = first.1.to_vec();
             for part in 1..first.0 {
-                let next = self.tree(identifier.shard()).get(part_key(
-                    HISTORY,
-                    identifier,
-                    Some(u64::from_be_bytes(*seq)),
-                    part,
-                ))?;
+                let next = tree.get(part_key(HISTORY, identifier, Some(u64::from_be_bytes(*seq)), part))?;
                 bytes.extend_from_slice(&next.ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?);
             }
             loose.push((u64::from_be_bytes(*seq), bytes));
@@ -310,14 +333,13 @@ impl Disk {
 
     /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
     /// repeated from the log as a whole and gives the same rows.
-    pub(crate) fn write(&self, shard: ShardId, cursor: Cursor, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
-        let mut batch = Batch { tree: self.tree(shard), batch: sled::Batch::default(), operations: 0 };
+    pub(crate) fn write(&self, shard: ShardId, to: &Move, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
+        let tree = self.tree(shard);
+        let mut batch = Batch::new(&tree);
         for write in writes {
             self.write_fragment(&mut batch, write)?;
         }
-        let bytes =
-            postcard::to_allocvec(&(cursor.epoch, cursor.seq)).map_err(|_| ShardError::Corrupt("cursor".into()))?;
-        batch.insert(CURSOR.to_vec(), bytes)?;
+        to.add_to(&mut batch)?;
         batch.flush()
     }
 
@@ -375,7 +397,8 @@ impl Disk {
     /// The rows of a history as they stand.
     #[cfg(test)]
     pub(crate) fn rows(&self, identifier: &Identifier) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let rows = self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).flatten();
+        let tree = self.tree(identifier.shard());
+        let rows = tree.scan_prefix(key(HISTORY, identifier)).flatten();
         rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 
@@ -391,11 +414,33 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes everything written so far durable: sled's own flush leaves it with the operating system.
+    pub(crate) fn sync(&self) -> Result<(), ShardError> {
+        self.flush().map_err(|error| ShardError::NotDurable(error.to_string()))?;
+        let failed =
+            |what: &Path, error: std::io::Error| ShardError::NotDurable(format!("{}: {error}", what.display()));
+        // Large pages stand in files of their own.
+        for folder in [self.path.join("blobs"), self.path.clone()] {
+            let Ok(files) = std::fs::read_dir(&folder) else { continue };
+            for file in files.flatten().filter(|file| file.file_type().is_ok_and(|kind| kind.is_file())) {
+                match std::fs::File::open(file.path()).and_then(|file| file.sync_all()) {
+                    // sled puts newer ones in the place of older ones meanwhile.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    outcome => outcome.map_err(|error| failed(&file.path(), error))?,
+                }
+            }
+            let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| failed(&folder, error))?;
+        }
+        Ok(())
+    }
+
     /// Bytes of all rows by what they are for, keys included. Reads everything.
     pub(crate) fn storage(&self) -> Result<Storage, ShardError> {
         let mut storage = Storage::default();
-        for tree in &self.trees {
-            for row in tree {
+        for shard in ShardId::all() {
+            let tree = self.tree(shard);
+            for row in tree.iter() {
                 let (key, value) = row?;
                 let bytes = (key.len() + value.len()) as u64;
                 match key.first() {
@@ -417,97 +462,6 @@ impl Disk {
         let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
-}
-
-/// Collects operations and applies them in batches of bounded size.
-struct Batch<'t> {
-    tree: &'t sled::Tree,
-    batch: sled::Batch,
-    operations: usize,
-}
-
-impl Batch<'_> {
-    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), ShardError> {
-        self.make_room(1)?;
-        self.batch.insert(key, value);
-        Ok(())
-    }
-
-    fn remove(&mut self, key: Vec<u8>) -> Result<(), ShardError> {
-        self.make_room(1)?;
-        self.batch.remove(key);
-        Ok(())
-    }
-
-    /// Inserts a value in parts, all of them in one batch; the first one begins with their number. Gives the number.
-    fn insert_parts(
-        &mut self,
-        kind: u8,
-        identifier: &Identifier,
-        seq: Option<u64>,
-        bytes: &[u8],
-    ) -> Result<usize, ShardError> {
-        let count = parts_of(bytes.len());
-        let counted = u16::try_from(count).map_err(|_| ShardError::TooLarge(identifier.to_string()))?;
-        self.make_room(count)?;
-        let (head, rest) = bytes.split_at(bytes.len().min(VALUE_BYTES_MAX - COUNT_BYTES));
-        let first = [counted.to_be_bytes().as_slice(), head].concat();
-        self.batch.insert(part_key(kind, identifier, seq, 0), first);
-        for (part, chunk) in (1..counted).zip(rest.chunks(VALUE_BYTES_MAX)) {
-            self.batch.insert(part_key(kind, identifier, seq, part), chunk.to_vec());
-        }
-        Ok(count)
-    }
-
-    /// Applies what there is where so many more operations would be too many.
-    fn make_room(&mut self, operations: usize) -> Result<(), ShardError> {
-        if self.operations > 0 && self.operations + operations > BATCH_OPERATIONS_MAX {
-            self.flush()?;
-        }
-        self.operations += operations;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), ShardError> {
-        self.operations = 0;
-        Ok(self.tree.apply_batch(std::mem::take(&mut self.batch))?)
-    }
-}
-
-/// Parts that a value of this length takes.
-fn parts_of(length: usize) -> usize {
-    (length + COUNT_BYTES).div_ceil(VALUE_BYTES_MAX)
-}
-
-/// The number of parts, and the first part's share of the value.
-fn split_count(first: &[u8]) -> Option<(u16, &[u8])> {
-    let (count, head) = first.split_first_chunk::<COUNT_BYTES>()?;
-    Some((u16::from_be_bytes(*count), head))
-}
-
-fn key(kind: u8, identifier: &Identifier) -> Vec<u8> {
-    let text = identifier.as_str().as_bytes();
-    let mut key = Vec::with_capacity(text.len() + 20);
-    key.push(kind);
-    key.extend_from_slice(text);
-    // No identifier holds a zero byte, so none is another's prefix.
-    key.push(0);
-    key
-}
-
-fn part_key(kind: u8, identifier: &Identifier, seq: Option<u64>, part: u16) -> Vec<u8> {
-    let mut key = key(kind, identifier);
-    if let Some(seq) = seq {
-        key.extend_from_slice(&seq.to_be_bytes());
-    }
-    key.extend_from_slice(&part.to_be_bytes());
-    key
-}
-
-fn seen_key(identifier: &Identifier, id_hash: &[u8; 16]) -> Vec<u8> {
-    let mut key = key(SEEN, identifier);
-    key.extend_from_slice(id_hash);
-    key
 }
 
 /// Whether somebody else has the directory open.

@@ -10,8 +10,9 @@
 //!
 //! [`Shards::profile`] joins the fragments of one person at read; [`Shards::link`] and [`Shards::unlink`] say who is one.
 //!
-//! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the log's order is
-//! the order of admission, and [`Shards::advance`] is told when the log has them. It knows neither HTTP nor plugins: what plugins
+//! It does not order or persist changes itself: admission hands them to an [`Outbox`] under the shard's lock, so the outbox's order is
+//! the order of admission. Where the outbox is the log, [`Shards::advance`] is told when the log has them; an edge that follows a centre
+//! passes on what that has ordered, its own changes and those of others, to [`Shards::follow`]. It knows neither HTTP nor plugins: what plugins
 //! contribute comes through [`Observer`].
 
 mod admission;
@@ -20,11 +21,18 @@ mod base;
 mod block;
 mod cache;
 mod disk;
+mod follow;
+mod hash;
 mod links;
+mod origins;
+mod outstanding;
 mod pending;
 mod profiles;
 mod record;
 mod refold;
+mod replacement;
+mod snapshot;
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -39,18 +47,27 @@ use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
 use selvedge_core::fragment::Folded;
 use selvedge_core::identity::{Identifier, Namespaces, ShardId};
+use selvedge_core::sync::Origin;
 use selvedge_core::view::{Cursor, Seen, View};
 
 use crate::cache::Cache;
-use crate::disk::Disk;
+use crate::disk::{Disk, Move};
+use crate::origins::Place;
 use crate::pending::{Held, Pending};
 
 pub use crate::admission::{Prepared, Verdict};
 pub use crate::backfill::{Unfinished, Walk};
 pub use crate::disk::Storage;
+pub use crate::follow::Ordered;
+pub use crate::hash::StateHash;
 pub use crate::links::Unlinked;
+pub use crate::origins::{Applied, ORIGINS_MAX};
+pub use crate::outstanding::Outstanding;
 pub use crate::profiles::Profile;
 use crate::profiles::{Follow, Slot};
+pub use crate::replacement::Replacement;
+pub use crate::snapshot::{CHUNK_EXPANDED_MAX, HEAD_BYTES_MAX, SnapshotHead};
+use crate::walk::Piece;
 
 /// Bytes of changes that may be pending, over all shards, about.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -73,6 +90,29 @@ pub enum ShardError {
     /// The outbox did not take the changes.
     #[error("the outbox failed: {0}")]
     Outbox(String),
+    /// Entries that do not follow what the base holds.
+    #[error(
+        "shard {shard}: the base ends at {at:?}, the entries begin at {from:?}; follow on from there, or start from a snapshot"
+    )]
+    Gap {
+        /// Whose.
+        shard: u16,
+        /// The cursor.
+        at: Cursor,
+        /// The first entry, or where the order breaks.
+        from: Cursor,
+    },
+    /// What was written may not be on the disk. The process must not go on: nobody can tell what is.
+    #[error(
+        "the shards on disk could not be made durable: {0}; mend the disk and start anew, nothing acknowledged is lost"
+    )]
+    NotDurable(String),
+    /// A snapshot that cannot be used.
+    #[error("the snapshot cannot be used: {0}")]
+    Snapshot(String),
+    /// A shard of which this edge has no base.
+    #[error("shard {0} is not held by this edge; name it among the shards that it is to hold, and start anew")]
+    NotHeld(u16),
 }
 
 /// Tells what plugins make of events. Its answers depend on the event and the activation only.
@@ -93,8 +133,9 @@ pub trait Outbox {
 
 /// The shards of this edge.
 pub struct Shards {
-    disk: Disk,
+    disk: Arc<Disk>,
     cache: Cache,
+    cache_bytes: u64,
     observer: Arc<dyn Observer>,
     cells: Vec<Cell>,
     pending_bytes: AtomicUsize,
@@ -105,19 +146,60 @@ pub struct Shards {
     wanted: Mutex<VecDeque<Identifier>>,
 }
 
-/// One shard.
+/// One shard. Its locks are taken in the order in which they stand here.
 struct Cell {
-    state: Mutex<State>,
+    /// Held by whoever moves the base, one after another.
+    moves: Mutex<()>,
     /// Held while the shard's rows on disk change, shared while they are read: nobody reads half a write.
     rows: RwLock<()>,
+    state: Mutex<State>,
     loaded: Condvar,
+    /// Where the base stands; the cursor also beside it, for whoever wants nothing else.
+    place: RwLock<Place>,
     epoch: AtomicU32,
     seq: AtomicU64,
+    /// Views with lower revisions are of a base that was replaced.
+    floor: AtomicU64,
+    /// Whether there is a base at all.
+    held: bool,
 }
 
 impl Cell {
+    fn new(place: Place, held: bool) -> Self {
+        Self {
+            moves: Mutex::new(()),
+            rows: RwLock::new(()),
+            state: Mutex::default(),
+            loaded: Condvar::new(),
+            epoch: AtomicU32::new(place.cursor.epoch),
+            seq: AtomicU64::new(place.cursor.seq),
+            place: RwLock::new(place),
+            floor: AtomicU64::new(0),
+            held,
+        }
+    }
+
     fn cursor(&self) -> Cursor {
         Cursor { epoch: self.epoch.load(Ordering::Acquire), seq: self.seq.load(Ordering::Acquire) }
+    }
+
+    /// The base has moved, and everybody may know.
+    fn go(&self, to: Move) {
+        let mut place = self.place.write();
+        place.go(to);
+        self.show_cursor(place.cursor);
+    }
+
+    /// Another base stands here.
+    fn stand(&self, at: Place) {
+        let mut place = self.place.write();
+        *place = at;
+        self.show_cursor(place.cursor);
+    }
+
+    fn show_cursor(&self, cursor: Cursor) {
+        self.epoch.store(cursor.epoch, Ordering::Release);
+        self.seq.store(cursor.seq, Ordering::Release);
     }
 }
 
@@ -149,28 +231,93 @@ impl Shards {
         observer: Arc<dyn Observer>,
         namespaces: Arc<Namespaces>,
     ) -> Result<Self, ShardError> {
-        let disk = Disk::open(path, log_id)?;
+        Self::open_holding(path, log_id, cache_bytes, observer, namespaces, &|_| true)
+    }
+
+    /// The same, with a base for some shards only. The views of the others are what is pending; what an earlier start held of them is forgotten.
+    pub fn open_holding(
+        path: &Path,
+        log_id: &str,
+        cache_bytes: u64,
+        observer: Arc<dyn Observer>,
+        namespaces: Arc<Namespaces>,
+        held: &dyn Fn(ShardId) -> bool,
+    ) -> Result<Self, ShardError> {
+        let disk = Arc::new(Disk::open(path, log_id)?);
         let cells = ShardId::all().map(|shard| {
-            let cursor = disk.cursor(shard)?;
-            Ok(Cell {
-                state: Mutex::default(),
-                rows: RwLock::new(()),
-                loaded: Condvar::new(),
-                epoch: AtomicU32::new(cursor.epoch),
-                seq: AtomicU64::new(cursor.seq),
-            })
+            let held = held(shard);
+            if !held {
+                disk.clear(shard)?;
+            }
+            Ok(Cell::new(disk.place(shard)?, held))
         });
         let cells = cells.collect::<Result<_, ShardError>>()?;
         let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
         let wanted = Mutex::default();
-        let shards = Self { disk, cache, observer, cells, pending_bytes, namespaces, linking, wanted };
+        let shards = Self { disk, cache, cache_bytes, observer, cells, pending_bytes, namespaces, linking, wanted };
         shards.begin_layout()?;
         Ok(shards)
+    }
+
+    /// The same shards folded by another observer: bases as they are on disk, what is pending observed anew, nothing in memory. Whoever calls sees to it that nobody
+    /// uses the ones before from here on. Blocks on the disk.
+    pub fn renew(&self, observer: Arc<dyn Observer>) -> Result<Self, ShardError> {
+        let cells = self.cells.iter().map(|cell| Cell::new(cell.place.read().clone(), cell.held)).collect();
+        let shards = Self {
+            disk: Arc::clone(&self.disk),
+            cache: Cache::new(self.cache_bytes),
+            cache_bytes: self.cache_bytes,
+            observer,
+            cells,
+            pending_bytes: AtomicUsize::new(0),
+            namespaces: Arc::clone(&self.namespaces),
+            linking: Mutex::new(()),
+            wanted: Mutex::default(),
+        };
+        shards.begin_layout()?;
+        for (shard, cell) in ShardId::all().zip(&self.cells) {
+            let (next_local, pending) = {
+                let state = cell.state.lock();
+                let queued = state.pending.first(usize::MAX);
+                let pending = queued.map(|queued| (queued.local, queued.change.bytes.to_vec())).collect();
+                (state.pending.next_local(), pending)
+            };
+            shards.begin_pending(shard, next_local)?;
+            shards.restore_pending(shard, pending)?;
+        }
+        Ok(shards)
+    }
+
+    /// Whether this edge has a base of a shard.
+    pub fn holds(&self, shard: ShardId) -> bool {
+        self.cell(shard).held
     }
 
     /// Up to where a shard's log is in the base.
     pub fn cursor(&self, shard: ShardId) -> Cursor {
         self.cell(shard).cursor()
+    }
+
+    /// The same, with the sum of [`mix`](selvedge_core::sync::mix) over all entries up to there. Only [`Self::follow`] keeps the sum: it says nothing of a base
+    /// that [`Self::advance`] or [`Self::recover`] moved.
+    pub fn place(&self, shard: ShardId) -> (Cursor, u64) {
+        let place = self.cell(shard).place.read();
+        (place.cursor, place.checksum)
+    }
+
+    /// The checksum of a shard's log up to the cursor; see [`Self::place`].
+    pub fn checksum(&self, shard: ShardId) -> u64 {
+        self.place(shard).1
+    }
+
+    /// The highest number of an origin's changes that the base has followed; 0 where nothing came of it, or nothing for very long.
+    pub fn applied(&self, shard: ShardId, origin: Origin) -> u64 {
+        self.cell(shard).place.read().origins.get(&origin).map_or(0, |applied| applied.number)
+    }
+
+    /// The number in the outbox of the last change that was admitted to a shard.
+    pub fn admitted(&self, shard: ShardId) -> u64 {
+        self.cell(shard).state.lock().pending.next_local() - 1
     }
 
     /// Bytes of changes that are pending, about.
@@ -191,7 +338,8 @@ impl Shards {
 
     /// The cached view of an identifier. Never touches the disk.
     pub fn cached(&self, identifier: &Identifier) -> Option<Arc<View>> {
-        self.cache.get(identifier)
+        let floor = self.cell(identifier.shard()).floor.load(Ordering::Acquire);
+        self.cache.get(identifier).filter(|view| view.revision >= floor)
     }
 
     /// The view of an identifier; an empty one where nothing is known. May block on the disk: concurrent loads of one identifier are
@@ -200,7 +348,7 @@ impl Shards {
         let cell = self.cell(identifier.shard());
         loop {
             let mut state = cell.state.lock();
-            if let Some(view) = self.cache.get(identifier) {
+            if let Some(view) = self.cached(identifier) {
                 return Ok(view);
             }
             if let Some(pending) = state.pending.get(identifier) {
@@ -247,7 +395,7 @@ impl Shards {
             Arc::new(self.disk.all_seen(identifier)?)
         };
         let mut state = cell.state.lock();
-        if self.cache.get(identifier).is_some_and(|held| held.revision == view.revision) {
+        if self.cached(identifier).is_some_and(|held| held.revision == view.revision) {
             let held = Held { fragment: Arc::clone(&view.fragment), seen: Some(seen) };
             self.publish(&mut state, identifier, held, Some(&|_| Folded::Counted));
         }
@@ -257,7 +405,7 @@ impl Shards {
     /// Whether [`Self::prepare`] has nothing to do: admitting an event of an identifier will not touch the disk, except for one lookup
     /// where the fragment has too many events to keep their ids at hand.
     pub fn prepared(&self, identifier: &Identifier) -> bool {
-        self.cache.get(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
+        self.cached(identifier).is_some_and(|view| view.seen.is_some() || view.fragment.events > Seen::EVENTS_MAX)
     }
 
     /// Does the housekeeping that is due; call it about once a second.
@@ -276,6 +424,22 @@ impl Shards {
     /// Hands everything on disk to the operating system; a start after this has little to recover. Blocks.
     pub fn flush(&self) -> Result<(), ShardError> {
         self.disk.flush()
+    }
+
+    /// Makes everything that the bases hold durable, and says up to where: how far the changes of `own` origins are in. What it covers need not be kept
+    /// elsewhere for this edge's sake. A failure is fatal: see [`ShardError::NotDurable`]. Blocks.
+    pub fn checkpoint(&self, own: &[Origin]) -> Result<Vec<Covered>, ShardError> {
+        let held = ShardId::all().filter(|shard| self.holds(*shard));
+        let covered = held.map(|shard| {
+            let place = self.cell(shard).place.read();
+            let number = |origin: &Origin| Some((*origin, place.origins.get(origin)?.number));
+            Covered { shard, cursor: place.cursor, applied: own.iter().filter_map(number).collect() }
+        });
+        // What is shown is written, so what is written next covers it.
+        let covered = covered.collect();
+        self.disk.sync()?;
+        self.disk.drop_replaced()?;
+        Ok(covered)
     }
 
     /// Views in memory, their bytes (about), and bytes on disk.
@@ -314,17 +478,31 @@ impl Shards {
         view
     }
 
-    /// The newest state of a fragment, under its shard's lock.
-    fn current(&self, state: &State, identifier: &Identifier) -> Result<Held, ShardError> {
+    /// The newest state of a fragment, under its shard's lock; none where the rows must be read for it and are not at rest.
+    fn current(&self, state: &State, identifier: &Identifier, rows_at_rest: bool) -> Result<Option<Held>, ShardError> {
         if let Some(pending) = state.pending.get(identifier) {
-            return Ok(pending.held());
+            return Ok(Some(pending.held()));
         }
-        if let Some(view) = self.cache.get(identifier) {
-            return Ok(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() });
+        if let Some(view) = self.cached(identifier) {
+            return Ok(Some(Held { fragment: Arc::clone(&view.fragment), seen: view.seen.clone() }));
         }
-        // Seldom: it was evicted since it was loaded. A fragment that is being written is pending, so these rows are whole.
-        self.read_base(identifier).map(|(fragment, _)| Held { fragment, seen: None })
+        if !rows_at_rest {
+            return Ok(None);
+        }
+        // Seldom: it was evicted since it was loaded.
+        self.read_base(identifier).map(|(fragment, _)| Some(Held { fragment, seen: None }))
     }
+}
+
+/// What a checkpoint covers of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// Whose.
+    pub shard: ShardId,
+    /// Up to where the log is in.
+    pub cursor: Cursor,
+    /// The highest numbers of origins that are in.
+    pub applied: Vec<(Origin, u64)>,
 }
 
 /// Figures for the operator.

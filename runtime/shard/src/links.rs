@@ -121,6 +121,26 @@ impl Shards {
         word: Word,
         outbox: &dyn Outbox,
     ) -> Result<(), ShardError> {
+        if self.try_say(one, other, word, outbox, false)? {
+            return Ok(());
+        }
+        // A fragment was evicted since it was loaded: its rows are read at rest, and rows are locked before the states.
+        let mut shards = [one.shard(), other.shard()];
+        shards.sort_unstable();
+        let _one = self.cell(shards[0]).rows.read();
+        let _other = (shards[1] != shards[0]).then(|| self.cell(shards[1]).rows.read());
+        self.try_say(one, other, word, outbox, true).map(drop)
+    }
+
+    /// The same, unless rows are needed for it that are not at rest: then nothing has happened.
+    fn try_say(
+        &self,
+        one: &Identifier,
+        other: &Identifier,
+        word: Word,
+        outbox: &dyn Outbox,
+        rows_at_rest: bool,
+    ) -> Result<bool, ShardError> {
         let mut halves = [(one, other), (other, one)];
         // Always in the order of the shards, so that nobody waits in a circle.
         halves.sort_by_key(|(identifier, _)| identifier.shard());
@@ -134,7 +154,7 @@ impl Shards {
         let mut changes: Vec<Vec<Prepared>> = states.iter().map(|_| Vec::new()).collect();
         for (identifier, other) in halves {
             let Some(place) = states.iter().position(|(shard, _)| *shard == identifier.shard()) else { continue };
-            let held = self.current(&states[place].1, identifier)?;
+            let Some(held) = self.current(&states[place].1, identifier, rows_at_rest)? else { return Ok(false) };
             if held.fragment.links.word(other).is_none_or(|known| word.beats(known)) {
                 changes[place].push(Prepared::link(identifier.clone(), other.clone(), word));
             }
@@ -149,7 +169,7 @@ impl Shards {
             let outlook = self.outlook(&bases, changes.iter());
             self.take(state, changes.into_iter(), &bases, outlook);
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pending changes: what this edge accepted and the base does not hold yet.
 //!
 //! The view that is served is base + pending. While a fragment has pending changes its base is pinned here, so a change never needs the
-//! disk twice. Changes leave in the order in which they came, which is the log's.
+//! disk twice. Changes have the numbers of the outbox, and leave in that order; an event leaves early where the base gets its id from elsewhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -121,13 +121,32 @@ impl PendingFragment {
     }
 }
 
+/// A change in its place among the pending ones of a shard.
+#[derive(Clone)]
+pub(crate) struct Queued {
+    /// Its number in the outbox of this shard.
+    pub(crate) local: u64,
+    pub(crate) identifier: Identifier,
+    pub(crate) change: Arc<PendingChange>,
+}
+
+/// What left the pending changes.
+#[derive(Default)]
+pub(crate) struct Left {
+    pub(crate) weight: usize,
+    /// How many of each fragment.
+    pub(crate) counts: HashMap<Identifier, usize>,
+}
+
 /// The pending changes of one shard.
 #[derive(Default)]
 pub(crate) struct Pending {
     fragments: HashMap<Identifier, PendingFragment>,
-    /// All changes in the order of the log.
-    order: VecDeque<(Identifier, Arc<PendingChange>)>,
+    /// All changes in the order of the outbox, ascending by number.
+    order: VecDeque<Queued>,
     ids: HashSet<(Identifier, [u8; 16])>,
+    /// The number of the newest change that was admitted.
+    last_local: u64,
 }
 
 impl Pending {
@@ -136,12 +155,33 @@ impl Pending {
     }
 
     pub(crate) fn holds(&self, identifier: &Identifier, id_hash: [u8; 16]) -> bool {
-        self.ids.contains(&(identifier.clone(), id_hash))
+        !self.ids.is_empty() && self.ids.contains(&(identifier.clone(), id_hash))
     }
 
-    /// Adds a change; `held` is the fragment as it stands where it has no pending changes yet. What it comes to is shown by
+    /// The number that the next change gets.
+    pub(crate) fn next_local(&self) -> u64 {
+        self.last_local + 1
+    }
+
+    /// Sets the number that the next change gets, while nothing is pending.
+    pub(crate) fn begin(&mut self, next_local: u64) {
+        self.last_local = next_local.saturating_sub(1);
+    }
+
+    /// Adds a change with the next number; `held` is the fragment as it stands where it has no pending changes yet. What it comes to is shown by
     /// [`Self::show`].
     pub(crate) fn push(&mut self, identifier: &Identifier, change: &Arc<PendingChange>, held: impl FnOnce() -> Held) {
+        self.push_as(self.next_local(), identifier, change, held);
+    }
+
+    /// The same with a number of its own, above all that are pending.
+    pub(crate) fn push_as(
+        &mut self,
+        local: u64,
+        identifier: &Identifier,
+        change: &Arc<PendingChange>,
+        held: impl FnOnce() -> Held,
+    ) {
         let fragment = self.fragments.entry(identifier.clone()).or_insert_with(|| {
             let Held { fragment: base, seen } = held();
             PendingFragment { view: Arc::clone(&base), base, seen, changes: VecDeque::new() }
@@ -152,7 +192,8 @@ impl Pending {
             }
             self.ids.insert((identifier.clone(), id_hash));
         }
-        self.order.push_back((identifier.clone(), Arc::clone(change)));
+        self.order.push_back(Queued { local, identifier: identifier.clone(), change: Arc::clone(change) });
+        self.last_local = self.last_local.max(local);
         fragment.changes.push_back(Arc::clone(change));
     }
 
@@ -166,16 +207,46 @@ impl Pending {
         Some(fragment.held())
     }
 
-    /// Puts another base under a fragment's pending changes: the same events, folded by other plugins.
+    /// Puts another base under a fragment's pending changes. What view that gives is shown by [`Self::show`].
     pub(crate) fn rebase(&mut self, identifier: &Identifier, base: Arc<Fragment>) {
         if let Some(fragment) = self.fragments.get_mut(identifier) {
             fragment.base = base;
         }
     }
 
-    /// The first changes in log order, which are about to enter the base.
-    pub(crate) fn first(&self, count: usize) -> impl Iterator<Item = &(Identifier, Arc<PendingChange>)> {
+    /// Remembers ids that a fragment's base has got, where its ids are at hand.
+    pub(crate) fn remember(&mut self, identifier: &Identifier, ids: &[[u8; 16]]) {
+        let seen = self.fragments.get_mut(identifier).and_then(|fragment| fragment.seen.as_mut());
+        if let Some(seen) = seen.filter(|_| !ids.is_empty()) {
+            let seen = Arc::make_mut(seen);
+            ids.iter().for_each(|id_hash| seen.insert(id_hash));
+        }
+    }
+
+    /// Takes a fragment out that has no pending changes left.
+    pub(crate) fn take_settled(&mut self, identifier: &Identifier) -> Option<PendingFragment> {
+        let settled = self.fragments.get(identifier)?.changes.is_empty();
+        if settled { self.fragments.remove(identifier) } else { None }
+    }
+
+    /// The first changes in the order of the outbox, which are about to enter the base.
+    pub(crate) fn first(&self, count: usize) -> impl Iterator<Item = &Queued> {
         self.order.iter().take(count)
+    }
+
+    /// The change of a number.
+    pub(crate) fn of_local(&self, local: u64) -> Option<&Queued> {
+        self.order.binary_search_by_key(&local, |queued| queued.local).ok().and_then(|at| self.order.get(at))
+    }
+
+    /// The number of the last change.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.order.back().map(|queued| queued.local)
+    }
+
+    /// How many changes there are, and the number of the first one.
+    pub(crate) fn outstanding(&self) -> (usize, Option<u64>) {
+        (self.order.len(), self.order.front().map(|queued| queued.local))
     }
 
     /// A fragment's state after its first changes: what its base becomes. Where that must be folded again, these changes instead.
@@ -199,26 +270,69 @@ impl Pending {
 
     /// Takes the first changes out: they are in the base now. Returns the weight that went, and the fragments that have none left.
     pub(crate) fn advance(&mut self, count: usize, bases: HashMap<Identifier, Arc<Fragment>>) -> usize {
-        let mut weight = 0;
+        let mut left = Left::default();
         for _ in 0..count {
-            let Some((identifier, change)) = self.order.pop_front() else { break };
-            weight += change.weight();
-            if let Some(id_hash) = change.body.id_hash() {
-                self.ids.remove(&(identifier.clone(), id_hash));
-            }
-            if let Some(fragment) = self.fragments.get_mut(&identifier) {
-                fragment.changes.pop_front();
+            if !self.pop_first(&mut left) {
+                break;
             }
         }
         for (identifier, base) in bases {
-            if let Some(fragment) = self.fragments.get_mut(&identifier) {
-                if fragment.changes.is_empty() {
-                    self.fragments.remove(&identifier);
-                } else {
-                    fragment.base = base;
+            self.rebase(&identifier, base);
+            self.take_settled(&identifier);
+        }
+        left.weight
+    }
+
+    /// Takes changes out: all up to a number, and the events among the rest whose ids are void. What that leaves of their fragments is for the caller
+    /// to show.
+    pub(crate) fn leave(&mut self, upto: u64, void: &HashSet<(Identifier, [u8; 16])>) -> Left {
+        let mut left = Left::default();
+        while self.order.front().is_some_and(|first| first.local <= upto) {
+            self.pop_first(&mut left);
+        }
+        if void.iter().any(|id| self.ids.contains(id)) {
+            let is_void = |identifier: &Identifier, change: &PendingChange| {
+                change.body.id_hash().is_some_and(|id_hash| void.contains(&(identifier.clone(), id_hash)))
+            };
+            self.order.retain(|queued| {
+                let goes = is_void(&queued.identifier, &queued.change);
+                if goes {
+                    left.weight += queued.change.weight();
+                    *left.counts.entry(queued.identifier.clone()).or_default() += 1;
+                }
+                !goes
+            });
+            for id in void {
+                if self.ids.remove(id)
+                    && let Some(fragment) = self.fragments.get_mut(&id.0)
+                {
+                    fragment.changes.retain(|change| change.body.id_hash() != Some(id.1));
                 }
             }
         }
-        weight
+        left
+    }
+
+    /// Takes everything out. Gives it with its weight.
+    pub(crate) fn drain(&mut self) -> (VecDeque<Queued>, usize) {
+        self.fragments.clear();
+        self.ids.clear();
+        let all = std::mem::take(&mut self.order);
+        let weight = all.iter().map(|queued| queued.change.weight()).sum();
+        (all, weight)
+    }
+
+    /// Takes the first change out. Gives whether there was one.
+    fn pop_first(&mut self, left: &mut Left) -> bool {
+        let Some(Queued { identifier, change, .. }) = self.order.pop_front() else { return false };
+        left.weight += change.weight();
+        if let Some(id_hash) = change.body.id_hash() {
+            self.ids.remove(&(identifier.clone(), id_hash));
+        }
+        if let Some(fragment) = self.fragments.get_mut(&identifier) {
+            fragment.changes.pop_front();
+        }
+        *left.counts.entry(identifier).or_default() += 1;
+        true
     }
 }

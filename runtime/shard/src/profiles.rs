@@ -138,7 +138,7 @@ impl Shards {
         let slot = Arc::new(Slot(RwLock::new(Some(Arc::clone(joined)))));
         for (identifier, revision) in &joined.seen {
             let mut state = self.cell(identifier.shard()).state.lock();
-            let as_it_was = self.cache.get(identifier).is_some_and(|view| view.revision == *revision);
+            let as_it_was = self.cached(identifier).is_some_and(|view| view.revision == *revision);
             let before = state.joined.insert(identifier.clone(), Arc::downgrade(&slot));
             // One that nobody follows any more must not be served.
             if let Some(before) = before.and_then(|before| before.upgrade()) {

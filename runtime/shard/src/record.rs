@@ -42,6 +42,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Head, Fragment), ShardError> {
     postcard::from_bytes(bytes).map_err(|_| corrupt())
 }
 
+/// The bytes of the state.
+pub(crate) fn state(bytes: &[u8]) -> Result<&[u8], ShardError> {
+    postcard::take_from_bytes::<Head>(bytes).map(|(_, state)| state).map_err(|_| corrupt())
+}
+
 fn corrupt() -> ShardError {
     ShardError::Corrupt("record".into())
 }

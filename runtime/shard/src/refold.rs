@@ -160,7 +160,7 @@ impl Shards {
     /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
     pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
         let past = self.past(identifier)?;
-        past.history.for_each(|_, change| take(change))?;
+        past.history.for_each_of(past.upto, &ALL, |_, _, change| take(change))?;
         for change in &past.pending {
             take(Change::decode(&change.bytes)?);
         }
@@ -176,7 +176,7 @@ impl Shards {
             let state = cell.state.lock();
             state.pending.get(identifier).map(|fragment| fragment.changes.iter().cloned().collect()).unwrap_or_default()
         };
-        self.past_of(identifier, u64::MAX, pending)
+        self.past_of(identifier, cell.cursor().seq, pending)
     }
 
     /// The history up to a change, and what came after. The rows must be at rest.
@@ -314,7 +314,7 @@ fn beside(change: &Change) -> Option<Body> {
         Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
         Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
         Change::Mart { load, .. } => Some(Body::Mart(Box::new(load.clone()))),
-        Change::Event { .. } | Change::Activate(_) => None,
+        Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
     }
 }
 

@@ -6,18 +6,20 @@ use std::sync::atomic::AtomicU64 as Counter;
 use proptest::prelude::*;
 use selvedge_core::activation::{Part, RETENTION_MS};
 use selvedge_core::aggregate::{Contribution, Definition, Value};
-use selvedge_core::change::DecidedOffer;
+use selvedge_core::change::{Change, DecidedOffer};
 use selvedge_core::event::EventKind;
 use selvedge_core::links::{How, Word};
 use selvedge_core::time::BusinessTime;
 use selvedge_core::value::{Kind, Timestamp};
 
 use super::*;
-use selvedge_core::fragment::Fragment;
+use selvedge_core::fragment::{EventRef, Fragment};
 
 mod backfill;
+mod follow;
 mod mart;
 mod retraction;
+mod snapshot;
 
 /// Counts events, and sums their seconds.
 struct Counting {
@@ -216,7 +218,7 @@ fn a_write_cut_off_before_its_cursor_is_not_counted_twice() {
         admit(&shards, &log, 1, &[("a", 5), ("b", 7)]);
         shards.advance(shard, 1, 2).expect("advance");
         // As if the last batch, which carries the cursor, had not been written.
-        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
     }
     let shards = open(folder.path(), 1);
     shards.recover(shard, &log.entries(shard)).expect("recover");
@@ -235,12 +237,16 @@ fn a_recovery_in_pieces_counts_once_too() {
         let events: Vec<_> = events.iter().map(|(id, second)| (id.as_str(), *second)).collect();
         admit(&shards, &log, 1, &events);
         shards.advance(shard, 1, 40).expect("advance");
-        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
     }
     let shards = open(folder.path(), 1);
     for piece in log.entries(shard).chunks(7) {
         shards.recover(shard, piece).expect("recover");
-        assert_eq!(read(&shards, &shards.load(&identifier(1)).expect("load").fragment), (40, 780));
+        // What is beyond the cursor is not there yet.
+        let count = i128::from(shards.cursor(shard).seq);
+        let base = shards.read_base(&identifier(1)).expect("the base").0;
+        assert_eq!(read(&shards, &base), (count, count * (count - 1) / 2));
+        assert_eq!(history(&shards, 1), count as usize);
     }
     assert_eq!(history(&shards, 1), 40);
     assert_eq!(read(&shards, &shards.as_of(&identifier(1), Timestamp(i64::MAX)).expect("as of")), (40, 780));

@@ -5,6 +5,23 @@
 //!
 //! Whoever sends a change numbers it: an [`Origin`] is one start of one edge, and for each shard it counts its changes from 1. The centre keeps
 //! for each shard and origin the last number that it has taken, its *watermark*; so what comes twice is known, and what is missing is too.
+//!
+//! - [`frame`]: the bytes of all that is said; [`manifest`]: what a snapshot says of itself; [`bounds`]: how much of it there may be.
+//! - [`replica`]: what an edge makes of what the centre says of one shard: apply it, ask again, take a snapshot; and how fresh its base is.
+//! - [`forwarder`]: which of an edge's own changes go to the centre next, and which its outbox may forget.
+//! - [`token`]: what a caller shows to another edge in order to read there what it wrote here.
+//! - [`backoff`]: how long to wait after a failure.
+
+pub mod backoff;
+mod body;
+mod boots;
+pub mod bounds;
+pub mod forwarder;
+pub mod frame;
+pub mod manifest;
+pub mod replica;
+pub mod token;
+mod wire;
 
 use std::sync::Arc;
 
@@ -16,6 +33,11 @@ use crate::identity::ShardId;
 /// changes as before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin(pub u64);
+
+impl ShardId {
+    /// The log of what concerns all shards: catalogue, plugins, configuration.
+    pub const CONTROL: Self = Self(crate::identity::SHARDS);
+}
 
 impl Origin {
     /// The centre: what it appends has no number.
@@ -35,10 +57,22 @@ pub struct Entry {
     pub bytes: Arc<[u8]>,
 }
 
+/// Why the centre sends a follower to a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refetch {
+    /// The log is in another epoch than the follower.
+    Epoch,
+    /// What it asked for is no longer in the log.
+    Trimmed,
+    /// It asked for what is not in the log yet.
+    Ahead,
+}
+
 /// Where a shard's log stands at the centre.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Changes when the log was restored or failed over.
+    /// Changes when the log was restored or failed over; from 1, and never the same twice: one more than that of a backup will not do, since the backup may be restored
+    /// again. The seconds of the clock will.
     pub epoch: u32,
     /// The last entry; 0 before the first.
     pub seq: u64,
@@ -87,6 +121,8 @@ pub enum Pushed {
     Behind {
         /// The last number taken of this origin.
         watermark: u64,
+        /// The last entry of the log when that was read: whatever is at or below the watermark is ordered at or below it.
+        head: u64,
     },
     /// The log is in another epoch.
     Epoch {

@@ -1,11 +1,9 @@
 //! `POST /v1/decide`: the call is read and checked here; [`pipeline::decide`] decides.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use selvedge_core::decision::SlotRequest;
@@ -17,12 +15,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ingest::{Ack, check_count, receipt, utf8};
-use super::{Edge, parse_body, read_body};
+use super::{Edge, TOKEN_HEADER, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::ids::anonymous_id;
-use crate::pipeline::{self, Ask};
+use crate::pipeline::{self, Ask, OnStale};
 
 /// The deadline where the caller gives none.
 const DEADLINE_MS: u64 = 50;
@@ -80,18 +79,8 @@ struct SlotBody<'a> {
     count: Option<usize>,
 }
 
-/// What to do with data that is older than the caller accepts. With an embedded centre nothing is ever stale; the wish is checked and
-/// granted.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OnStale {
-    Serve,
-    Fallback,
-    Fail,
-}
-
 /// `POST /v1/decide`.
-pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let started = Instant::now();
     let answer = async {
         let role = edge.keys.authenticate(&headers, None)?;
@@ -106,10 +95,17 @@ pub async fn decide(State(edge): State<Arc<Edge>>, headers: HeaderMap, body: Bod
         };
         let receipt = Receipt { user_id, anonymous_id, ..receipt };
         let ask = check(&edge, role, &body, receipt, started)?;
-        let mut decision = pipeline::decide(&edge, ask).await?;
+        let caught_up = edge.catch_up(&headers, ask.deadline).await?;
+        let mut decision = pipeline::decide(&edge, ask, caught_up).await?;
         decision.issue(issued.as_deref());
         let json = serde_json::to_vec(&decision).map_err(|error| Problem::storage(&error))?;
-        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
+        let token = edge.token(decision.written());
+        let mut response =
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response();
+        if let Some(token) = token {
+            response.headers_mut().insert(TOKEN_HEADER, token);
+        }
+        Ok(response)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -146,8 +142,6 @@ fn check<'a>(
     if body.deadline_ms.is_some_and(|ms| ms == 0 || ms > DEADLINE_MS_MAX) {
         return Err(Problem::bad_request("deadline_invalid", "deadlineMs is from 1 to 10000").at("/deadlineMs"));
     }
-    // Nothing is stale here, so any wish about staleness is granted.
-    let (_, _) = (body.max_staleness_ms, body.on_stale);
     // A question about the past may take longer than a page can wait, unless the caller says how long.
     let deadline_ms = body.deadline_ms.or_else(|| at.is_none().then_some(DEADLINE_MS));
     Ok(Ask {
@@ -162,6 +156,8 @@ fn check<'a>(
         ack: body.ack.unwrap_or(Ack::Applied),
         at,
         dry_run: body.dry_run,
+        max_staleness_ms: body.max_staleness_ms,
+        on_stale: body.on_stale.unwrap_or_default(),
         deadline: deadline_ms.map(|ms| started + Duration::from_millis(ms)),
         started,
     })

@@ -3,27 +3,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use selvedge_central::CentralLog;
+use selvedge_central::{CentralLog, Read, RedbLog};
 use selvedge_core::change::Change;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
-use selvedge_core::identity::{Identifier, NamespaceKind, Namespaces, SHARDS, ShardId};
+use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::links::Word;
 use selvedge_shard::Shards;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::runtime::Handle;
 
-use super::Edge;
 use super::ingest::blocking;
 use crate::auth::Role;
 use crate::error::Problem;
+use crate::gate::Serving;
 
 /// Bytes of log entries that one page is made of, about.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -32,6 +33,8 @@ const SHARD_BYTES: usize = 64 * 1024;
 const FORM: u8 = 1;
 /// The namespace of keys that stand for somebody only until they are known.
 const ANONYMOUS: &str = "anonymous";
+/// The namespace of those who are known.
+const USER: &str = "user";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,29 +100,102 @@ impl Place {
 
 /// `GET /v1/export?since=CURSOR`.
 pub async fn export(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<ExportQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
-        let Query(ExportQuery { since }) = query.map_err(|error| {
-            let detail = "the query takes since=CURSOR, the nextCursor of an earlier page";
-            Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
-        })?;
+        let since = since(query)?;
         let place = edge.large_bodies.acquire().await.map_err(|error| Problem::storage(&error))?;
-        let text = blocking(&edge, move |edge| page(&*edge.log, &edge.shards, &edge.namespaces, &since)).await?;
+        if edge.uplink.is_some() {
+            let detail = "this edge follows a centre, which has the whole log; export from the centre";
+            return Err(Problem::new(StatusCode::CONFLICT, "export_at_the_centre", detail));
+        }
+        let text = blocking(&edge, move |edge| page(&*edge.log, &edge.shards, &since)).await?;
         drop(place);
-        let kind = HeaderValue::from_static("application/x-ndjson");
-        let private = HeaderValue::from_static("private, no-store");
-        Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, private)], text).into_response())
+        Ok(ndjson(text))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
+/// The cursor of a query.
+pub fn since(query: Result<Query<ExportQuery>, QueryRejection>) -> Result<String, Problem> {
+    query.map(|Query(query)| query.since).map_err(|error| {
+        let detail = "the query takes since=CURSOR, the nextCursor of an earlier page";
+        Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
+    })
+}
+
+/// A page as an answer.
+pub fn ndjson(text: String) -> Response {
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    let private = HeaderValue::from_static("private, no-store");
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, private)], text).into_response()
+}
+
+/// Entries of a shard: their sequences and bytes.
+type Entries = Vec<(u64, Arc<[u8]>)>;
+
+/// A log that pages are read from. Blocks.
+pub trait Paged {
+    /// Its name.
+    fn name(&self) -> String;
+    /// The last sequence of each data shard.
+    fn ends(&self) -> Result<Vec<u64>, Problem>;
+    /// Entries after a sequence, up to about so many bytes; at least one, if there is one.
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem>;
+}
+
+impl Paged for RedbLog {
+    fn name(&self) -> String {
+        self.id()
+    }
+
+    fn ends(&self) -> Result<Vec<u64>, Problem> {
+        let heads = self.heads().map_err(|error| Problem::storage(&error))?;
+        Ok(heads.into_iter().take(usize::from(SHARDS)).map(|head| head.seq).collect())
+    }
+
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem> {
+        let entries = self.read(shard, after, bytes_max).map_err(|error| Problem::storage(&error))?;
+        Ok(entries.into_iter().map(|entry| (entry.seq, entry.bytes.into())).collect())
+    }
+}
+
+/// The centre's log, for a thread that may block.
+pub struct OfCentre {
+    /// The log.
+    pub log: Arc<dyn CentralLog>,
+    /// What its questions are answered on.
+    pub runtime: Handle,
+}
+
+impl Paged for OfCentre {
+    fn name(&self) -> String {
+        self.log.id().to_owned()
+    }
+
+    fn ends(&self) -> Result<Vec<u64>, Problem> {
+        let heads = self.runtime.block_on(self.log.heads()).map_err(|error| Problem::storage(&error))?;
+        Ok(heads.into_iter().take(usize::from(SHARDS)).map(|head| head.seq).collect())
+    }
+
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem> {
+        let read = self.runtime.block_on(self.log.read(shard, after, bytes_max));
+        match read.map_err(|error| Problem::storage(&error))? {
+            Read::Entries { entries, .. } => Ok(entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect()),
+            _ => {
+                let detail = "the log no longer has what follows this cursor; begin anew without it, and export more often than the log is trimmed";
+                Err(Problem::new(StatusCode::CONFLICT, "cursor_too_old", detail))
+            }
+        }
+    }
+}
+
 /// The lines after a cursor, the next one at their end. `shards` knows who is linked to whom. Blocks on the disk.
-pub fn page(log: &dyn CentralLog, shards: &Shards, namespaces: &Namespaces, since: &str) -> Result<String, Problem> {
-    let name = xxhash_rust::xxh3::xxh3_64(log.id().as_bytes());
+pub fn page(log: &dyn Paged, shards: &Shards, since: &str) -> Result<String, Problem> {
+    let name = xxhash_rust::xxh3::xxh3_64(log.name().as_bytes());
     let mut place = if since.is_empty() {
         Place::start(name)
     } else {
@@ -132,25 +208,24 @@ pub fn page(log: &dyn CentralLog, shards: &Shards, namespaces: &Namespaces, sinc
         let detail = "since is a cursor of another log; begin anew without it";
         return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
     }
-    let heads = log.heads().map_err(|error| Problem::storage(&error))?;
-    if place.seqs.iter().zip(&heads).any(|(seq, head)| *seq > head.seq) {
+    let heads = log.ends()?;
+    if place.seqs.iter().zip(&heads).any(|(seq, head)| seq > head) {
         let detail = "since is ahead of the log, which was restored from an earlier backup; begin anew without it";
         return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
     }
-    let mut page = Page { shards, namespaces, lines: String::new(), met: BTreeSet::new() };
+    let mut page = Page { shards, lines: String::new(), met: BTreeSet::new() };
     let mut left = PAGE_BYTES;
     let all: Vec<ShardId> = ShardId::all().collect();
     let first = usize::from(place.next);
     for index in (first..all.len()).chain(0..first) {
         let after = place.seqs[index];
-        if after >= heads[index].seq {
+        if after >= heads[index] {
             continue;
         }
-        let entries = log.read(all[index], after, left.min(SHARD_BYTES));
-        for entry in entries.map_err(|error| Problem::storage(&error))? {
-            left = left.saturating_sub(entry.bytes.len());
-            page.take(&entry.bytes)?;
-            place.seqs[index] = entry.seq;
+        for (seq, bytes) in log.entries(all[index], after, left.min(SHARD_BYTES))? {
+            left = left.saturating_sub(bytes.len());
+            page.take(&bytes)?;
+            place.seqs[index] = seq;
         }
         if left == 0 {
             // One that has more than its part waits until the others had theirs.
@@ -159,7 +234,7 @@ pub fn page(log: &dyn CentralLog, shards: &Shards, namespaces: &Namespaces, sinc
         }
     }
     page.temporary_keys()?;
-    let more = place.seqs.iter().zip(&heads).any(|(seq, head)| *seq < head.seq);
+    let more = place.seqs.iter().zip(&heads).any(|(seq, head)| seq < head);
     page.line(&json!({"type": "cursor", "nextCursor": place.text(), "more": more}));
     Ok(page.lines)
 }
@@ -167,7 +242,6 @@ pub fn page(log: &dyn CentralLog, shards: &Shards, namespaces: &Namespaces, sinc
 /// The lines of one page.
 struct Page<'e> {
     shards: &'e Shards,
-    namespaces: &'e Namespaces,
     lines: String,
     /// Visitors who were not known, of whom there are events.
     met: BTreeSet<Identifier>,
@@ -250,7 +324,7 @@ impl Page<'_> {
     fn temporary_keys(&mut self) -> Result<(), Problem> {
         for visitor in std::mem::take(&mut self.met) {
             let group = self.shards.group(&visitor)?;
-            let user = |member: &Identifier| self.namespaces.kind(member) == Some(NamespaceKind::User);
+            let user = |member: &Identifier| member.namespace() == USER;
             if group.identifiers.iter().any(user) {
                 continue;
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::event::{Refusal, quoted};
 use selvedge_core::fragment::Fragment;
@@ -22,6 +22,7 @@ use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::pipeline;
 
 /// The answer of `GET /v1/profiles/{id}/identities`.
@@ -60,7 +61,7 @@ impl From<Link> for LinkAnswer {
 
 /// `GET /v1/profiles/{namespace}:{id}/identities`.
 pub async fn identities(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     identifier: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<IdentitiesAnswer>, Problem> {
@@ -122,11 +123,7 @@ struct ProfileSummary {
 }
 
 /// `POST /v1/identities/link`.
-pub async fn link(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<LinkedAnswer>, Problem> {
+pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -179,11 +176,7 @@ pub struct LinksAnswer {
 }
 
 /// `POST /v1/identities/links`.
-pub async fn link_all(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<LinksAnswer>, Problem> {
+pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinksAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -264,11 +257,7 @@ pub struct UnlinkedAnswer {
 }
 
 /// `POST /v1/identities/unlink`.
-pub async fn unlink(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<UnlinkedAnswer>, Problem> {
+pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<UnlinkedAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use compact_str::CompactString;
-use selvedge_central::CentralLog;
 use selvedge_core::event::{Arrival, Event, EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
@@ -21,14 +21,19 @@ use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Edge, LogOutbox, parse_body, read_body};
+use super::{Edge, LogOutbox, TOKEN_HEADER, parse_body, read_body};
 use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::tokens;
 
 /// Bodies up to this size are worked on where they arrive; larger ones on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// The code of what was refused because the outbox is full.
+pub const OUTBOX_FULL: &str = "outbox_full";
+const SHED: &str = "the centre has been away for so long that this edge holds as much for it as it may; send it again later, or to another edge";
 
 /// When events are acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -61,9 +66,17 @@ pub struct Outcome {
     /// What entities did not take of accepted events.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub entities_refused: Vec<Rejected>,
+    /// The shards that something was written to.
+    #[serde(skip)]
+    pub written: Vec<ShardId>,
 }
 
 impl Outcome {
+    /// Whether anything was refused because the outbox is full: the whole call is to be sent again.
+    fn was_shed(&self) -> bool {
+        self.rejected.iter().any(|rejected| rejected.code == OUTBOX_FULL)
+    }
+
     /// Adds an event that was refused.
     pub fn reject(&mut self, index: usize, message_id: Option<String>, refusal: Refusal) {
         self.rejected.push(Rejected::new(index, message_id, refusal));
@@ -139,11 +152,11 @@ struct IdOnly<'a> {
 /// `POST /v1/{identify,track,page,screen,group,alias}`.
 pub async fn single(
     kind: EventKind,
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<IngestAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let answer = async {
         let ack = ack(query)?;
         check_header_key(&edge, &headers)?;
@@ -167,18 +180,28 @@ pub async fn single(
             )));
         }
         acknowledge(&edge, ack).await?;
-        Ok(Json(IngestAnswer { success: true, outcome }))
+        Ok(answered(&edge, outcome))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
+/// The answer, with what a caller needs in order to read elsewhere what was written here.
+fn answered(edge: &Edge, outcome: Outcome) -> Response {
+    let token = edge.token(&outcome.written);
+    let mut response = Json(IngestAnswer { success: true, outcome }).into_response();
+    if let Some(token) = token {
+        response.headers_mut().insert(TOKEN_HEADER, token);
+    }
+    response
+}
+
 /// `POST /v1/batch`.
 pub async fn batch(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<IngestAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let answer = async {
         let ack = ack(query)?;
         check_header_key(&edge, &headers)?;
@@ -191,8 +214,12 @@ pub async fn batch(
         } else {
             admit(&edge, prepare_batch(&edge, &headers, body)?).await?
         };
+        // What is never shed was taken all the same; sent again, it is known.
+        if outcome.was_shed() {
+            return Err(Problem::unavailable(OUTBOX_FULL, SHED));
+        }
         acknowledge(&edge, ack).await?;
-        Ok(Json(IngestAnswer { success: true, outcome }))
+        Ok(answered(&edge, outcome))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -247,6 +274,9 @@ impl Batch {
     pub fn prepare(&mut self, edge: &Edge, index: usize, text: &str, receipt: &Receipt<'_>) {
         let prepared = Event::parse(text, receipt, &mut || edge.ids.fresh()).and_then(|arrival| {
             let effects = edge.observer.observe_fresh(&arrival.event)?;
+            if edge.sheds(arrival.event.kind, &effects) {
+                return Err(Refusal::new(OUTBOX_FULL, "", SHED));
+            }
             Ok((arrival, effects))
         });
         match prepared {
@@ -284,6 +314,16 @@ impl Batch {
             && self.links.iter().all(|link| edge.shards.linked(&link.pair.0, &link.pair.1, link.word.at))
     }
 
+    /// The shards that may be written to.
+    fn written(&self) -> Vec<ShardId> {
+        let linked = self.links.iter().flat_map(|link| [link.pair.0.shard(), link.pair.1.shard()]);
+        let entities = self.entities.iter().map(|(_, prepared)| prepared.identifier().shard());
+        let mut written: Vec<_> = self.shards.keys().copied().chain(linked).chain(entities).collect();
+        written.sort_unstable();
+        written.dedup();
+        written
+    }
+
     /// Puts what counts into views and log. May block on the disk.
     pub fn admit(mut self, edge: &Edge) -> Result<Outcome, Problem> {
         if edge.shards.overloaded() {
@@ -292,7 +332,7 @@ impl Batch {
                 "more is waiting to be stored than may; send it again in a second",
             ));
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { written: self.written(), ..Outcome::default() };
         self.check_aliases(edge)?;
         let mut refusals = self.refusals;
         let mut duplicates = Vec::new();

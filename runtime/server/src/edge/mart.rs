@@ -1,13 +1,9 @@
 //! The batch side: what a mart says of many profiles as of a watermark.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use compact_str::CompactString;
 use selvedge_core::aggregate::Value;
@@ -19,12 +15,15 @@ use selvedge_core::value::Timestamp;
 use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::ingest::{Ack, Rejected, acknowledge, blocking, check_count, utf8};
 use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,7 +87,7 @@ struct Reconciled {
 
 /// `POST /v1/mart`.
 pub async fn load(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     query: Result<Query<MartQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,

@@ -2,6 +2,7 @@
 
 pub mod decide;
 pub mod export;
+mod freshness;
 mod history;
 pub mod identities;
 pub mod ingest;
@@ -14,13 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt as _;
-use selvedge_central::{CentralLog, RedbLog};
+use selvedge_central::RedbLog;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
 use selvedge_core::identity::{Namespaces, ShardId};
@@ -34,18 +34,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
+pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::error::Problem;
+use crate::gate::{Gate, Serving};
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
+use crate::release::Loaded;
+use crate::sync::Uplink;
 use crate::tokens::{self, Tokens};
 
-/// Everything that a request of this edge needs.
-pub struct Edge {
+/// What an edge keeps whatever it runs.
+pub struct House {
     pub keys: Keys,
     pub tokens: Tokens,
     /// Whether a browser's word for its user is taken without a token.
@@ -53,21 +57,15 @@ pub struct Edge {
     pub namespaces: Arc<Namespaces>,
     /// Whose word on a trait holds.
     pub trait_sources: TraitSources,
-    /// The entities that plugins read, by position.
-    pub entities: Vec<usize>,
-    pub plugins: Arc<PluginSet>,
-    /// The plugins' hashes as answers carry them.
-    pub plugin_hashes: Box<RawValue>,
-    pub observer: Arc<PluginObserver>,
-    pub catalog: Catalog,
-    pub catalog_reads: CatalogReads,
-    pub shards: Arc<Shards>,
+    /// What makes changes durable: the log itself, or the outbox of an edge that follows a centre.
     pub log: Arc<RedbLog>,
+    /// The name of the log that everybody agrees on.
+    pub cluster: String,
+    /// The centre that this edge follows; none where it is its own.
+    pub uplink: Option<Arc<Uplink>>,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
-    /// How far definitions that are new are computed from the history.
-    pub backfill: Arc<Backfill>,
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
     pub serving: AtomicBool,
@@ -77,6 +75,56 @@ pub struct Edge {
     pub large_bodies: Semaphore,
     /// How many histories are folded at once.
     pub histories: Arc<Semaphore>,
+}
+
+/// Everything that a request of this edge needs: the house, and what runs in it now.
+pub struct Edge {
+    pub house: Arc<House>,
+    /// The entities that plugins read, by position.
+    pub entities: Vec<usize>,
+    pub plugins: Arc<PluginSet>,
+    /// The plugins' hashes as answers carry them.
+    pub plugin_hashes: Box<RawValue>,
+    pub observer: Arc<PluginObserver>,
+    pub catalog: Catalog,
+    pub catalog_reads: CatalogReads,
+    pub shards: Arc<Shards>,
+    /// How far definitions that are new are computed from the history.
+    pub backfill: Arc<Backfill>,
+}
+
+impl Edge {
+    /// An edge that runs a release over its shards.
+    pub fn assemble(
+        house: Arc<House>,
+        loaded: Loaded,
+        observer: Arc<PluginObserver>,
+        shards: Arc<Shards>,
+    ) -> anyhow::Result<Self> {
+        let Loaded { plugins, catalog, catalog_reads, .. } = loaded;
+        let plugin_hashes: serde_json::Map<String, serde_json::Value> =
+            plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
+        let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
+        Ok(Self {
+            house,
+            entities: plugins.entities(),
+            plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
+            plugins,
+            observer,
+            catalog,
+            catalog_reads,
+            shards,
+            backfill,
+        })
+    }
+}
+
+impl Deref for Edge {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.house
+    }
 }
 
 /// The log as the shards' outbox.
@@ -89,7 +137,7 @@ impl Outbox for LogOutbox<'_> {
 }
 
 /// The routes.
-pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
+pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
     let track =
         |kind: EventKind| post(move |state, query, headers, body| ingest::single(kind, state, query, headers, body));
     let cors = CorsLayer::new()
@@ -100,9 +148,10 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
             header::CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
             HeaderName::from_static(tokens::HEADER),
+            TOKEN_HEADER,
             header::IF_NONE_MATCH,
         ])
-        .expose_headers([header::ETAG, header::RETRY_AFTER]);
+        .expose_headers([header::ETAG, header::RETRY_AFTER, TOKEN_HEADER]);
     Router::new()
         .route("/v1/decide", post(decide::decide))
         .route("/v1/identify", track(EventKind::Identify))
@@ -132,7 +181,7 @@ pub fn router(edge: Arc<Edge>, cors_origins: Vec<HeaderValue>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new())
         .layer(cors)
-        .with_state(edge)
+        .with_state(gate)
 }
 
 #[derive(Serialize)]
@@ -143,13 +192,13 @@ struct Health {
     log: String,
 }
 
-async fn health(State(edge): State<Arc<Edge>>) -> Json<Health> {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: edge.log.id() })
+async fn health(Serving(edge): Serving) -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: edge.cluster.clone() })
 }
 
-async fn ready(State(edge): State<Arc<Edge>>) -> Response {
+async fn ready(Serving(edge): Serving) -> Response {
     if edge.serving.load(Ordering::Relaxed) {
-        return health(State(edge)).await.into_response();
+        return health(Serving(edge)).await.into_response();
     }
     Problem::unavailable("not_ready", "this edge is about to end; ask another").into_response()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
 use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
@@ -30,6 +30,7 @@ use super::ingest::{blocking, with_history};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
+use crate::gate::Serving;
 use crate::pipeline::{self, Known, Meta};
 
 #[derive(Deserialize)]
@@ -183,7 +184,7 @@ impl<T: Serialize> Serialize for Ordered<T> {
 
 /// `GET /v1/profiles/{namespace}:{id}`.
 pub async fn profile(
-    State(edge): State<Arc<Edge>>,
+    Serving(edge): Serving,
     identifier: Result<Path<String>, PathRejection>,
     query: Result<Query<ProfileQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
@@ -310,7 +311,7 @@ fn read(
         offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
         loads: fragment.mart.loads().iter().map(load_answer).collect(),
         history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
-        meta: Meta::of(version(edge, &known.identifiers), started),
+        meta: Meta::of(edge, &known.identifiers, started),
         identifiers: known.identifiers,
     })
 }

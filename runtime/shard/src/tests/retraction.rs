@@ -3,7 +3,7 @@
 use super::*;
 
 /// An event that takes back another.
-fn retraction(id: &str, second: i64, retracts: &str) -> Event {
+pub(super) fn retraction(id: &str, second: i64, retracts: &str) -> Event {
     Event { payload: format!(r#"{{"context":{{"retracts":"{retracts}"}}}}"#).into(), ..event(id, second) }
 }
 
@@ -83,13 +83,18 @@ fn a_write_cut_off_before_its_cursor_undoes_a_retracted_event_once() {
         let shards = open(folder.path(), 1);
         tell(&shards, &log, &one, vec![event("a", 1), event("b", 2), retraction("r", 4, "a"), event("c", 8)]);
         advance(&shards, &one, 4);
-        shards.disk.write(one.shard(), Cursor { epoch: 1, seq: 1 }, &[]).expect("write");
+        shards
+            .disk
+            .write(one.shard(), &Move { cursor: Cursor { epoch: 1, seq: 1 }, ..Move::default() }, &[])
+            .expect("write");
     }
     let shards = open(folder.path(), 1);
-    for piece in log.entries(one.shard())[1..].chunks(1) {
+    for (piece, expected) in log.entries(one.shard())[1..].chunks(1).zip([(2, 3), (2, 6), (3, 14)]) {
         shards.recover(one.shard(), piece).expect("recover");
-        assert_eq!(read(&shards, &shards.load(&one).expect("load").fragment), (3, 14));
+        let base = shards.read_base(&one).expect("the base").0;
+        assert_eq!(read(&shards, &base), expected);
     }
+    assert_eq!(read(&shards, &shards.load(&one).expect("load").fragment), (3, 14));
 }
 
 /// The write got as far as the record, not to the cursor; then the log comes again in pieces, the last of which takes an event back.
@@ -102,7 +107,7 @@ fn a_recovery_in_pieces_with_a_retraction_loses_nothing() {
         let shards = open(folder.path(), 1);
         tell(&shards, &log, &of, (0..8).map(|index| event(&format!("e{index}"), 1 << index)).collect());
         shards.advance(shard, 1, 8).expect("advance");
-        shards.disk.write(shard, Cursor { epoch: 1, seq: 0 }, &[]).expect("write");
+        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
         tell(&shards, &log, &of, vec![retraction("undo", 100, "e0")]);
     }
     let shards = open(folder.path(), 1);

@@ -1,5 +1,8 @@
 //! Configuration: one TOML file, the environment over it, flags over both.
 
+mod central;
+mod uplink;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,9 +14,14 @@ use selvedge_core::config::from_toml;
 use selvedge_core::identity::{Form, Namespaces};
 use selvedge_core::traits::TraitSources;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::auth::GivenKeys;
 use crate::tokens::TokenSettings;
+
+pub use self::central::{CentralArguments, CentralConfig, Stable, Store};
+use self::uplink::UplinkSettings;
+pub use self::uplink::{EdgeArguments, UplinkConfig};
 
 /// What `selvedge run` can be told; each also by the environment variable, and by the same name with `_` in the configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -62,6 +70,9 @@ pub struct RunArguments {
     /// In the file only: namespaces, limits and the keys of tokens; see docs/identity.md.
     #[arg(skip)]
     identity: IdentitySettings,
+    /// In the file only: how an edge follows its centre; see [`EdgeArguments`].
+    #[arg(skip)]
+    uplink: UplinkSettings,
 }
 
 /// `[identity]` of the configuration file.
@@ -107,7 +118,7 @@ impl IdentitySettings {
 
 /// The settings in force.
 #[derive(Clone, Debug)]
-pub struct RunConfig {
+pub struct EdgeConfig {
     pub data: PathBuf,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
@@ -125,21 +136,14 @@ pub struct RunConfig {
 
 impl RunArguments {
     /// Settles what is in force. Flags and the environment are in `self` already; the file fills the rest.
-    pub fn settle(self) -> Result<RunConfig> {
-        let file = match &self.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
-        let address = |given: Option<String>, default: &str, name: &str| {
-            let text = given.unwrap_or_else(|| default.to_owned());
-            text.parse().with_context(|| format!("{name} = {text:?} is not an address such as {default}"))
-        };
+    pub fn settle(self) -> Result<EdgeConfig> {
+        let file = self.file()?;
         let cors_origins = if self.cors_origins.is_empty() { file.cors_origins } else { self.cors_origins };
         let cache_mib = self.cache_mib.or(file.cache_mib).unwrap_or(64);
         if cache_mib == 0 {
             bail!("cache_mib = 0 leaves no room for a single profile; give at least 1");
         }
-        Ok(RunConfig {
+        Ok(EdgeConfig {
             data: self.data.or(file.data).unwrap_or_else(|| "selvedge-data".into()),
             listen: address(self.listen.or(file.listen), "127.0.0.1:8080", "listen")?,
             admin: address(self.admin.or(file.admin), "127.0.0.1:8081", "admin")?,
@@ -160,10 +164,20 @@ impl RunArguments {
         })
     }
 
-    fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        from_toml(&text).with_context(|| format!("configuration {}", path.display()))
+    /// What the configuration file says, where there is one.
+    fn file(&self) -> Result<Self> {
+        self.config.as_deref().map_or_else(|| Ok(Self::default()), read_file)
     }
+}
+
+fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    from_toml(&text).with_context(|| format!("configuration {}", path.display()))
+}
+
+fn address(given: Option<String>, default: &str, name: &str) -> Result<SocketAddr> {
+    let text = given.unwrap_or_else(|| default.to_owned());
+    text.parse().with_context(|| format!("{name} = {text:?} is not an address such as {default}"))
 }
 
 /// `scheme://host[:port]`, as browsers send it.
@@ -179,7 +193,7 @@ fn check_origin(origin: &str) -> Result<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn settle(file: &str, flags: RunArguments) -> Result<RunConfig> {
+    fn settle(file: &str, flags: RunArguments) -> Result<EdgeConfig> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("selvedge.toml");
         std::fs::write(&path, file).expect("write");

@@ -1,0 +1,220 @@
+//! The admin listener of a centre: what an operator asks and does.
+//!
+//! On a loopback address it is open to whoever is on the machine; on any other it wants the secret key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use http_body_util::{BodyExt as _, Limited};
+use parking_lot::Mutex;
+use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
+use selvedge_core::identity::ShardId;
+use selvedge_core::value::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::edges::Known;
+use super::verify::{self, Comparison};
+use super::{Centre, snapshots};
+use crate::auth::Role;
+use crate::clock;
+use crate::edge::{method_not_allowed, not_found, parse_body};
+use crate::error::Problem;
+
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The routes; `guarded` where the listener can be reached from other machines.
+pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/admin/v1/status", get(status))
+        .route("/admin/v1/shards/{shard}/snapshot", post(snapshot))
+        .route("/admin/v1/shards/{shard}/trim", post(trim))
+        .route("/admin/v1/verify", post(compare))
+        .route("/admin/v1/rebuild", post(rebuild))
+        .route("/admin/v1/backup", post(backup))
+        .route("/admin/v1/edges/{name}", delete(forget))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed);
+    let routes =
+        if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&centre), guard)) } else { routes };
+    routes.with_state(centre)
+}
+
+async fn guard(State(centre): State<Arc<Centre>>, request: Request, next: Next) -> Result<Response, Problem> {
+    centre.keys.authenticate(request.headers(), None)?.at_least(Role::Secret)?;
+    Ok(next.run(request).await)
+}
+
+async fn metrics(State(centre): State<Arc<Centre>>) -> impl IntoResponse {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], centre.metrics.render())
+}
+
+/// How the centre and its edges are.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CentreStatus {
+    pub role: String,
+    pub version: String,
+    pub cluster: String,
+    pub now: Timestamp,
+    /// The release in force.
+    pub release: u64,
+    pub shards: Vec<ShardStatus>,
+    pub edges: Vec<Known>,
+    /// Why the centre's copy of the shards stands still.
+    pub copy_error: Option<String>,
+    /// Numbers that edges never sent, because nobody has the changes any more.
+    pub lost_changes: u64,
+}
+
+/// One shard's log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardStatus {
+    pub shard: ShardId,
+    pub epoch: u32,
+    pub head: u64,
+    /// The first entry that is kept.
+    pub first: u64,
+    pub stable: u64,
+    /// Up to where the newest snapshot goes.
+    pub snapshot: Option<u64>,
+    /// Where the centre's copy stands.
+    pub copy: Option<u64>,
+}
+
+async fn status(State(centre): State<Arc<Centre>>) -> Result<Json<CentreStatus>, Problem> {
+    let log = &*centre.log;
+    let mut shards = Vec::new();
+    for (head, shard) in log.heads().await?.into_iter().zip((0..).map(ShardId)) {
+        let snapshot = if shard == CONTROL { None } else { log.snapshot(shard).await?.map(|kept| kept.seq) };
+        let copy = if shard == CONTROL { None } else { centre.copy.cursor(shard).map(|cursor| cursor.seq) };
+        let (epoch, stable, first) = (head.epoch, head.stable, head.first);
+        shards.push(ShardStatus { shard, epoch, head: head.seq, first, stable, snapshot, copy });
+    }
+    let gaps: Vec<Gap> = log.note(GAPS).await?.map(|note| decode_gaps(&note)).unwrap_or_default();
+    Ok(Json(CentreStatus {
+        role: "central".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        cluster: log.id().to_owned(),
+        now: clock::now(),
+        release: centre.released().await?.seq,
+        shards,
+        edges: centre.edges.all(log).await?,
+        copy_error: centre.copy.last_error(),
+        lost_changes: gaps.iter().map(|gap| gap.last - gap.first + 1).sum(),
+    }))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    seq: u64,
+}
+
+/// Makes a snapshot of one shard now.
+async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Made>, Problem> {
+    let shard = data_shard(shard)?;
+    let Some(shards) = centre.copy.shards() else {
+        return Err(Problem::unavailable(
+            "copy_not_ready",
+            "the centre's copy of the shards is not open yet; ask again in a moment",
+        ));
+    };
+    // A snapshot that ends where one already does says nothing new.
+    let known = centre.log.snapshot(shard).await?.map(|kept| kept.seq);
+    let at = shards.cursor(shard).seq;
+    if known == Some(at) {
+        return Ok(Json(Made { seq: at }));
+    }
+    let seq =
+        snapshots::make(&centre, &shards, shard).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    Ok(Json(Made { seq }))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trimmed {
+    /// The first entry that is left.
+    first: u64,
+}
+
+/// Lets go what the newest snapshot of one shard holds.
+async fn trim(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Trimmed>, Problem> {
+    let shard = data_shard(shard)?;
+    let up_to = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
+    Ok(Json(Trimmed { first: centre.log.trim(shard, up_to).await? }))
+}
+
+async fn compare(State(centre): State<Arc<Centre>>) -> Result<Json<Comparison>, Problem> {
+    verify::compare(&centre).await.map(Json).map_err(|error| Problem::storage(&format!("{error:#}")))
+}
+
+async fn rebuild(State(centre): State<Arc<Centre>>) -> StatusCode {
+    centre.copy.rebuild();
+    StatusCode::ACCEPTED
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupBody {
+    /// A file that is not there yet, on the centre's machine.
+    to: PathBuf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BackedUp {
+    bytes: u64,
+    entries: u64,
+}
+
+async fn backup(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<BackedUp>, Problem> {
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let bytes = whole
+        .map_err(|_| Problem::bad_request("body_timeout", "the body did not arrive in time; send it again"))?
+        .map_err(|error| Problem::bad_request("body_unreadable", format!("the body could not be read: {error}")))?
+        .to_bytes();
+    let BackupBody { to } = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
+    if !to.is_absolute() || to.exists() {
+        let detail = "name a file by its absolute path on the centre's machine, which is not there yet";
+        return Err(Problem::bad_request("file_invalid", detail).at("/to"));
+    }
+    let written = Arc::new(Mutex::new(0));
+    let progress = {
+        let written = Arc::clone(&written);
+        Box::new(move |progress: Progress| *written.lock() = progress.done)
+    };
+    let heads = centre.log.backup(&to, progress).await?;
+    let bytes = *written.lock();
+    Ok(Json(BackedUp { bytes, entries: heads.iter().map(|(_, cursor)| cursor.seq).sum() }))
+}
+
+/// Forgets an edge that will not come back: nothing waits for it any more.
+async fn forget(State(centre): State<Arc<Centre>>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    if centre.edges.forget(&*centre.log, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_edge",
+        "no edge of this name is known; GET /admin/v1/status lists them",
+    ))
+}
+
+fn data_shard(shard: u16) -> Result<ShardId, Problem> {
+    ShardId::all()
+        .find(|known| known.0 == shard)
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_such_shard", "the shards are numbered from 0 to 63"))
+}

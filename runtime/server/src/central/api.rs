@@ -1,0 +1,397 @@
+//! The listener for edges: the sync protocol over HTTP; docs/sync.md says it in words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http_body_util::{BodyExt as _, Limited};
+use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
+use selvedge_core::change::Change;
+use selvedge_core::identity::ShardId;
+use selvedge_core::limits;
+use selvedge_core::shard_set::ShardSet;
+use selvedge_core::sync::frame::{Frame, fitting};
+use selvedge_core::sync::manifest::Manifest;
+use selvedge_core::sync::{Push, Pushed, bounds};
+use selvedge_core::view::Cursor;
+use serde::{Deserialize, Serialize};
+
+use super::Centre;
+use super::feed;
+use super::keys::check_scope;
+use crate::auth::Role;
+use crate::edge::{export, method_not_allowed, not_found};
+use crate::error::Problem;
+use crate::release::parse_hash;
+use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a JSON body.
+const JSON_BYTES_MAX: usize = 1024 * 1024;
+/// How long a question for changes may wait for them.
+const WAIT_MS_MAX: u64 = 30_000;
+
+/// The routes.
+pub fn router(centre: Arc<Centre>) -> Router {
+    Router::new()
+        .route("/sync/v1/register", post(register))
+        .route("/sync/v1/report", post(report))
+        .route("/sync/v1/release", get(release))
+        .route("/sync/v1/follow", post(follow))
+        .route("/sync/v1/push", post(push))
+        .route("/sync/v1/shards/{shard}/changes", get(changes))
+        .route("/sync/v1/shards/{shard}/snapshot", get(snapshot))
+        .route("/sync/v1/shards/{shard}/snapshots/{number}/chunks/{index}", get(chunk))
+        .route("/sync/v1/blobs/{sha256}", get(blob))
+        .route("/v1/export", get(export))
+        .route("/healthz", get(health))
+        .route("/readyz", get(health))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(centre)
+}
+
+/// An edge that calls, by its key, and the shards that the key opens.
+struct Caller(ShardSet);
+
+impl FromRequestParts<Arc<Centre>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, centre: &Arc<Centre>) -> Result<Self, Problem> {
+        let shards = centre.edge_keys.authenticate(&parts.headers)?;
+        let cluster = parts.headers.get(CLUSTER_HEADER).map(|cluster| cluster.as_bytes());
+        if cluster.is_some_and(|cluster| cluster != centre.log.id().as_bytes()) {
+            let detail = "this edge follows another log; give it its own centre, or an empty data directory";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "other_cluster", detail));
+        }
+        Ok(Self(shards))
+    }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'static str,
+    version: &'static str,
+    cluster: &'a str,
+}
+
+async fn health(State(centre): State<Arc<Centre>>) -> Response {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), cluster: centre.log.id() }).into_response()
+}
+
+/// What happened since a cursor, for the batch cycle of others. With the secret key.
+async fn export(
+    State(centre): State<Arc<Centre>>,
+    query: Result<Query<export::ExportQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    centre.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+    let since = export::since(query)?;
+    let shards = centre.copy.shards().ok_or_else(|| {
+        Problem::unavailable("not_ready", "this centre does not have its own copy of the profiles yet; try again")
+    })?;
+    let log = export::OfCentre { log: Arc::clone(&centre.log), runtime: tokio::runtime::Handle::current() };
+    let page = tokio::task::spawn_blocking(move || export::page(&log, &shards, &since));
+    page.await.map_err(|error| Problem::storage(&error))?.map(export::ndjson)
+}
+
+async fn register(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    body: Body,
+) -> Result<Json<Registered>, Problem> {
+    let register: Register = json(body).await?;
+    if register.name.is_empty()
+        || register.name.len() > 100
+        || !register.name.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        let detail = "an edge's name is 1 to 100 printable ASCII characters without blanks";
+        return Err(Problem::bad_request("name_invalid", detail).at("/name"));
+    }
+    let shards = register.shards.unwrap_or(scope);
+    if !shards.is_within(scope) {
+        let detail = format!("this key opens the shards {scope}, not all of {shards}; hold fewer, or use another key");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail).at("/shards"));
+    }
+    centre.edges.register(&*centre.log, &register, shards).await?;
+    let keys = centre.keys.all();
+    let cluster = centre.log.id().to_owned();
+    Ok(Json(Registered { cluster, shards, keys, released: centre.released().await? }))
+}
+
+#[derive(Serialize)]
+struct Reported {
+    /// Whether the centre knows the edge; if not, it is to register.
+    known: bool,
+}
+
+async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body) -> Result<Json<Reported>, Problem> {
+    let report: Report = json(body).await?;
+    report.marked.iter().for_each(|marked| centre.marks.note(&report.name, marked.clone()));
+    let known = centre.edges.report(&*centre.log, report).await?;
+    Ok(Json(Reported { known }))
+}
+
+async fn release(State(centre): State<Arc<Centre>>, Caller(_): Caller) -> Result<Json<Released>, Problem> {
+    Ok(Json(centre.released().await?))
+}
+
+/// Everything behind the cursors, and whatever comes, until the edge goes.
+async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Response, Problem> {
+    let bytes = read(body, bounds::FRAME_BYTES_TARGET).await?;
+    let Frame::Follow(shards) = frame(&bytes)? else { return Err(unexpected("follow")) };
+    for (shard, _) in &shards {
+        if *shard != CONTROL {
+            check_scope(scope, *shard)?;
+        }
+    }
+    let place = Arc::clone(&centre.followers).try_acquire_owned().map_err(|_| {
+        Problem::unavailable(
+            "too_many_followers",
+            "this centre feeds as many edges as it may; try again, or another centre",
+        )
+    })?;
+    Ok(octets(feed::start(&centre, shards, place)))
+}
+
+/// Takes an edge's changes.
+async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Response, Problem> {
+    let bytes = read(body, bounds::FRAME_BYTES_MAX).await?;
+    let Frame::Pushes(pushes) = frame(&bytes)? else { return Err(unexpected("pushes")) };
+    let reads = centre.reads().await?;
+    let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
+    let mut sealed = Vec::with_capacity(pushes.len());
+    for push in pushes {
+        check_scope(scope, push.shard)?;
+        let outcome = seal(push, reads)?;
+        answers.push(outcome.as_ref().err().cloned());
+        sealed.extend(outcome.ok());
+    }
+    let mut taken = centre.log.append(sealed).await?.into_iter();
+    let answers = answers.into_iter().filter_map(|refused| refused.or_else(|| taken.next())).collect();
+    let bytes = Frame::PushAnswers(answers).encode().map_err(|error| Problem::storage(&error))?;
+    Ok(octets(Body::from(bytes)))
+}
+
+/// What the log needs to know of a push; or why it can never be taken.
+fn seal(push: Push, reads: u16) -> Result<Result<SealedPush, Pushed>, Problem> {
+    let mut digests = Vec::with_capacity(push.changes.len());
+    for (index, bytes) in push.changes.iter().enumerate() {
+        let Ok(version) = Change::version(bytes) else {
+            return Ok(Err(Pushed::Refused { index, reason: "it is of no kind that this centre knows".into() }));
+        };
+        if version > reads {
+            let detail = "an edge that is registered cannot read this kind of change yet; upgrade every edge, or forget those that are gone";
+            return Err(Problem::unavailable("older_edges", detail));
+        }
+        match Change::digest(bytes) {
+            Ok(digest) => digests.push(digest),
+            Err(error) => return Ok(Err(Pushed::Refused { index, reason: error.to_string() })),
+        }
+    }
+    Ok(Ok(SealedPush { push, digests }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Range {
+    epoch: u32,
+    after: u64,
+    /// The last entry that is wanted: then the answer never changes but by an erasure.
+    until: Option<u64>,
+    /// How long to wait where there is nothing yet.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Entries of one shard, as one frame.
+async fn changes(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    Path(shard): Path<u16>,
+    Query(range): Query<Range>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let shard = in_scope(scope, shard)?;
+    let log = &*centre.log;
+    let seen = [(shard, Cursor { epoch: range.epoch, seq: range.after })];
+    // Nothing new within that time is an answer too.
+    let waited =
+        tokio::time::timeout(Duration::from_millis(range.wait_ms.min(WAIT_MS_MAX)), log.wait_head(&seen)).await;
+    let heads = match waited {
+        Ok(heads) => heads?,
+        Err(_) => log.heads().await?,
+    };
+    let head = heads.get(usize::from(shard.0)).copied().unwrap_or_default();
+    let refetch = |why: &str| {
+        let detail = format!("{why}; take a snapshot, and ask for what comes after it");
+        Err(Problem::new(StatusCode::CONFLICT, "must_refetch", detail))
+    };
+    if head.epoch != range.epoch {
+        return refetch(&format!("the log is in epoch {}", head.epoch));
+    }
+    if head.seq < range.after {
+        return refetch(&format!("the log ends at {}", head.seq));
+    }
+    let Read::Entries { epoch, mut entries } = log.read(shard, range.after, bounds::FRAME_BYTES_TARGET).await? else {
+        return refetch(&format!("the log begins at {}", head.first));
+    };
+    if epoch != range.epoch {
+        return refetch(&format!("the log is in epoch {epoch}"));
+    }
+    entries.truncate(fitting(&entries));
+    if let Some(until) = range.until {
+        entries.retain(|entry| entry.seq <= until);
+    }
+    let closed = range.until.is_some_and(|until| entries.last().is_some_and(|last| last.seq == until));
+    let bytes = Frame::Changes { shard, epoch, entries }.encode().map_err(|error| Problem::storage(&error))?;
+    Ok(tagged(bytes, if closed { "private, max-age=86400" } else { "private, no-store" }, &headers))
+}
+
+/// The newest snapshot of a shard: what it consists of.
+async fn snapshot(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    Path(shard): Path<u16>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let shard = in_scope(scope, shard)?;
+    let Some(kept) = centre.log.snapshot(shard).await? else {
+        let detail = "there is no snapshot of this shard yet; follow it from its beginning";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "no_snapshot", detail));
+    };
+    let manifest: Manifest = super::snapshots::manifest(&kept);
+    let bytes = Frame::Manifest(manifest).encode().map_err(|error| Problem::storage(&error))?;
+    let mut response = tagged(bytes, "private, no-cache", &headers);
+    if let Ok(number) = HeaderValue::from_str(&kept.id.number.to_string()) {
+        response.headers_mut().insert("x-selvedge-snapshot", number);
+    }
+    Ok(response)
+}
+
+/// A chunk of a snapshot, or the rest of it.
+async fn chunk(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    Path((shard, number, index)): Path<(u16, u64, u32)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let shard = in_scope(scope, shard)?;
+    let Some(bytes) = centre.log.chunk(SnapshotId { shard, number }, index).await? else {
+        let detail = "this snapshot is gone: there is a newer one; begin again with its manifest";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "snapshot_gone", detail));
+    };
+    Ok(ranged(bytes, &headers))
+}
+
+/// A plugin's bytes.
+async fn blob(
+    State(centre): State<Arc<Centre>>,
+    Caller(_): Caller,
+    Path(sha256): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let hash = parse_hash(&sha256).map_err(|error| Problem::bad_request("hash_invalid", error.to_string()))?;
+    let Some(bytes) = centre.log.blob(hash).await? else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "no_such_blob", "nothing is kept under this hash"));
+    };
+    Ok(ranged(bytes, &headers))
+}
+
+fn in_scope(scope: ShardSet, shard: u16) -> Result<ShardId, Problem> {
+    check_scope(scope, ShardId(shard))?;
+    Ok(ShardId(shard))
+}
+
+fn unexpected(wanted: &str) -> Problem {
+    Problem::bad_request("frame_unexpected", format!("this path takes a {wanted} frame"))
+}
+
+fn frame(bytes: &[u8]) -> Result<Frame, Problem> {
+    Frame::decode(bytes).map_err(|error| Problem::bad_request("frame_invalid", error.to_string()))
+}
+
+async fn json<T: for<'a> Deserialize<'a>>(body: Body) -> Result<T, Problem> {
+    let bytes = read(body, JSON_BYTES_MAX).await?;
+    crate::edge::parse_body(crate::edge::ingest::utf8(&bytes)?)
+}
+
+async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
+    let whole =
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most + limits::BODY_BYTES_MAX / 16).collect()).await;
+    let whole = whole.map_err(|_| {
+        let detail = format!("the body did not arrive within {} seconds; send it again", BODY_TIMEOUT.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+    })?;
+    let whole = whole.map_err(|error| {
+        let detail = format!("the body could not be read: {error}; it has at most {most} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    })?;
+    Ok(whole.to_bytes())
+}
+
+fn octets(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.selvedge.frames")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
+    ];
+    (headers, body).into_response()
+}
+
+/// Bytes under a tag that follows from them.
+fn tagged(bytes: Vec<u8>, caching: &'static str, headers: &HeaderMap) -> Response {
+    let tag = format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&bytes));
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+    let same =
+        known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_matches('"') == tag.trim_matches('"')));
+    let mut response = if same { StatusCode::NOT_MODIFIED.into_response() } else { octets(Body::from(bytes)) };
+    let own = response.headers_mut();
+    own.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        own.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Bytes that never change under their name; with `Range: bytes=N-` those from there on.
+fn ranged(bytes: Vec<u8>, headers: &HeaderMap) -> Response {
+    let total = bytes.len();
+    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let (status, bytes) = match from {
+        Some(from) if from >= total => {
+            let at = HeaderValue::from_str(&format!("bytes */{total}"));
+            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+            if let Ok(at) = at {
+                response.headers_mut().insert(header::CONTENT_RANGE, at);
+            }
+            return response;
+        }
+        Some(from) => (StatusCode::PARTIAL_CONTENT, Bytes::from(bytes).slice(from..)),
+        None => (StatusCode::OK, Bytes::from(bytes)),
+    };
+    let mut response = octets(Body::from(bytes));
+    *response.status_mut() = status;
+    let own = response.headers_mut();
+    own.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
+    own.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(from) = from
+        && let Ok(at) = HeaderValue::from_str(&format!("bytes {from}-{}/{total}", total - 1))
+    {
+        own.insert(header::CONTENT_RANGE, at);
+    }
+    response
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        Self::storage(&error)
+    }
+}

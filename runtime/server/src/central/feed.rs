@@ -1,0 +1,185 @@
+//! What an edge that follows is sent: entries, heads, and that it must take a snapshot.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::Frame as BodyFrame;
+use selvedge_central::{CentralLog, LogError, Read};
+use selvedge_core::identity::ShardId;
+use selvedge_core::sync::frame::{Frame, FrameError, fitting};
+use selvedge_core::sync::{Head, Refetch};
+use selvedge_core::view::Cursor;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::Centre;
+
+/// How often heads are said where nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Bytes of a shard's log that are read at once, so that shards take turns.
+const READ_BYTES: usize = 256 * 1024;
+/// Pieces that wait for a slow edge.
+const PIECES: usize = 4;
+
+/// Begins to feed an edge; ends when the edge goes.
+pub fn start(centre: &Arc<Centre>, shards: Vec<(ShardId, Cursor)>, place: OwnedSemaphorePermit) -> Body {
+    let (pieces, body) = mpsc::channel(PIECES);
+    let centre = Arc::clone(centre);
+    tokio::spawn(async move {
+        let _place = place;
+        let followed =
+            shards.into_iter().map(|(shard, cursor)| Followed { shard, cursor, parked: false, said: None }).collect();
+        let mut feed = Feed { log: &*centre.log, followed, pieces };
+        if let Err(Ended::Failed(error)) = feed.run().await {
+            tracing::warn!(error, "an edge is no longer fed; it connects again");
+        }
+    });
+    Body::new(Pieces(body))
+}
+
+/// A shard that an edge follows.
+struct Followed {
+    shard: ShardId,
+    /// What was sent.
+    cursor: Cursor,
+    /// It must take a snapshot first, and then connect again.
+    parked: bool,
+    /// The head that was said last.
+    said: Option<Head>,
+}
+
+enum Ended {
+    /// The edge has gone.
+    Gone,
+    Failed(String),
+}
+
+impl From<LogError> for Ended {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+struct Feed<'a> {
+    log: &'a dyn CentralLog,
+    followed: Vec<Followed>,
+    pieces: mpsc::Sender<Bytes>,
+}
+
+impl Feed<'_> {
+    async fn run(&mut self) -> Result<(), Ended> {
+        let mut heads = self.log.heads().await?;
+        // All of them at first, so that the edge knows how far behind it is.
+        let mut all = true;
+        loop {
+            self.catch_up(&heads).await?;
+            self.say_heads(&heads, all).await?;
+            let seen: Vec<_> = self
+                .followed
+                .iter()
+                .map(|followed| {
+                    // What is parked does not wake anybody.
+                    let at = heads.get(usize::from(followed.shard.0)).filter(|_| followed.parked);
+                    (followed.shard, at.map_or(followed.cursor, |head| Cursor { epoch: head.epoch, seq: head.seq }))
+                })
+                .collect();
+            tokio::select! {
+                woken = self.log.wait_head(&seen) => (heads, all) = (woken?, false),
+                () = tokio::time::sleep(HEARTBEAT) => (heads, all) = (self.log.heads().await?, true),
+                () = self.pieces.closed() => return Err(Ended::Gone),
+            }
+        }
+    }
+
+    /// Sends what these heads say that there is, shard by shard in turns.
+    async fn catch_up(&mut self, heads: &[Head]) -> Result<(), Ended> {
+        let mut behind = true;
+        while behind {
+            behind = false;
+            for index in 0..self.followed.len() {
+                let Followed { shard, cursor, parked, .. } = self.followed[index];
+                let Some(head) = heads.get(usize::from(shard.0)) else { continue };
+                if parked {
+                    continue;
+                }
+                // A base that was never filled is of no epoch yet.
+                let fresh = cursor.seq == 0;
+                let why = if head.epoch != cursor.epoch && !fresh {
+                    Some(Refetch::Epoch)
+                } else if head.seq < cursor.seq {
+                    Some(Refetch::Ahead)
+                } else if head.first > cursor.seq + 1 {
+                    Some(Refetch::Trimmed)
+                } else {
+                    None
+                };
+                if let Some(why) = why {
+                    self.park(index, head.epoch, why).await?;
+                    continue;
+                }
+                if head.seq == cursor.seq {
+                    continue;
+                }
+                match self.log.read(shard, cursor.seq, READ_BYTES).await? {
+                    Read::Trimmed { .. } => self.park(index, head.epoch, Refetch::Trimmed).await?,
+                    Read::Entries { epoch, .. } if epoch != head.epoch => {
+                        self.park(index, epoch, Refetch::Epoch).await?;
+                    }
+                    Read::Entries { epoch, mut entries } => {
+                        entries.truncate(fitting(&entries));
+                        let Some(last) = entries.last() else { continue };
+                        self.followed[index].cursor = Cursor { epoch, seq: last.seq };
+                        behind |= last.seq < head.seq;
+                        self.send(&Frame::Changes { shard, epoch, entries }).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn park(&mut self, index: usize, epoch: u32, why: Refetch) -> Result<(), Ended> {
+        self.followed[index].parked = true;
+        self.send(&Frame::Refetch { shard: self.followed[index].shard, epoch, why }).await
+    }
+
+    /// Says where the logs stand: all of them, or those that have moved since it was said.
+    async fn say_heads(&mut self, heads: &[Head], all: bool) -> Result<(), Ended> {
+        let mut said = Vec::new();
+        for followed in &mut self.followed {
+            let Some(head) = heads.get(usize::from(followed.shard.0)) else { continue };
+            if all || followed.said != Some(*head) {
+                followed.said = Some(*head);
+                said.push((followed.shard, *head));
+            }
+        }
+        if said.is_empty() { Ok(()) } else { self.send(&Frame::Heads(said)).await }
+    }
+
+    async fn send(&self, frame: &Frame) -> Result<(), Ended> {
+        self.pieces.send(frame.encode()?.into()).await.map_err(|_| Ended::Gone)
+    }
+}
+
+/// A body that ends when nobody sends any more.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|bytes| Ok(BodyFrame::data(bytes))))
+    }
+}

@@ -1,0 +1,197 @@
+//! The centre: the ordered log of all changes, what edges run, and what they bootstrap from. Read [`run`].
+
+pub mod admin;
+mod api;
+mod copy;
+mod edges;
+mod feed;
+mod keys;
+mod releases;
+mod snapshots;
+mod tls;
+mod verify;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use selvedge_central::{
+    CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral,
+    StablePolicy,
+};
+use selvedge_core::change::{CHANGE_VERSION, Change};
+use tokio::sync::{Notify, Semaphore};
+
+pub use self::tls::install_provider as install_tls;
+
+use self::copy::Copy;
+use self::edges::Edges;
+use self::keys::EdgeKeys;
+use self::verify::Marks;
+use crate::auth::Keys;
+use crate::config::{CentralConfig, Stable, Store};
+use crate::metrics::Metrics;
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
+use crate::sync::wire::Released;
+
+/// Edges that are fed at once.
+const FOLLOWERS: usize = 1024;
+/// How long it is taken for true what all edges read.
+const READS_FRESH: Duration = Duration::from_secs(1);
+/// Bytes of the control shard's log that are read at once.
+const CONTROL_BYTES: usize = 1024 * 1024;
+
+/// Everything that a request to the centre needs.
+pub struct Centre {
+    pub log: Arc<dyn CentralLog>,
+    /// The keys of the edges' callers.
+    pub keys: Keys,
+    pub edge_keys: EdgeKeys,
+    pub edges: Edges,
+    /// Places of edges that are fed.
+    pub followers: Arc<Semaphore>,
+    pub metrics: Arc<Metrics>,
+    /// The centre's own fold of the log, from which snapshots are made.
+    pub copy: Arc<Copy>,
+    /// What was marked in the logs to compare copies, and what came of it.
+    pub marks: Marks,
+    released: Mutex<Released>,
+    reads: Mutex<Option<(Instant, u16)>>,
+}
+
+impl Centre {
+    /// The release in force, also where another centre over the same store has made it.
+    pub async fn released(&self) -> Result<Released, LogError> {
+        let mut newest = self.released.lock().clone();
+        let head = self.log.heads().await?.get(usize::from(CONTROL.0)).copied().unwrap_or_default();
+        let mut after = newest.seq;
+        let mut moved = false;
+        while after < head.seq {
+            let Read::Entries { entries, .. } = self.log.read(CONTROL, after, CONTROL_BYTES).await? else { break };
+            let Some(last) = entries.last() else { break };
+            after = last.seq;
+            for entry in &entries {
+                if let Ok(Change::Release(release)) = Change::decode(&entry.bytes) {
+                    (newest, moved) = (Released { seq: entry.seq, release }, true);
+                }
+            }
+        }
+        if moved {
+            let mut known = self.released.lock();
+            if known.seq < newest.seq {
+                *known = newest.clone();
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The newest version of changes that all edges read.
+    pub async fn reads(&self) -> Result<u16, LogError> {
+        if let Some((at, reads)) = *self.reads.lock()
+            && at.elapsed() < READS_FRESH
+        {
+            return Ok(reads);
+        }
+        let reads = self.edges.reads(&*self.log).await?.map_or(CHANGE_VERSION, |reads| reads.min(CHANGE_VERSION));
+        *self.reads.lock() = Some((Instant::now(), reads));
+        Ok(reads)
+    }
+}
+
+/// Opens the log that the settings name.
+pub async fn open_log(config: &CentralConfig) -> Result<Arc<dyn CentralLog>> {
+    let stable = match config.stable {
+        Stable::Commit => StablePolicy::Commit,
+        Stable::Backup => StablePolicy::Backup,
+    };
+    let fresh_id = crate::ids::random_name().context("read randomness")?;
+    Ok(match &config.store {
+        Store::Redb(folder) => {
+            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+            let path = folder.join(LOG_FILE);
+            let digest: DigestOf = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
+            let options = CentralOptions { stable, ..CentralOptions::new(fresh_id, digest) };
+            Arc::new(tokio::task::spawn_blocking(move || RedbCentral::open(&path, &options)).await??)
+        }
+        Store::Postgres(url) => {
+            let options = PostgresOptions { stable, ..PostgresOptions::new(url, fresh_id) };
+            Arc::new(PostgresCentral::open(&options).await?)
+        }
+    })
+}
+
+/// The log's file in the directory of a redb store; an edge that is its own centre has the same.
+pub const LOG_FILE: &str = "log.redb";
+
+/// Runs a centre until it is told to end.
+pub fn run(config: CentralConfig) -> Result<()> {
+    let started = Instant::now();
+    fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
+    tls::install_provider();
+    let keys = Keys::open(&config.data, config.keys.clone())?;
+    let edge_keys = EdgeKeys::open(&config.data, &config.edge_keys)?;
+    let metrics = Arc::new(Metrics::install().context("install metrics")?);
+    let end = Arc::new(End::default());
+    let runtime = crate::app::runtime()?;
+    let served = runtime.block_on(async {
+        let log = open_log(&config).await?;
+        if config.new_epoch {
+            let epoch = log.bump_epoch().await?;
+            tracing::warn!(epoch, "another epoch begins: edges make their shards anew and send again what they hold");
+        }
+        let centre = Arc::new(Centre {
+            log,
+            keys,
+            edge_keys,
+            edges: Edges::default(),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
+            metrics,
+            marks: Marks::default(),
+            released: Mutex::default(),
+            reads: Mutex::default(),
+        });
+        releases::begin(&centre, &config).await?;
+        serve(centre, &config, &end, started).await
+    });
+    runtime.shutdown_timeout(DRAIN);
+    served?;
+    end.outcome()
+}
+
+async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, started: Instant) -> Result<()> {
+    let tls = config.tls.as_ref().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let edges = listen(config.listen).await?;
+    let admin = listen(config.admin).await?;
+    let (edges_at, admin_at) = (edges.local_addr()?, admin.local_addr()?);
+    let stop = Arc::new(Notify::new());
+    let routes = api::router(Arc::clone(&centre));
+    let mut edges = tokio::spawn(listener(edges, tls, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
+    let routes = admin::router(Arc::clone(&centre), !admin_at.ip().is_loopback());
+    let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
+    let copying = tokio::spawn(copy::run(Arc::clone(&centre), Arc::clone(end)));
+    tracing::info!(after = ?started.elapsed(), cluster = centre.log.id(), "ready");
+    println!(
+        "{}",
+        serde_json::json!({"ready": true, "central": format!("{scheme}://{edges_at}"), "admin": format!("http://{admin_at}")})
+    );
+
+    end.wanted().await?;
+    tracing::info!("ending: no new requests; those under way are answered");
+    stop.notify_waiters();
+    copying.abort();
+    // Edges that are fed do not go by themselves.
+    centre.followers.close();
+    let drained =
+        tokio::time::timeout(Duration::from_secs(1), async { (&mut edges).await.and((&mut admin).await) }).await;
+    if drained.is_err() {
+        edges.abort();
+        admin.abort();
+    }
+    let flushed = centre.copy.flush();
+    drop(centre);
+    flushed
+}

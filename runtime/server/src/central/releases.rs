@@ -1,0 +1,111 @@
+//! Releases at the centre: what the operator gives is compiled and checked here before any edge hears of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use selvedge_central::{CONTROL, CentralLog, SealedPush};
+use selvedge_core::activation::Activation;
+use selvedge_core::change::Change;
+use selvedge_core::identity::ShardId;
+use selvedge_core::sync::{Origin, Push, Pushed};
+use selvedge_core::time::BusinessTime;
+
+use super::Centre;
+use crate::config::CentralConfig;
+use crate::release::{Bundle, parse_hash};
+use crate::sync::wire::Released;
+
+/// Times that an append is tried again where another centre was faster.
+const TRIES: usize = 5;
+/// Plugins are only looked at here, by one thread.
+const THREADS: usize = 4;
+
+/// Puts into force what the settings name, as far as the log does not hold it yet.
+pub async fn begin(centre: &Arc<Centre>, config: &CentralConfig) -> Result<()> {
+    let known = centre.released().await?;
+    let mut bundle = Bundle { release: known.release.clone(), components: BTreeMap::new() };
+    if let Some(zone) = &config.time_zone {
+        bundle.release.time_zone.clone_from(zone);
+    }
+    if bundle.release.time_zone.is_empty() {
+        bundle.release.time_zone = "UTC".into();
+    }
+    let given = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), &bundle.release.time_zone)?;
+    if config.plugins.is_some() {
+        bundle.release.plugins = given.release.plugins;
+        bundle.components = given.components;
+    }
+    if config.catalog.is_some() {
+        bundle.release.catalog = given.release.catalog;
+    }
+    if known.seq > 0 && bundle.release == known.release {
+        return Ok(());
+    }
+    let released = publish(centre, bundle).await?;
+    tracing::info!(release = released.seq, plugins = released.release.plugins.len(), "released");
+    Ok(())
+}
+
+/// Checks a release, keeps its plugins, and puts it into force everywhere.
+pub async fn publish(centre: &Arc<Centre>, mut bundle: Bundle) -> Result<Released> {
+    complete(&*centre.log, &mut bundle).await?;
+    let (bundle, activation) = tokio::task::spawn_blocking(move || -> Result<(Bundle, Activation)> {
+        BusinessTime::new(&bundle.release.time_zone)?;
+        let activation = bundle.load(THREADS)?.activation;
+        Ok((bundle, activation))
+    })
+    .await??;
+    for (hash, bytes) in &bundle.components {
+        centre.log.put_blob(*hash, bytes.clone()).await?;
+    }
+    // The release first: whoever meets the activation in a data shard's log finds it in force.
+    let mut changes = vec![(CONTROL, Change::Release(bundle.release))];
+    changes.extend(ShardId::all().map(|shard| (shard, Change::Activate(activation.clone()))));
+    append(&*centre.log, &changes).await?;
+    Ok(centre.released().await?)
+}
+
+/// Appends changes of the centre's own.
+pub async fn append(log: &dyn CentralLog, changes: &[(ShardId, Change)]) -> Result<Vec<u64>> {
+    for _ in 0..TRIES {
+        let heads = log.heads().await?;
+        let seal = |(shard, change): &(ShardId, Change)| -> Result<SealedPush> {
+            let bytes: Arc<[u8]> = change.encode().into();
+            let digests = vec![Change::digest(&bytes)?];
+            let epoch = heads.get(usize::from(shard.0)).map_or(1, |head| head.epoch);
+            let (origin, predecessor, changes) = (Origin::CENTRE, 0, vec![bytes]);
+            Ok(SealedPush { push: Push { shard: *shard, epoch, origin, predecessor, skips: false, changes }, digests })
+        };
+        let sealed = changes.iter().map(seal).collect::<Result<Vec<_>>>()?;
+        let mut seqs = Vec::with_capacity(changes.len());
+        for pushed in log.append(sealed).await? {
+            match pushed {
+                Pushed::Taken { seqs: taken } => seqs.extend(taken),
+                Pushed::Refused { reason, .. } => bail!("the log refuses a change of the centre: {reason}"),
+                // Between the question and the append another epoch began.
+                Pushed::Epoch { .. } | Pushed::Behind { .. } => {}
+            }
+        }
+        if seqs.len() == changes.len() {
+            return Ok(seqs);
+        }
+    }
+    bail!("the log changed its epoch again and again; try once more when it is at rest")
+}
+
+/// Adds the bytes of plugins that the log keeps.
+pub async fn complete(log: &dyn CentralLog, bundle: &mut Bundle) -> Result<()> {
+    for plugin in &bundle.release.plugins {
+        let hash = parse_hash(&plugin.sha256)?;
+        if bundle.components.contains_key(&hash) {
+            continue;
+        }
+        let bytes = log.blob(hash).await?;
+        let bytes = bytes.with_context(|| {
+            format!("plugin {} ({}) is not kept here; give it by --plugins", plugin.name, plugin.sha256)
+        })?;
+        bundle.components.insert(hash, bytes);
+    }
+    Ok(())
+}

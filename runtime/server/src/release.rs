@@ -1,0 +1,148 @@
+//! What runs: plugins, catalogue and configuration, from a folder or from the centre, loaded and checked before anything depends on them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use selvedge_core::activation::{Activation, Layout};
+use selvedge_core::catalog::Catalog;
+use selvedge_core::release::{Release, ReleasedPlugin};
+use selvedge_core::time::BusinessTime;
+use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin, PluginSet};
+use sha2::{Digest, Sha256};
+
+use crate::metrics::Metrics;
+use crate::observer::PluginObserver;
+
+/// The hash under which a plugin's bytes travel.
+pub type Hash = [u8; 32];
+
+/// A release with the bytes of its plugins.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle {
+    pub release: Release,
+    /// By hash.
+    pub components: BTreeMap<Hash, Vec<u8>>,
+}
+
+/// A release that is ready to run.
+pub struct Loaded {
+    pub plugins: Arc<PluginSet>,
+    pub catalog: Catalog,
+    pub catalog_reads: CatalogReads,
+    pub activation: Activation,
+    pub layout: Layout,
+}
+
+impl Loaded {
+    /// What the shards fold by.
+    pub fn observer(&self, metrics: &Arc<Metrics>) -> PluginObserver {
+        PluginObserver::new(Arc::clone(&self.plugins), self.layout.clone(), Arc::clone(metrics))
+    }
+}
+
+impl Bundle {
+    /// What files say: every NAME.wasm of a folder, each with its NAME.toml, and a catalogue.
+    pub fn read(plugins: Option<&Path>, catalog: Option<&Path>, time_zone: &str) -> Result<Self> {
+        let mut bundle = Self {
+            release: Release { time_zone: time_zone.to_owned(), ..Release::default() },
+            components: BTreeMap::new(),
+        };
+        let mut files = Vec::new();
+        if let Some(folder) = plugins {
+            for entry in fs::read_dir(folder).with_context(|| format!("read the plugins in {}", folder.display()))? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|extension| extension == "wasm") {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        for path in files {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let config = path.with_extension("toml");
+            let config = if config.exists() {
+                fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?
+            } else {
+                String::new()
+            };
+            let hash = hash(&wasm);
+            bundle.release.plugins.push(ReleasedPlugin { name, sha256: hex(&hash), config });
+            bundle.components.insert(hash, wasm);
+        }
+        if let Some(path) = catalog {
+            bundle.release.catalog = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            Catalog::from_toml(&bundle.release.catalog).with_context(|| format!("catalogue {}", path.display()))?;
+        }
+        Ok(bundle)
+    }
+
+    /// Compiles and checks everything. `threads` is how many may invoke plugins at once.
+    pub fn load(&self, threads: usize) -> Result<Loaded> {
+        let release = &self.release;
+        let time = BusinessTime::new(&release.time_zone)?;
+        let instances_max = u32::try_from(threads * (release.plugins.len() + 1))?;
+        let engine = Engine::new(EngineConfig { instances_max, ..EngineConfig::default() })?;
+        let mut components = Vec::with_capacity(release.plugins.len());
+        for plugin in &release.plugins {
+            let hash = parse_hash(&plugin.sha256).with_context(|| format!("plugin {}", plugin.name))?;
+            let Some(wasm) = self.components.get(&hash) else {
+                bail!("the bytes of plugin {} ({}) are not at hand", plugin.name, plugin.sha256);
+            };
+            let component = Component::load(&engine, &plugin.name, wasm, &plugin.config)?;
+            tracing::info!(plugin = component.name(), version = component.version(), compiled_in = ?component.compile_time, "loaded");
+            components.push(component);
+        }
+        let plugins = Arc::new(PluginSet::resolve(engine, components, time)?);
+        let catalog = Catalog::from_toml(&release.catalog).context("the catalogue")?;
+        let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
+        let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
+        let states: Vec<usize> = plugins.plugins().iter().map(Plugin::states).collect();
+        let layout = activation.layout(&states);
+        Ok(Loaded { plugins, catalog, catalog_reads, activation, layout })
+    }
+}
+
+/// SHA-256.
+pub fn hash(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
+}
+
+/// As text, in hexadecimal.
+pub fn hex(hash: &[u8]) -> String {
+    hash.iter().fold(String::with_capacity(2 * hash.len()), |mut text, byte| {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Reads [`hex`].
+pub fn parse_hash(text: &str) -> Result<Hash> {
+    let mut hash = Hash::default();
+    let digits = text.as_bytes();
+    if digits.len() != 2 * hash.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        bail!("{text:?} is not a SHA-256 in hexadecimal");
+    }
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
+    }
+    Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_survive_as_text() {
+        let of = hash(b"a plugin");
+        assert_eq!(parse_hash(&hex(&of)).expect("a hash"), of);
+        assert!(parse_hash("12").is_err());
+        assert!(parse_hash(&"é".repeat(32)).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Serving connections, and ending.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a closing process waits for requests under way.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// Connections of each listener at once.
+pub const PUBLIC_CONNECTIONS: usize = 8192;
+/// See [`PUBLIC_CONNECTIONS`].
+pub const ADMIN_CONNECTIONS: usize = 256;
+/// How long a connection may take to send a request's head, and may idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why the process ends: a signal, or a failure that it must not outlive.
+#[derive(Default)]
+pub struct End {
+    wanted: Notify,
+    failure: parking_lot::Mutex<Option<String>>,
+}
+
+impl End {
+    /// Ends the process for this reason.
+    pub fn fail(&self, detail: String) {
+        tracing::error!(detail, "this process cannot go on");
+        self.failure.lock().get_or_insert(detail);
+        self.wanted.notify_one();
+    }
+
+    /// Resolves when the process is to end: at a signal, or after a failure.
+    pub async fn wanted(&self) -> Result<()> {
+        tokio::select! {
+            signal = signal() => signal,
+            () = self.wanted.notified() => Ok(()),
+        }
+    }
+
+    /// What the process ends with.
+    pub fn outcome(&self) -> Result<()> {
+        match self.failure.lock().take() {
+            None => Ok(()),
+            Some(detail) => {
+                bail!("{detail}; everything acknowledged is in the log, start again when the cause is mended")
+            }
+        }
+    }
+}
+
+/// Listens.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+/// Serves connections until it is told to stop, then those that are under way.
+///
+/// A connection has so long to send a request's head, also the next one's; more connections than a listener takes wait to be accepted.
+pub async fn listener(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    stop: Arc<Notify>,
+    connections_max: usize,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let stopped = stop.notified();
+    tokio::pin!(stopped);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (connection, place) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stopped => break,
+        };
+        let Ok((connection, _)) = connection else {
+            // Out of file descriptors, most likely: those that end make room.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // Answers are small and wanted at once. A connection that refuses the option still works.
+        let _ = connection.set_nodelay(true);
+        let service = TowerToHyperService::new(routes.clone());
+        // A connection that breaks is its client's affair.
+        match &tls {
+            None => {
+                let served = graceful.watch(http.serve_connection(TokioIo::new(connection), service));
+                tokio::spawn(async move {
+                    let _ = served.await;
+                    drop(place);
+                });
+            }
+            Some(tls) => {
+                let (accepting, http, watcher) = (tls.accept(connection), http.clone(), graceful.watcher());
+                tokio::spawn(async move {
+                    if let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, accepting).await {
+                        let _ = watcher.watch(http.serve_connection(TokioIo::new(connection), service)).await;
+                    }
+                    drop(place);
+                });
+            }
+        }
+    }
+    // Whoever comes now is told so at once, and asks another edge.
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+async fn signal() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! How an edge follows its centre: the entries of the log come in by one stream, its own changes go out by one push at a time, and both meet in the
+//! shards. What to do with what arrives is said by pure machines (`selvedge_core::sync`); here it is done.
+
+mod bootstrap;
+pub mod checkpoint;
+pub mod client;
+mod follow;
+pub mod marks;
+mod outbox;
+mod push;
+pub mod releases;
+mod report;
+pub mod wire;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use parking_lot::Mutex;
+use selvedge_central::RedbLog;
+use selvedge_core::activation::Activation;
+use selvedge_core::change::Change;
+use selvedge_core::identity::{Identifier, SHARDS, ShardId};
+use selvedge_core::shard_set::ShardSet;
+use selvedge_core::sync::Origin;
+use selvedge_core::sync::backoff::Backoff;
+use selvedge_core::sync::forwarder::{Boots, Forwarder};
+use selvedge_core::sync::replica::{Freshness, Replica, State};
+use selvedge_core::view::Cursor;
+use selvedge_shard::Shards;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use self::client::Centre;
+use self::marks::Marked;
+use self::wire::{Registered, Released};
+use crate::backfill;
+use crate::config::UplinkConfig;
+use crate::gate::Gate;
+use crate::release::Loaded;
+use crate::serve::End;
+
+pub use self::outbox::{Outbox, open as open_outbox};
+pub use self::report::{introduction, of as report, own as own_report};
+
+/// Snapshots that are loaded at once.
+const BOOTSTRAPS: usize = 4;
+
+/// What an edge knows of its centre, and how it stands with it.
+pub struct Uplink {
+    pub centre: Centre,
+    /// The name of the log.
+    pub cluster: String,
+    /// This edge's name.
+    pub name: String,
+    /// The shards that it holds.
+    pub shards: ShardSet,
+    pub outbox: Arc<RedbLog>,
+    pub outbox_bytes_max: u64,
+    boots: Boots,
+    origin: Origin,
+    cells: Vec<Mutex<Cell>>,
+    /// The release that runs, and why not a newer one.
+    running: Mutex<Released>,
+    release_error: Mutex<Option<String>>,
+    /// The head of the control shard as it was said last.
+    control_head: AtomicU64,
+    /// Wakes whoever pushes.
+    pushable: Notify,
+    /// Ends the stream, so that it is asked for anew.
+    restart: Notify,
+    /// Moves whenever a base has.
+    applied: watch::Sender<u64>,
+    bootstraps: Semaphore,
+    marked: Mutex<Vec<Marked>>,
+    last_error: Mutex<Option<String>>,
+    started: Instant,
+    /// Shards that are being filled.
+    filling: AtomicUsize,
+    /// The activation that runs, as it stands in logs.
+    activation: Mutex<Vec<u8>>,
+    /// A release that is loaded and waits to take its place.
+    ready: Mutex<Option<(u64, Loaded)>>,
+    /// The release that was tried and does not load here.
+    refused: AtomicU64,
+    /// Wakes whoever reports.
+    reportable: Notify,
+    /// Where plugins are kept.
+    plugins: PathBuf,
+    /// Folds what waits for its history under the release that runs.
+    backfilling: Mutex<Option<backfill::Thread>>,
+    shed: AtomicU64,
+}
+
+/// One shard of an edge.
+struct Cell {
+    replica: Replica,
+    forwarder: Forwarder,
+    /// Gone from the outbox up to this number.
+    trimmed: u64,
+    /// Pending changes have gone up to this number because the base has them.
+    settled: u64,
+}
+
+impl Uplink {
+    /// How an edge begins: the bases as they are on disk, and pending again what of the outbox they do not hold. Blocks on the disk.
+    #[allow(clippy::too_many_arguments)]
+    pub fn begin(
+        centre: Centre,
+        config: &UplinkConfig,
+        registered: Registered,
+        outbox: Outbox,
+        shards: &Shards,
+        activation: &Activation,
+        plugins: PathBuf,
+    ) -> Result<Self> {
+        let Outbox { log, boots, origin, .. } = outbox;
+        let Registered { cluster, shards: held, released, .. } = registered;
+        let heads = log.heads()?;
+        let cells = cells(|shard| {
+            let durable = heads.get(usize::from(shard.0)).map_or(0, |head| head.seq);
+            let trimmed = log.trimmed(shard)?;
+            let (cursor, checksum) = shards.place(shard);
+            // A base that holds nothing is of no epoch.
+            let cursor = if cursor.seq == 0 { Cursor::default() } else { cursor };
+            let own = boots.origins().filter_map(|own| boots.local(shard, own, shards.applied(shard, own)));
+            let covered = own.max().unwrap_or(0);
+            shards.begin_pending(shard, durable + 1)?;
+            let held = outbox::held_changes(&log, shard)?.into_iter().filter(|(local, _)| *local > covered);
+            shards.restore_pending(shard, held.collect())?;
+            let backoff = Backoff::new(getrandom::u64()?);
+            let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
+            let replica = Replica::new(cursor, checksum);
+            Ok(Cell { replica, forwarder, trimmed, settled: 0 })
+        })?;
+        Ok(Self {
+            centre,
+            cluster,
+            name: config.name.clone(),
+            shards: held,
+            outbox: log,
+            outbox_bytes_max: config.outbox_bytes,
+            plugins,
+            boots,
+            origin,
+            cells,
+            running: Mutex::new(released),
+            release_error: Mutex::default(),
+            activation: Mutex::new(Change::Activate(activation.clone()).encode()),
+            ready: Mutex::default(),
+            refused: AtomicU64::new(0),
+            control_head: AtomicU64::new(0),
+            pushable: Notify::new(),
+            restart: Notify::new(),
+            reportable: Notify::new(),
+            applied: watch::Sender::new(0),
+            bootstraps: Semaphore::new(BOOTSTRAPS),
+            filling: AtomicUsize::new(0),
+            marked: Mutex::default(),
+            last_error: Mutex::default(),
+            started: Instant::now(),
+            shed: AtomicU64::new(0),
+            backfilling: Mutex::default(),
+        })
+    }
+
+    /// Changes up to this number are durable in the outbox.
+    pub fn on_durable(&self, shard: ShardId, local: u64) {
+        self.cell(shard).lock().forwarder.on_durable(local);
+        self.pushable.notify_one();
+    }
+
+    /// Keeps the thread that folds what waits for its history, in place of the one before, which ends.
+    pub fn keep_backfill(&self, thread: Option<backfill::Thread>) {
+        let before = std::mem::replace(&mut *self.backfilling.lock(), thread);
+        // It ends before anybody goes on.
+        drop(before);
+    }
+
+    /// Milliseconds since this process began: the machines' clock.
+    fn now(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn cell(&self, shard: ShardId) -> &Mutex<Cell> {
+        &self.cells[usize::from(shard.0)]
+    }
+
+    /// How fresh the bases of these identifiers are: as the worst of them. None where one of them is of a shard that this edge does not hold.
+    pub fn freshness<'i>(&self, identifiers: impl IntoIterator<Item = &'i Identifier>) -> Option<Freshness> {
+        let now = self.now();
+        let mut worst = Freshness { state: State::Live, lag_ms: Some(0) };
+        for identifier in identifiers {
+            if !self.shards.holds(identifier.shard()) {
+                return None;
+            }
+            let own = self.cell(identifier.shard()).lock().replica.freshness(now);
+            worst.lag_ms = worst.lag_ms.zip(own.lag_ms).map(|(one, other)| one.max(other));
+            if rank(own.state) > rank(worst.state) {
+                worst.state = own.state;
+            }
+        }
+        Some(worst)
+    }
+
+    /// The number of this start's change in a shard that has this number in the outbox.
+    pub fn number(&self, shard: ShardId, local: u64) -> Option<(Origin, u64)> {
+        self.boots.number(shard, local)
+    }
+
+    /// Whose changes these are, if this edge's own.
+    pub fn is_own(&self, origin: Origin) -> bool {
+        self.boots.origins().any(|own| own == origin)
+    }
+
+    /// Waits until a base has moved; returns at once if one has since `seen` was taken.
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// How full the outbox is, in thousandths of what it may hold.
+    pub fn pressure(&self) -> u64 {
+        self.outbox.live_bytes().saturating_mul(1000) / self.outbox_bytes_max.max(1)
+    }
+
+    /// Counts an event that was refused at the door because the outbox is full.
+    pub fn note_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note_error(&self, what: &str, error: &anyhow::Error) {
+        let text = format!("{what}: {error:#}");
+        let mut last = self.last_error.lock();
+        if last.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+        }
+        *last = Some(text);
+    }
+
+    fn clear_error(&self) {
+        *self.last_error.lock() = None;
+    }
+
+    fn bases_moved(&self) {
+        self.applied.send_modify(|moves| *moves = moves.wrapping_add(1));
+    }
+}
+
+/// Which of two states is worse.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Live => 0,
+        State::CatchingUp => 1,
+        State::Stale => 2,
+        State::Bootstrapping => 3,
+        State::Offline => 4,
+    }
+}
+
+/// The same, of a state as reports name it.
+pub fn rank_of(state: &str) -> u8 {
+    let states = [State::Live, State::CatchingUp, State::Stale, State::Bootstrapping, State::Offline];
+    states.into_iter().find(|known| known.as_str() == state).map_or(u8::MAX, rank)
+}
+
+/// Does all that an edge does with its centre, until it is aborted.
+pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
+    tokio::join!(
+        follow::run(Arc::clone(&uplink), Arc::clone(&gate), Arc::clone(&end)),
+        push::run(Arc::clone(&uplink), Arc::clone(&gate)),
+        checkpoint::run(Arc::clone(&uplink), Arc::clone(&gate), end),
+        report::run(uplink, gate),
+    );
+}
+
+/// A pause of about so long: somewhat less or more, so that edges do not call in step.
+fn jittered(pause: Duration) -> Duration {
+    let drawn = getrandom::u32().unwrap_or(u32::MAX / 2);
+    pause.mul_f64(0.75 + f64::from(drawn) / f64::from(u32::MAX) / 2.0)
+}
+
+/// A cell for each data shard.
+fn cells(cell: impl FnMut(ShardId) -> anyhow::Result<Cell>) -> anyhow::Result<Vec<Mutex<Cell>>> {
+    (0..SHARDS).map(ShardId).map(cell).map(|cell| cell.map(Mutex::new)).collect()
+}

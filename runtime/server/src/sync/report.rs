@@ -1,0 +1,89 @@
+//! What an edge tells its centre of itself, about once a second.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use selvedge_core::change::CHANGE_VERSION;
+use selvedge_core::identity::ShardId;
+
+use super::wire::{Register, Report, ShardReport};
+use super::{Uplink, jittered};
+use crate::edge::Edge;
+use crate::gate::Gate;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Reports until the process ends. That a report fails is said by whoever follows.
+pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
+    loop {
+        let edge = gate.enter().await;
+        let report = of(&uplink, &edge);
+        drop(edge);
+        let marks = report.marked.len();
+        if let Ok(true) = send(&uplink, &report).await {
+            uplink.marked.lock().drain(..marks);
+        }
+        let pause = if marks > 0 { EVERY / 20 } else { jittered(EVERY) };
+        let _ = tokio::time::timeout(pause, uplink.reportable.notified()).await;
+    }
+}
+
+async fn send(uplink: &Uplink, report: &Report) -> Result<bool> {
+    let known = uplink.centre.report(&uplink.cluster, report).await?;
+    if !known {
+        uplink.centre.register(&introduction(&uplink.name, Some(uplink.shards)), Some(&uplink.cluster)).await?;
+    }
+    Ok(known)
+}
+
+/// What an edge says of itself.
+pub fn introduction(name: &str, shards: Option<selvedge_core::shard_set::ShardSet>) -> Register {
+    Register { name: name.to_owned(), version: env!("CARGO_PKG_VERSION").into(), reads: CHANGE_VERSION, shards }
+}
+
+/// How this edge is doing.
+pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
+    let now = uplink.now();
+    let mut outbox_changes = 0;
+    let shards = uplink.shards.iter().map(|shard| {
+        let cell = uplink.cell(shard).lock();
+        let freshness = cell.replica.freshness(now);
+        let (cursor, checksum) = edge.shards.place(shard);
+        outbox_changes += cell.forwarder.unanswered();
+        ShardReport {
+            shard,
+            epoch: cursor.epoch,
+            seq: cursor.seq,
+            checksum,
+            state: freshness.state.as_str().into(),
+            lag_ms: freshness.lag_ms,
+            pending: edge.shards.pending_changes(shard).changes as u64,
+        }
+    });
+    let shards = shards.collect();
+    Report {
+        name: uplink.name.clone(),
+        shards,
+        outbox_changes,
+        outbox_bytes: uplink.outbox.live_bytes(),
+        release: uplink.running.lock().seq,
+        release_error: uplink.release_error.lock().clone(),
+        last_error: uplink.last_error.lock().clone(),
+        uptime_s: uplink.started.elapsed().as_secs(),
+        shed: uplink.shed.load(Ordering::Relaxed),
+        marked: uplink.marked.lock().clone(),
+    }
+}
+
+/// The same of an edge that is its own centre.
+pub fn own(edge: &Edge) -> Report {
+    let shards = ShardId::all().map(|shard| {
+        let (cursor, checksum) = edge.shards.place(shard);
+        let pending = edge.shards.pending_changes(shard).changes as u64;
+        let (epoch, seq) = (cursor.epoch, cursor.seq);
+        ShardReport { shard, epoch, seq, checksum, state: "live".into(), lag_ms: Some(0), pending }
+    });
+    Report { name: "run".into(), shards: shards.collect(), ..Report::default() }
+}

@@ -1,0 +1,90 @@
+//! What edges and the centre tell each other as JSON: what is seldom said. The rest is frames.
+
+use selvedge_core::identity::ShardId;
+use selvedge_core::release::Release;
+use selvedge_core::shard_set::ShardSet;
+use serde::{Deserialize, Serialize};
+
+use super::marks::Marked;
+
+/// The header that names the log that an edge follows, so that it is never taken for another's.
+pub const CLUSTER_HEADER: &str = "x-selvedge-cluster";
+
+/// An edge says who it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Register {
+    pub name: String,
+    /// Its build.
+    pub version: String,
+    /// The newest version of changes that it reads.
+    pub reads: u16,
+    /// The shards that it wants to hold; none where all that its key opens.
+    pub shards: Option<ShardSet>,
+}
+
+/// The centre's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registered {
+    /// The name of the log.
+    pub cluster: String,
+    /// The shards that the edge holds.
+    pub shards: ShardSet,
+    pub keys: PublicKeys,
+    pub released: Released,
+}
+
+/// The keys of callers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublicKeys {
+    pub publishable: String,
+    pub write: String,
+    pub secret: String,
+}
+
+/// The release in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// Its place in the log of the control shard; 0 where nothing was released yet.
+    pub seq: u64,
+    pub release: Release,
+}
+
+/// How an edge is doing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub name: String,
+    pub shards: Vec<ShardReport>,
+    /// Changes in the outbox that the centre has not taken, and their bytes.
+    pub outbox_changes: u64,
+    pub outbox_bytes: u64,
+    /// The release that it runs.
+    pub release: u64,
+    /// Why it does not run a newer one.
+    pub release_error: Option<String>,
+    pub last_error: Option<String>,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// What was shed since it started, by class.
+    pub shed: u64,
+    /// What this edge held at marks since the last report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked: Vec<Marked>,
+}
+
+/// One shard of an edge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardReport {
+    pub shard: ShardId,
+    pub epoch: u32,
+    pub seq: u64,
+    pub checksum: u64,
+    pub state: String,
+    pub lag_ms: Option<u64>,
+    pub pending: u64,
+}
