@@ -5,9 +5,11 @@ use axum::body::Body;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use compact_str::CompactString;
 use selvedge_core::aggregate::Value;
-use selvedge_core::event::{Refusal, quoted};
+use selvedge_core::effects::Effects;
+use selvedge_core::event::{EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
 use selvedge_core::mart::{Arriving, Load, NAME_BYTES_MAX, check_name};
@@ -18,8 +20,8 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::ingest::{Ack, Rejected, acknowledge, blocking, check_count, utf8};
-use super::{Edge, LogOutbox, parse_body, read_body};
+use super::ingest::{Ack, OUTBOX_FULL, Rejected, SHED, acknowledge, blocking, check_count, utf8};
+use super::{Edge, LogOutbox, TOKEN_HEADER, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -70,6 +72,9 @@ pub struct MartAnswer {
     rejected: Vec<Rejected>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconciliation: Option<BTreeMap<CompactString, Reconciled>>,
+    /// The shards of what was accepted.
+    #[serde(skip)]
+    written: Vec<ShardId>,
 }
 
 /// What both sides say of one aggregate, over the profiles of a call that have it.
@@ -91,7 +96,7 @@ pub async fn load(
     query: Result<Query<MartQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<MartAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let Query(MartQuery { ack, reconcile }) = query.map_err(|error| {
@@ -103,7 +108,12 @@ pub async fn load(
         let work = move |edge: &Edge| Batch::parse(edge, utf8(&bytes)?)?.admit(edge, reconcile);
         let answer = blocking(&edge, work).await?;
         acknowledge(&edge, ack).await?;
-        Ok(Json(answer))
+        let token = edge.token(&answer.written);
+        let mut response = Json(answer).into_response();
+        if let Some(token) = token {
+            response.headers_mut().insert(TOKEN_HEADER, token);
+        }
+        Ok(response)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -180,10 +190,15 @@ impl Batch {
                 "more is waiting to be stored than may; send it again in a second",
             ));
         }
+        // Like traits: late, for they can be sent again.
+        if edge.sheds(EventKind::Identify, &Effects::default()) {
+            return Err(Problem::unavailable(OUTBOX_FULL, SHED));
+        }
         let mut answer = MartAnswer { success: true, ..MartAnswer::default() };
         let mut refusals = self.refusals;
         let mut taken = Vec::new();
         for (shard, changes) in self.shards {
+            answer.written.push(shard);
             let (places, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
             for change in &prepared {
                 edge.shards.load(change.identifier())?;

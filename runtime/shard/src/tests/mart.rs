@@ -5,7 +5,7 @@ use selvedge_core::mart::{Arriving, Load};
 use serde_json::value::RawValue;
 
 /// The number and the seconds of events up to a second.
-fn load(shards: &Shards, second: i64, events: i64, seconds: i64) -> Load {
+pub(super) fn load(shards: &Shards, second: i64, events: i64, seconds: i64) -> Load {
     let raw = |value: i64| RawValue::from_string(value.to_string()).expect("JSON");
     let (events, seconds, tier) = (raw(events), raw(seconds), raw(second));
     let arriving = Arriving {
