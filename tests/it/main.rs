@@ -13,6 +13,7 @@ mod faults;
 mod history;
 mod identity;
 mod import;
+mod mart;
 mod retail;
 mod retraction;
 mod sync;

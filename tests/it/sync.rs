@@ -46,7 +46,7 @@ fn what_one_edge_takes_the_others_have() {
     // An identifier that is linked at one edge is one person at the other.
     let link = json!({"type": "identify", "userId": "u-3", "anonymousId": "a-3", "messageId": "link-3", "traits": {"plan": "gold"}});
     one.batch(&[link]);
-    eventually("the link arrives", || two.profile("anonymous:a-3", None)["id"] == "user:u-3");
+    eventually("the link arrives", || two.profile("anonymous:a-3", None)["identifiers"][0] == "user:u-3");
     assert_eq!(two.profile("anonymous:a-3", None)["traits"]["plan"]["value"], "gold");
     // Decisions are counted wherever they were made.
     let decided = one.decide(&json!({"visitor": {"userId": "u-3"}, "slots": [{"slot": "home-hero"}]}));
@@ -130,34 +130,47 @@ fn a_token_reads_elsewhere_what_was_written_here() {
     assert_eq!(two.post_with(&wrong, "/v1/decide", ask.as_bytes()).problem(), (400, "token_invalid"));
 }
 
+/// Decides for every user; gives for whom this edge has something to decide by.
+fn held(edge: &TestEdge) -> Vec<u64> {
+    let holds = |user: &u64| {
+        let ask = json!({"visitor": {"userId": format!("u-{user}")}, "slots": [{"slot": "home-hero"}]});
+        let decision = edge.decide(&ask);
+        let state = decision["meta"]["state"].as_str().unwrap();
+        assert!(["live", "not-held"].contains(&state), "{state}");
+        assert_eq!(decision["slots"][0]["fallback"], state == "not-held");
+        state == "live"
+    };
+    (0..USERS).filter(holds).collect()
+}
+
 #[test]
 fn an_edge_may_hold_some_shards() {
     let centre =
         TestCentreBuilder::default().arguments(&["--edge-key", EDGE_KEY, "--edge-key", "ek_half_0001@0-31"]).start();
     let whole = centre.edge("whole").start();
-    let half = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "half").start();
+    let half = centre.edge("half").arguments(&["--shards", "0-31"]).start();
+    let scoped = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "scoped").start();
     whole.batches(&orders(0..40));
-    caught_up(&centre, &half);
-    let (mut held, mut not_held) = (0, 0);
-    for user in 0..USERS {
-        let ask = json!({"visitor": {"userId": format!("u-{user}")}, "slots": [{"slot": "home-hero"}]});
-        let decision = half.decide(&ask);
-        let state = decision["meta"]["state"].as_str().unwrap();
-        if state == "not-held" {
-            not_held += 1;
-            assert_eq!(decision["slots"][0]["fallback"], true);
-        } else {
-            held += 1;
-            assert_eq!((state, &decision["slots"][0]["fallback"]), ("live", &json!(false)));
-        }
+    for edge in [&half, &scoped] {
+        caught_up(&centre, edge);
+        let held = held(edge);
+        assert!(!held.is_empty() && held.len() < USERS as usize, "{held:?}");
     }
-    assert!(held > 0 && not_held > 0, "{held} {not_held}");
-    // What it takes for the others goes to the centre.
+    // What it takes for shards that it does not hold goes to the centre.
     half.batches(&orders(40..80));
     has_all(&whole, 80);
+    // An edge whose key does not open a shard takes nothing for it, and what it takes is not held up.
+    let held = held(&scoped);
+    let events: Vec<Value> = orders(80..100);
+    let answer = scoped.batch(&events);
+    let refused = answer["rejected"].as_array().unwrap();
+    assert_eq!((answer["accepted"].as_u64(), refused.len()), (Some(held.len() as u64), events.len() - held.len()));
+    assert!(refused.iter().all(|refused| refused["code"] == "shard_not_served"), "{answer}");
+    has_all(&whole, 80 + held.len() as u64);
+    assert_eq!(centre.verified(), 4);
     // A key opens its shards and no others.
-    let too_many =
-        TestEdgeBuilder::following(&centre.url, "ek_half_0001", "greedy").arguments(&["--shards", "0-40"]).fails();
+    let too_many = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "greedy").arguments(&["--shards", "0-40"]);
+    let too_many = too_many.fails();
     assert!(too_many.contains("shard_out_of_scope"), "{too_many}");
     let stranger = TestEdgeBuilder::following(&centre.url, "ek_wrong_001", "stranger").fails();
     assert!(stranger.contains("key_unknown"), "{stranger}");

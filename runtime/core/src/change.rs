@@ -8,9 +8,11 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
+use crate::aggregate::Given;
 use crate::event::{Event, EventKind};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
+use crate::mart::Load;
 use crate::payload;
 use crate::release::Release;
 use crate::value::Timestamp;
@@ -40,6 +42,13 @@ pub enum Change {
         other: Identifier,
         /// What was said.
         word: Word,
+    },
+    /// A batch system says what it knows as of a watermark. Its payload is apart from its envelope, as that of an event is.
+    Mart {
+        /// Of whom.
+        fragment: Identifier,
+        /// What it says.
+        load: Load,
     },
     /// What folds from here on.
     Activate(Activation),
@@ -78,6 +87,7 @@ const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
+const MART: u8 = 5;
 const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 /// Beside an event's kind: a browser said it without proof.
@@ -119,13 +129,27 @@ struct LinkEnvelope<'a> {
     word: Word,
 }
 
+#[derive(Serialize, Deserialize)]
+struct MartEnvelope<'a> {
+    fragment: &'a str,
+    source: &'a str,
+    block: &'a str,
+    as_of: i64,
+    id: &'a str,
+    hash: [u8; 16],
+}
+
+/// What a load says: traits and aggregates by name.
+type LoadPayload = (Vec<(CompactString, Box<str>)>, Vec<(CompactString, Given)>);
+
 impl Change {
     /// The fragment that the change belongs to; none for an activation, which belongs to the whole shard.
     pub fn fragment(&self) -> Option<&Identifier> {
         match self {
-            Self::Event { fragment, .. } | Self::Decided { fragment, .. } | Self::Link { fragment, .. } => {
-                Some(fragment)
-            }
+            Self::Event { fragment, .. }
+            | Self::Decided { fragment, .. }
+            | Self::Link { fragment, .. }
+            | Self::Mart { fragment, .. } => Some(fragment),
             Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
         }
     }
@@ -162,6 +186,21 @@ impl Change {
             Self::Link { fragment, other, word } => {
                 append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
             }
+            Self::Mart { fragment, load } => {
+                let envelope = MartEnvelope {
+                    fragment: fragment.as_str(),
+                    source: &load.source,
+                    block: &load.block,
+                    as_of: load.as_of.0,
+                    id: &load.id,
+                    hash: load.hash(),
+                };
+                let mut out = append(MART, &envelope);
+                // Encoding plain data to memory cannot fail; were it to, the entry would be refused as corrupt when it is read.
+                let payload = postcard::to_allocvec(&(&load.traits, &load.values)).unwrap_or_default();
+                append_payload(&mut out, &payload);
+                out
+            }
             Self::Activate(activation) => append(ACTIVATE, activation),
             Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
@@ -171,7 +210,7 @@ impl Change {
     /// The version of changes that a reader of these bytes needs, by their kind alone.
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
-            EVENT | DECIDED | ACTIVATE | LINK | MARK | RELEASE => Ok(1),
+            EVENT | DECIDED | ACTIVATE | LINK | MART | MARK | RELEASE => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -191,6 +230,16 @@ impl Change {
             return Ok(Digest {
                 shard: Some(fragment.shard()),
                 id: Some(xxhash_rust::xxh3::xxh3_128(&named).to_be_bytes()),
+                envelope: xxhash_rust::xxh3::xxh3_64(&bytes[..bytes.len() - payload.len()]),
+            });
+        }
+        if *kind == MART {
+            let (envelope, payload) =
+                postcard::take_from_bytes::<MartEnvelope<'_>>(rest).map_err(|_| ChangeError::Corrupt)?;
+            let fragment = Identifier::stored(envelope.fragment).map_err(|_| ChangeError::Corrupt)?;
+            return Ok(Digest {
+                shard: Some(fragment.shard()),
+                id: None,
                 envelope: xxhash_rust::xxh3::xxh3_64(&bytes[..bytes.len() - payload.len()]),
             });
         }
@@ -239,6 +288,22 @@ impl Change {
             LINK => {
                 let LinkEnvelope { fragment, other, word } = postcard::from_bytes(rest).map_err(corrupt)?;
                 Ok(Self::Link { fragment: identifier(fragment)?, other: identifier(other)?, word })
+            }
+            MART => {
+                let (envelope, block) = postcard::take_from_bytes::<MartEnvelope<'_>>(rest).map_err(corrupt)?;
+                let payload = payload::expand(block).map_err(|_| ChangeError::Corrupt)?;
+                let (source, block, id) = (envelope.source.into(), envelope.block.into(), envelope.id.into());
+                let as_of = Timestamp(envelope.as_of);
+                if payload.is_empty() {
+                    let load = Load::erased(source, block, as_of, id, envelope.hash);
+                    return Ok(Self::Mart { fragment: identifier(envelope.fragment)?, load });
+                }
+                let (traits, values): LoadPayload = postcard::from_bytes(&payload).map_err(corrupt)?;
+                let load = Load::new(source, block, as_of, id, traits, values);
+                if load.hash() != envelope.hash {
+                    return Err(ChangeError::Corrupt);
+                }
+                Ok(Self::Mart { fragment: identifier(envelope.fragment)?, load })
             }
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
             MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
@@ -291,6 +356,8 @@ mod tests {
                 other: Identifier::stored("anonymous:a").expect("an identifier"),
                 word: Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api },
             },
+            load(&[("country", "\"France\"")]),
+            load(&[]),
             Change::Activate(Activation::new(&time, Vec::new())),
             Change::Mark(u64::MAX),
             Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
@@ -300,6 +367,34 @@ mod tests {
             assert!(Change::version(&change.encode()).is_ok_and(|version| version <= CHANGE_VERSION));
             assert_eq!(Change::decode(&change.encode()), Ok(change));
         }
+    }
+
+    fn load(traits: &[(&str, &str)]) -> Change {
+        let traits = traits.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let load = Load::new("crm".into(), "core".into(), Timestamp(9), "".into(), traits, Vec::new());
+        Change::Mart { fragment: Identifier::stored("user:42").expect("an identifier"), load }
+    }
+
+    #[test]
+    fn the_envelope_of_a_load_outlives_its_contents() {
+        let whole = load(&[("country", "\"France\"")]);
+        let bytes = whole.encode();
+        let plain = whole.encode_plain();
+        let digest = Change::digest(&bytes).expect("an entry");
+        assert_eq!(Change::digest(&plain), Ok(digest), "the payload is not looked at");
+        let other = Change::digest(&load(&[("country", "\"Spain\"")]).encode()).expect("an entry");
+        assert_ne!(digest.envelope, other.envelope, "but its hash is in the envelope");
+        // The payload's form, and nothing.
+        let contents = postcard::to_allocvec(&vec![("country", "\"France\"")]).expect("bytes").len() + 1;
+        let mut erased = plain[..plain.len() - contents].to_vec();
+        assert_eq!(Change::digest(&erased).map(|digest| digest.envelope), Ok(digest.envelope));
+        let Ok(Change::Mart { load, .. }) = Change::decode(&erased) else { panic!("an erased load") };
+        assert!(load.traits.is_empty() && load.rank().0 == Timestamp(9));
+        erased.pop();
+        assert_eq!(Change::decode(&erased), Err(ChangeError::Corrupt));
+        erased = plain;
+        *erased.last_mut().expect("bytes") ^= 1;
+        assert_eq!(Change::decode(&erased), Err(ChangeError::Corrupt));
     }
 
     #[test]

@@ -213,7 +213,8 @@ impl Effects {
     }
 }
 
-fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
+/// Refuses a trait that no profile holds.
+pub(crate) fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result<(), Refusal> {
     let place = || format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
     if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
         return Err(Refusal::new("trait_name_invalid", pointer, "a trait's name has 1 to 256 bytes"));

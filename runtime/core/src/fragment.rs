@@ -3,24 +3,23 @@
 //! The fold is deterministic and reads nothing but its parameters. It does not run plugins: what they contribute to an event arrives
 //! as plain [`Effects`].
 
-use std::sync::Arc;
-
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::activation::RETENTION_MS;
-use crate::aggregate::{Applied, Definitions, State, heap_bytes};
+use crate::aggregate::{Applied, Definitions, Exactness, Off, Read, Reading, State, heap_bytes};
 use crate::change::DecidedOffer;
-use crate::consent::{Consent, Decision, PURPOSES_MAX};
+use crate::consent::{Consent, Decision};
 use crate::effects::{Effects, Feedback};
-use crate::event::{Event, Refusal};
+use crate::event::Event;
 use crate::identity::Identifier;
-use crate::limits;
 use crate::links::{Links, Word};
-use crate::retracted::{RETRACTED_MAX, Retracted};
+use crate::mart::{Load, Mart, Part};
+use crate::retracted::Retracted;
 use crate::time::Moment;
 use crate::traits::{Trait, TraitSources, Traits};
 use crate::value::Timestamp;
+
+pub use crate::bounds::Bounds;
 
 /// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
 pub const OFFERS_MAX: usize = 1024;
@@ -48,6 +47,8 @@ pub struct Fragment {
     pub links: Links,
     /// Which of its events no longer count.
     pub retracted: Retracted,
+    /// What batch systems say.
+    pub mart: Mart,
 }
 
 /// What folding an event has come to.
@@ -101,7 +102,7 @@ impl Fragment {
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.events == 0 && self.offers.is_empty() && self.links.alone()
+        self.events == 0 && self.offers.is_empty() && self.links.alone() && self.mart.is_empty()
     }
 
     /// Folds an event. Says whether the state must be folded again from its history, in the order of time: where the event takes back another,
@@ -118,7 +119,14 @@ impl Fragment {
             return folded.max(Folded::LeftOut);
         }
         self.failures += u64::from(effects.failures);
-        match definitions.apply(&mut self.states, &effects.contributions, at, &id_hash, !effects.claimed) {
+        let trusted = !effects.claimed;
+        let applied = if self.mart.cuts(at) {
+            let when = definitions.when(at, &id_hash, trusted);
+            self.mart.apply(definitions, &mut self.states, &effects.contributions, &when)
+        } else {
+            definitions.apply(&mut self.states, &effects.contributions, at, &id_hash, trusted)
+        };
+        match applied {
             Applied::Well => {}
             Applied::Failed => self.failures += 1,
             Applied::Late => folded = Folded::Refold,
@@ -139,6 +147,51 @@ impl Fragment {
     /// Whether some of its states wait for the history to be folded.
     pub fn is_backfilling(&self) -> bool {
         self.states.iter().any(|state| matches!(state, State::Backfilling))
+    }
+
+    /// Folds what a batch system says. Says whether the state must be folded again from its history: where events came after a watermark that
+    /// is moved.
+    pub fn apply_load(&mut self, definitions: &Definitions, load: &Load) -> Folded {
+        let Some(folded) = self.mart.take(definitions, &mut self.states, load.without_traits(), self.newest_event_at)
+        else {
+            return Folded::Counted;
+        };
+        let word = |(name, value): &(CompactString, Box<str>)| Trait {
+            name: name.clone(),
+            source: load.source.clone(),
+            value: value.clone(),
+            at: load.as_of,
+            claimed: false,
+            id_hash: load.hash(),
+        };
+        self.traits.give(&load.block, &load.source, load.traits.iter().map(word).collect());
+        folded
+    }
+
+    /// What a reading says at an instant, and how near that is. What a load gives of the past and the events do not have is missing from windows
+    /// that reach back before its watermark.
+    pub fn read(&self, definitions: &Definitions, reading: &Reading, moment: &Moment) -> Read {
+        let read = definitions.evaluate(reading, &self.states, moment);
+        if self.mart.parts().is_empty() || !self.lacks(definitions, reading, moment) {
+            return read;
+        }
+        Read { exactness: read.exactness.and(Exactness::Off(Off::Unknown)), ..read }
+    }
+
+    /// Whether a reading lacks what a load says: it takes in time before a watermark at which the events do not add up to what was loaded.
+    pub fn lacks(&self, definitions: &Definitions, reading: &Reading, moment: &Moment) -> bool {
+        let odd = |state: u16| {
+            let of_state = |part: &&Part| definitions.lifetime_state(&part.name) == Some(state);
+            self.mart.parts().iter().filter(of_state).filter(|part| !part.agrees()).map(|part| part.as_of).max()
+        };
+        let reach = definitions.reach(reading, &self.states, moment);
+        let lifetime = reach.began.is_none();
+        let odds: Vec<Option<Timestamp>> = reach.states.iter().map(|state| odd(*state)).collect();
+        if lifetime {
+            // One side of a quotient or difference from the load, the other from the events.
+            return odds.iter().any(Option::is_some) && odds.iter().any(Option::is_none);
+        }
+        odds.into_iter().flatten().any(|as_of| reach.began.is_some_and(|began| began < as_of.0))
     }
 
     /// Folds a link, or that it was taken back.
@@ -162,6 +215,7 @@ impl Fragment {
             self.offer_mut(offer).join(history);
         }
         self.consent.join(&other.consent);
+        self.mart.join(&other.mart);
     }
 
     /// Folds decided offers.
@@ -191,6 +245,7 @@ impl Fragment {
             + self.consent.weight()
             + self.links.weight()
             + self.retracted.weight()
+            + self.mart.weight()
     }
 
     fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {
@@ -206,89 +261,6 @@ impl Fragment {
             gap
         });
         &mut self.offers[index].1
-    }
-}
-
-/// Whether events still fit a fragment: its bounds as they stand after those admitted so far.
-#[derive(Debug)]
-pub struct Bounds {
-    fragment: Arc<Fragment>,
-    newest_event_at: Option<Timestamp>,
-    new_traits: Vec<CompactString>,
-    new_trait_bytes: usize,
-    new_purposes: Vec<CompactString>,
-    new_retracted: Vec<[u8; 16]>,
-}
-
-impl Bounds {
-    /// Before the first event.
-    pub fn of(fragment: &Arc<Fragment>) -> Self {
-        Self {
-            fragment: Arc::clone(fragment),
-            newest_event_at: fragment.newest_event_at,
-            new_traits: Vec::new(),
-            new_trait_bytes: 0,
-            new_purposes: Vec::new(),
-            new_retracted: Vec::new(),
-        }
-    }
-
-    /// Takes an event in, unless it is older than the retention, or brings more traits or retractions than a profile holds.
-    pub fn admit(&mut self, at: Timestamp, effects: &Effects) -> Result<(), Refusal> {
-        if self.newest_event_at.is_some_and(|newest| newest.0 - at.0 > RETENTION_MS) {
-            let detail = format!("{at} is older than the 800 days of history that are kept");
-            return Err(Refusal::new("too_old", "/timestamp", detail));
-        }
-        let takes_back =
-            effects.retracts.filter(|id| !self.fragment.retracted.holds(id) && !self.new_retracted.contains(id));
-        if takes_back.is_some() && self.fragment.retracted.len() + self.new_retracted.len() >= RETRACTED_MAX {
-            let detail = format!(
-                "{RETRACTED_MAX} events of the profile are retracted, the most there may be; send a correction as an event of its own"
-            );
-            return Err(Refusal::new("too_many_retractions", "/context/retracts", detail));
-        }
-        let known = |name: &CompactString| self.fragment.traits.holds(name, &effects.source, effects.claimed);
-        let before = self.new_traits.len();
-        for (name, _) in effects.traits.iter().filter(|(name, _)| !known(name)) {
-            if !self.new_traits.contains(name) {
-                self.new_traits.push(name.clone());
-            }
-        }
-        if self.new_traits.len() > before && self.fragment.traits.len() + self.new_traits.len() > limits::TRAITS_MAX {
-            self.new_traits.truncate(before);
-            let detail =
-                format!("the profile would have more than {} traits; take some back with null", limits::TRAITS_MAX);
-            return Err(Refusal::new("too_many_traits", "/traits", detail));
-        }
-        let purposes = self.new_purposes.len();
-        for (purpose, _) in &effects.consent {
-            if self.fragment.consent.get(purpose).is_none() && !self.new_purposes.contains(purpose) {
-                self.new_purposes.push(purpose.clone());
-            }
-        }
-        if self.new_purposes.len() > purposes && self.fragment.consent.len() + self.new_purposes.len() > PURPOSES_MAX {
-            self.new_purposes.truncate(purposes);
-            self.new_traits.truncate(before);
-            let detail = format!("the profile would have consent for more than {PURPOSES_MAX} purposes");
-            return Err(Refusal::new("too_many", "/context/consent", detail));
-        }
-        if !effects.traits.is_empty() {
-            let held = self.fragment.traits.bytes();
-            let new: usize = effects.traits.iter().map(|(name, value)| name.len() + value.len()).sum();
-            if held + self.new_trait_bytes + new > limits::TRAITS_BYTES_MAX {
-                self.new_traits.truncate(before);
-                self.new_purposes.truncate(purposes);
-                let detail = format!(
-                    "the profile's traits would have more than {} bytes; take some back with null",
-                    limits::TRAITS_BYTES_MAX
-                );
-                return Err(Refusal::new("too_many_traits", "/traits", detail));
-            }
-            self.new_trait_bytes += new;
-        }
-        self.new_retracted.extend(takes_back);
-        self.newest_event_at = self.newest_event_at.max(Some(at));
-        Ok(())
     }
 }
 
@@ -336,8 +308,14 @@ impl OfferHistory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::activation::RETENTION_MS;
     use crate::effects::tests::event;
+    use crate::event::Refusal;
+    use crate::limits;
+    use crate::retracted::RETRACTED_MAX;
     use crate::time::BusinessTime;
 
     fn fold(events: &[Event]) -> Fragment {

@@ -1,6 +1,6 @@
 //! Traits: what is said of a person, by whom.
 //!
-//! Each source's newest word on a name is kept, so any order of events gives the same traits. Which source's word holds is decided when a
+//! Each source's newest word on a name is kept, and beside it what the newest load of each block of a batch system says, so any order of events gives the same traits. Which source's word holds is decided when a
 //! trait is read, by [`TraitSources`]: the configuration may change without anything being folded again.
 
 use std::collections::BTreeMap;
@@ -55,7 +55,11 @@ impl TraitSources {
 
 /// The traits of one fragment, or of several joined; ascending by name and source, a source's own before what browsers claim under its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traits(Vec<Trait>);
+pub struct Traits {
+    words: Vec<Trait>,
+    /// What the newest load of each block says: the block, the word. Ascending by name, source and block.
+    given: Vec<(CompactString, Trait)>,
+}
 
 impl Traits {
     /// Takes in a word; an older one of the same source changes nothing. How many there may be is settled at the door, by
@@ -63,18 +67,47 @@ impl Traits {
     pub fn apply(&mut self, word: Trait) {
         match self.position(&word.name, &word.source, word.claimed) {
             Ok(found) => {
-                let held = &mut self.0[found];
+                let held = &mut self.words[found];
                 if (word.at, word.id_hash) >= (held.at, held.id_hash) {
                     *held = word;
                 }
             }
-            Err(gap) => self.0.insert(gap, word),
+            Err(gap) => self.words.insert(gap, word),
         }
+    }
+
+    /// Puts what a load says in place of what its block said before.
+    pub(crate) fn give(&mut self, block: &CompactString, source: &CompactString, words: Vec<Trait>) {
+        self.given.retain(|(of, word)| (of, &word.source) != (block, source));
+        self.given.extend(words.into_iter().map(|word| (block.clone(), word)));
+        self.given.sort_by(|one, other| place(one).cmp(&place(other)));
+    }
+
+    /// What there will be once a load has taken the place of what its block said before: how many words, and their bytes.
+    pub(crate) fn without_block(&self, block: &str, source: &str) -> (usize, usize) {
+        let own = self.given.iter().filter(|(of, word)| of == block && word.source == source);
+        let (mut count, mut bytes) = (self.len(), self.bytes());
+        own.for_each(|(_, word)| {
+            count -= 1;
+            bytes -= word.name.len() + word.value.len();
+        });
+        (count, bytes)
     }
 
     /// Takes in the words of another fragment.
     pub fn join(&mut self, other: &Self) {
-        other.0.iter().for_each(|word| self.apply(word.clone()));
+        other.words.iter().for_each(|word| self.apply(word.clone()));
+        for given in &other.given {
+            match self.given.binary_search_by(|held| place(held).cmp(&place(given))) {
+                Ok(found) => {
+                    let held = &mut self.given[found].1;
+                    if (given.1.at, given.1.id_hash) > (held.at, held.id_hash) {
+                        *held = given.1.clone();
+                    }
+                }
+                Err(gap) => self.given.insert(gap, given.clone()),
+            }
+        }
     }
 
     /// The word that holds for a name; none where there is none or it was taken back.
@@ -94,9 +127,10 @@ impl Traits {
 
     /// The words that hold, ascending by name.
     pub fn iter<'t>(&'t self, sources: &'t TraitSources) -> impl Iterator<Item = &'t Trait> {
-        let firsts =
-            self.0.iter().enumerate().filter(|(index, word)| *index == 0 || self.0[index - 1].name != word.name);
-        firsts.filter_map(|(_, word)| self.get(&word.name, sources))
+        let mut names: Vec<&str> = self.all().map(|word| word.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().filter_map(|name| self.get(name, sources))
     }
 
     /// Whether a source has said anything of a name.
@@ -106,38 +140,50 @@ impl Traits {
 
     /// How many words there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.words.len() + self.given.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.words.is_empty() && self.given.is_empty()
     }
 
     /// Bytes of names and values.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(|word| word.name.len() + word.value.len()).sum()
+        self.all().map(|word| word.name.len() + word.value.len()).sum()
     }
 
     /// Heap bytes, about.
     pub fn weight(&self) -> usize {
         let one =
             |word: &Trait| size_of::<Trait>() + word.value.len() + heap_bytes(&word.name) + heap_bytes(&word.source);
-        self.0.iter().map(one).sum()
+        self.all().map(one).sum::<usize>() + self.given.len() * size_of::<CompactString>()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Trait> {
+        self.words.iter().chain(self.given.iter().map(|(_, word)| word))
     }
 
     fn position(&self, name: &str, source: &str, claimed: bool) -> Result<usize, usize> {
-        self.0.binary_search_by(|word| {
+        self.words.binary_search_by(|word| {
             (word.name.as_str(), word.source.as_str(), word.claimed).cmp(&(name, source, claimed))
         })
     }
 
     fn choose(&self, name: &str, sources: &TraitSources, counts: impl Fn(&&Trait) -> bool) -> Option<&Trait> {
-        let from = self.0.partition_point(|word| word.name.as_str() < name);
-        let words = self.0[from..].iter().take_while(|word| word.name == name).filter(counts);
+        let from = self.words.partition_point(|word| word.name.as_str() < name);
+        let words = self.words[from..].iter().take_while(|word| word.name == name);
+        let from = self.given.partition_point(|(_, word)| word.name.as_str() < name);
+        let given = self.given[from..].iter().map(|(_, word)| word).take_while(|word| word.name == name);
+        let words = words.chain(given).filter(counts);
         let first = words.min_by_key(|word| (sources.rank(word), std::cmp::Reverse((word.at, word.id_hash))))?;
         Some(first).filter(|word| word.value.as_ref() != "null")
     }
+}
+
+/// By what loaded words are ordered.
+fn place((block, word): &(CompactString, Trait)) -> (&str, &str, &str) {
+    (&word.name, &word.source, block)
 }
 
 #[cfg(test)]

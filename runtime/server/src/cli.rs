@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{CentralArguments, EdgeArguments, RunArguments};
+use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
 use crate::operate::{self, AdminArguments, CentralCommand};
 use crate::{app, central, follower};
@@ -35,8 +36,10 @@ enum Command {
     },
     /// Say how a centre and its edges are, or an edge.
     Status(AdminArguments),
-    /// Read a CSV or NDJSON file (also .gz) into a running Selvedge as events.
+    /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
     Import(Box<ImportArguments>),
+    /// Write events, traits, links and temporary keys since a cursor as NDJSON.
+    Export(Box<ExportArguments>),
 }
 
 /// Does what the command line asks.
@@ -56,5 +59,6 @@ pub fn run() -> Result<()> {
         Command::Central { command: None, arguments } => central::run(arguments.settle()?),
         Command::Status(arguments) => operate::status(&arguments),
         Command::Import(arguments) => import::run(*arguments),
+        Command::Export(arguments) => export::run(*arguments),
     }
 }

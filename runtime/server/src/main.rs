@@ -12,6 +12,7 @@ mod dead_letters;
 mod decided;
 mod edge;
 mod error;
+mod export;
 mod follower;
 mod gate;
 mod ids;

@@ -20,6 +20,8 @@ pub struct Metrics {
     decided: Counter,
     fell_back: Counter,
     links_made: Counter,
+    loads_accepted: Counter,
+    loads_unchanged: Counter,
     decide_seconds: Histogram,
     durable_seconds: Histogram,
     views: Gauge,
@@ -40,6 +42,11 @@ impl Metrics {
             "selvedge_links_total",
             "Links between identifiers by what became of them: made, or the code of the refusal"
         );
+        describe_counter!(
+            "selvedge_loads_total",
+            "Loads of profiles from marts by what became of them: accepted or unchanged"
+        );
+        describe_counter!("selvedge_loads_rejected_total", "Loads of profiles that were refused, by code");
         describe_counter!("selvedge_events_skipped_total", "Events that a plugin passed over, by its reason");
         describe_counter!("selvedge_decisions_total", "Slots decided, by outcome: personalised or fallback");
         describe_counter!("selvedge_plugin_failures_total", "Calls of plugins that gave no answer, by stage and kind");
@@ -59,6 +66,8 @@ impl Metrics {
             duplicates: counter!("selvedge_events_total", "outcome" => "duplicate"),
             decided: counter!("selvedge_decisions_total", "outcome" => "personalised"),
             links_made: counter!("selvedge_links_total", "outcome" => "made"),
+            loads_accepted: counter!("selvedge_loads_total", "outcome" => "accepted"),
+            loads_unchanged: counter!("selvedge_loads_total", "outcome" => "unchanged"),
             fell_back: counter!("selvedge_decisions_total", "outcome" => "fallback"),
             decide_seconds: histogram!("selvedge_decide_seconds"),
             durable_seconds: histogram!("selvedge_durable_seconds"),
@@ -109,6 +118,17 @@ impl Metrics {
     pub fn events(&self, accepted: usize, duplicates: usize) {
         self.accepted.increment(accepted as u64);
         self.duplicates.increment(duplicates as u64);
+    }
+
+    /// Loads of one call.
+    pub fn loads(&self, accepted: usize, unchanged: usize) {
+        self.loads_accepted.increment(accepted as u64);
+        self.loads_unchanged.increment(unchanged as u64);
+    }
+
+    /// A load that was refused.
+    pub fn load_rejected(&self, code: &'static str) {
+        counter!("selvedge_loads_rejected_total", "code" => code).increment(1);
     }
 
     /// An event that was refused.

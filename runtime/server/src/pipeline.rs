@@ -452,7 +452,8 @@ impl Rehearsal {
             }
             if fresh {
                 let event = EventRef::from(&arrival.event);
-                again |= effects.retracts.is_some() || edge.shards.load(&id.0)?.fragment.retracted.holds(&id.1);
+                let own = Arc::clone(&edge.shards.load(&id.0)?.fragment);
+                again |= effects.retracts.is_some() || own.retracted.holds(&id.1) || own.mart.covers(event.at);
                 if played.identifiers.contains(&arrival.fragment) {
                     let folded = fragment.apply_event(edge.observer.definitions(), &event, &effects);
                     again |= folded == Folded::Refold;

@@ -10,6 +10,7 @@ use selvedge_core::event::{Event, Refusal};
 use selvedge_core::fragment::{Bounds, EventRef, Folded, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::links::Word;
+use selvedge_core::mart::Load;
 use selvedge_core::value::Timestamp;
 
 use crate::pending::{Body, Held, PendingChange};
@@ -43,6 +44,12 @@ impl Prepared {
         Self::new(identifier, change.encode().into(), Body::Link { other, word })
     }
 
+    /// What a batch system says.
+    pub fn mart(identifier: Identifier, load: Load) -> Self {
+        let bytes = Change::Mart { fragment: identifier.clone(), load: load.clone() }.encode().into();
+        Self::new(identifier, bytes, Body::Mart(Box::new(load)))
+    }
+
     fn new(identifier: Identifier, bytes: Arc<[u8]>, body: Body) -> Self {
         Self { identifier, change: Arc::new(PendingChange { bytes, body }) }
     }
@@ -61,7 +68,7 @@ impl Prepared {
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {
             Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_) | Body::Link { .. } => None,
+            Body::Decided(_) | Body::Link { .. } | Body::Mart(_) => None,
         }
     }
 }
@@ -71,7 +78,7 @@ impl Prepared {
 pub enum Verdict {
     /// It counts.
     Accepted,
-    /// Its id was seen before; it counts once.
+    /// Its id was seen before; it counts once. Of a load: its block has it, or a newer one.
     Duplicate,
     /// It cannot be taken.
     Refused(Refusal),
@@ -185,7 +192,8 @@ impl Shards {
             let changes = touched.remove(&identifier).unwrap_or_default();
             let definitions = self.observer.definitions();
             // What a join cannot follow, it is made again for.
-            let joins = folded == Folded::Counted && changes.iter().all(|change| change.body.joins());
+            let own = &held.fragment;
+            let joins = folded == Folded::Counted && changes.iter().all(|change| change.body.joins(own));
             let apply = |joined: &mut Fragment| {
                 let applied = changes.iter().map(|change| change.body.apply(joined, definitions));
                 applied.max().unwrap_or(Folded::Counted)
@@ -205,12 +213,24 @@ impl Shards {
         let mut bounds: HashMap<&Identifier, Bounds> = HashMap::default();
         let mut verdicts = Vec::with_capacity(changes.len());
         for Prepared { identifier, change } in changes {
-            let Body::Event { event, effects } = &change.body else {
-                verdicts.push(Verdict::Accepted);
-                continue;
-            };
             // Every identifier has its base.
             let Some(Held { fragment, seen }) = bases.get(identifier) else { continue };
+            let (event, effects) = match &change.body {
+                Body::Event { event, effects } => (event, effects),
+                Body::Mart(load) => {
+                    let bounds = bounds.entry(identifier).or_insert_with(|| Bounds::of(fragment));
+                    verdicts.push(match bounds.admit_load(load) {
+                        Ok(true) => Verdict::Accepted,
+                        Ok(false) => Verdict::Duplicate,
+                        Err(refusal) => Verdict::Refused(refusal),
+                    });
+                    continue;
+                }
+                Body::Decided(_) | Body::Link { .. } => {
+                    verdicts.push(Verdict::Accepted);
+                    continue;
+                }
+            };
             let on_disk = || match seen {
                 Some(seen) if !seen.may_hold(&event.id_hash) => Ok(false),
                 _ => self.disk.seen(identifier, &event.id_hash).map(|seq| seq.is_some()),

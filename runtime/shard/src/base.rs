@@ -125,6 +125,7 @@ impl Shards {
         let (head, mut fragment) = record::decode(&bytes)?;
         if head.layout != *layout {
             fragment.states = head.layout.carry(fragment.states, layout);
+            fragment.mart.prune(self.observer.definitions());
         }
         Ok((Arc::new(fragment), head.seq))
     }
@@ -151,8 +152,11 @@ impl Shards {
 pub(crate) fn id_hash(change: &Change) -> Option<[u8; 16]> {
     match change {
         Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. } | Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {
-            None
-        }
+        Change::Decided { .. }
+        | Change::Link { .. }
+        | Change::Mart { .. }
+        | Change::Activate(_)
+        | Change::Mark(_)
+        | Change::Release(_) => None,
     }
 }

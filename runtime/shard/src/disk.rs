@@ -349,8 +349,10 @@ impl Disk {
             let entries = write.entries.iter().map(|entry| (entry.seq, entry.bytes.as_ref())).collect();
             let block = (first.seq, encode_block(LOOSE, entries)?);
             let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
+            // Of what is no event nobody counts how many there were: by chance one in as many is the last of its block.
+            let beside = write.entries.iter().any(|entry| entry.id_hash.is_none() && entry.seq % PACK_EVERY == 0);
             // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
-            if now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
+            if beside || now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
                 self.write_packed(batch, identifier, block)?;
             } else {
                 batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;

@@ -269,7 +269,9 @@ impl Shards {
             let ids: Vec<_> = new().filter_map(|change| change.body.id_hash()).collect();
             // A join follows where nothing went but what came.
             let pending = touched.items.iter().filter(|item| item.pending).count();
-            let joins = went == pending && touched.folded == Folded::Counted && new().all(|change| change.body.joins());
+            let joins = went == pending
+                && touched.folded == Folded::Counted
+                && new().all(|change| change.body.joins(&touched.base));
             let apply = |joined: &mut Fragment| apply_all(new(), joined, self.observer.definitions());
             self.rest_on(state, identifier, &touched.base, &ids, seq, joins.then_some(&apply as Follow<'_>))?;
         }

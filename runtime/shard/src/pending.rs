@@ -12,6 +12,7 @@ use selvedge_core::effects::Effects;
 use selvedge_core::fragment::{EventRef, Folded, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::Word;
+use selvedge_core::mart::Load;
 use selvedge_core::view::Seen;
 
 /// A change on its way into the base.
@@ -28,6 +29,7 @@ pub(crate) enum Body {
     Event { event: EventRef, effects: Effects },
     Decided(Vec<DecidedOffer>),
     Link { other: Identifier, word: Word },
+    Mart(Box<Load>),
 }
 
 impl Body {
@@ -36,6 +38,7 @@ impl Body {
             Self::Event { event, effects } => return fragment.apply_event(definitions, event, effects),
             Self::Decided(offers) => fragment.apply_decided(offers),
             Self::Link { other, word } => fragment.apply_link(other, *word),
+            Self::Mart(load) => return fragment.apply_load(definitions, load),
         }
         Folded::Counted
     }
@@ -46,23 +49,24 @@ impl Body {
             Self::Event { .. } => None,
             Self::Decided(offers) => Some(Self::Decided(offers.clone())),
             Self::Link { other, word } => Some(Self::Link { other: other.clone(), word: *word }),
+            Self::Mart(load) => Some(Self::Mart(load.clone())),
         }
     }
 
-    /// Whether it does to a join of fragments what it does to its own, if it counts there. Who is one person, and what is retracted, is each
-    /// fragment's own.
-    pub(crate) fn joins(&self) -> bool {
+    /// Whether it does to a join of fragments what it does to its own, if it counts there. Who is one person, what is retracted, and what a load
+    /// covers is each fragment's own.
+    pub(crate) fn joins(&self, own: &Fragment) -> bool {
         match self {
-            Self::Event { effects, .. } => effects.retracts.is_none(),
+            Self::Event { event, effects } => effects.retracts.is_none() && !own.mart.covers(event.at),
             Self::Decided(_) => true,
-            Self::Link { .. } => false,
+            Self::Link { .. } | Self::Mart(_) => false,
         }
     }
 
     pub(crate) fn id_hash(&self) -> Option<[u8; 16]> {
         match self {
             Self::Event { event, .. } => Some(event.id_hash),
-            Self::Decided(_) | Self::Link { .. } => None,
+            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) => None,
         }
     }
 }
@@ -77,6 +81,7 @@ impl PendingChange {
             }
             Body::Decided(offers) => offers.len() * 40,
             Body::Link { .. } => 0,
+            Body::Mart(load) => load.weight(),
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects
     }

@@ -87,7 +87,11 @@ impl Past {
 const ALL: Range<usize> = 0..usize::MAX;
 
 fn payload_bytes(change: &Change) -> usize {
-    if let Change::Event { event, .. } = change { event.payload.len() } else { 0 }
+    match change {
+        Change::Event { event, .. } => event.payload.len(),
+        Change::Mart { load, .. } => load.weight(),
+        _ => 0,
+    }
 }
 
 /// A change as it is found: yet to be observed, or observed when it came.
@@ -97,7 +101,8 @@ enum Whole<'c> {
 }
 
 impl Shards {
-    /// Folds a past as of an instant: the events up to it that none of them retracts, and the offers decided up to its minute. Who is who is not a matter of
+    /// Folds a past as of an instant: the events up to it that none of them retracts, the loads whose watermark is not
+    /// later, and the offers decided up to its minute. Who is who is not a matter of
     /// time: it is what is known now.
     pub(crate) fn refold(&self, past: &Past, at: Timestamp) -> Result<Fragment, ShardError> {
         let mut fragment = Fragment::empty(self.observer.definitions());
@@ -308,6 +313,7 @@ fn beside(change: &Change) -> Option<Body> {
     match change {
         Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
         Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
+        Change::Mart { load, .. } => Some(Body::Mart(Box::new(load.clone()))),
         Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
     }
 }
@@ -320,6 +326,7 @@ fn up_to(body: Option<Body>, at: Timestamp) -> Option<Body> {
             offers.retain(|decided| decided.minute <= at);
             Some(Body::Decided(offers))
         }
+        Body::Mart(load) => (load.as_of <= at).then_some(Body::Mart(load)),
         link @ Body::Link { .. } => Some(link),
     }
 }

@@ -17,6 +17,7 @@ use selvedge_core::fragment::{EventRef, Fragment};
 
 mod backfill;
 mod follow;
+mod mart;
 mod retraction;
 mod snapshot;
 

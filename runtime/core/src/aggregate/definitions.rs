@@ -167,15 +167,26 @@ impl Definitions {
         if contributions.is_empty() {
             return applied;
         }
-        let tie = id_hash.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
-        let when = When { at, day: self.time.day(at), tie, trusted };
+        let when = self.when(at, id_hash, trusted);
         for contribution in contributions {
-            let index = usize::from(contribution.state);
-            if let (Some(merge), Some(state)) = (self.merges.get(index), states.get_mut(index)) {
-                applied = applied.max(merge.apply(state, contribution, &when));
-            }
+            applied = applied.max(self.apply_one(states, contribution, &when));
         }
         applied
+    }
+
+    /// When an event happened, as merges need it.
+    pub(crate) fn when(&self, at: Timestamp, id_hash: &[u8; 16], trusted: bool) -> When {
+        let tie = id_hash.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+        When { at, day: self.time.day(at), tie, trusted }
+    }
+
+    #[inline]
+    pub(crate) fn apply_one(&self, states: &mut [State], contribution: &Contribution, when: &When) -> Applied {
+        let index = usize::from(contribution.state);
+        match (self.merges.get(index), states.get_mut(index)) {
+            (Some(merge), Some(state)) => merge.apply(state, contribution, when),
+            _ => Applied::Well,
+        }
     }
 
     /// Takes the states of another history into these: what folding the events of both gives, as far as readings say `exact`. Gives the

@@ -18,7 +18,7 @@ use crate::time::Moment;
 use crate::value::{Kind, Timestamp, divide_half_even};
 
 /// What of a state a window takes in.
-enum Extent {
+pub(super) enum Extent {
     All,
     Part(Range),
     /// Of a session that may have begun before it is known to have, or longer ago than is kept.
@@ -26,7 +26,7 @@ enum Extent {
 }
 
 /// A window that has no beginning: the reading has no value.
-enum Nowhere {
+pub(super) enum Nowhere {
     /// The visitor lacks the trait that it hangs on.
     Absent,
     Backfilling,
@@ -270,7 +270,7 @@ impl Definitions {
     }
 
     #[inline]
-    fn extent(&self, span: Span, states: &[State], moment: &Moment) -> Result<Extent, Nowhere> {
+    pub(super) fn extent(&self, span: Span, states: &[State], moment: &Moment) -> Result<Extent, Nowhere> {
         let at = moment.at.0;
         Ok(Extent::Part(match span {
             Span::Lifetime => return Ok(Extent::All),

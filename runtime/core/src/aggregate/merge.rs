@@ -93,6 +93,28 @@ impl Merge {
         }
     }
 
+    /// Merges one contribution into a state's series alone: its total has it already.
+    pub(crate) fn apply_to_series(&self, state: &mut State, contribution: &Contribution, when: &When) -> Applied {
+        if self.need.none() {
+            return Applied::Well;
+        }
+        match state {
+            State::Sum { series, .. } => {
+                let amount = if self.operator == Operator::Count { 1 } else { contribution.value };
+                series.insert(when, amount, self.need);
+                Applied::Well
+            }
+            State::Summary { series, .. } => {
+                if series.get_or_insert_default().insert(self, contribution, when) {
+                    Applied::Well
+                } else {
+                    Applied::Failed
+                }
+            }
+            State::Decayed(_) | State::Sessions(_) | State::Backfilling => Applied::Well,
+        }
+    }
+
     /// Takes in the state of another history: what folding the contributions of both gives, as far as both are exact. False where a
     /// plugin's own operator failed.
     pub(crate) fn join(&self, state: &mut State, other: &State) -> bool {
@@ -282,7 +304,7 @@ fn merge_extreme(held: &mut Option<i64>, value: i64, smallest: bool) {
     *held = Some(held.map_or(value, |held| if smallest { held.min(value) } else { held.max(value) }));
 }
 
-fn place(order: Order, key: &CompactString, when: &When) -> (i64, CompactString) {
+pub(crate) fn place(order: Order, key: &CompactString, when: &When) -> (i64, CompactString) {
     match order {
         Order::Instant => (when.at.0, key.clone()),
         Order::Day => (when.day, CompactString::const_new("")),

@@ -184,6 +184,7 @@ impl Row {
                 assert_eq!(folded, Folded::Counted);
             }
             Change::Decided { offers, .. } => self.fragment.apply_decided(offers),
+            Change::Mart { load, .. } => assert_eq!(self.fragment.apply_load(definitions(), load), Folded::Counted),
             Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
         true

@@ -25,7 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::Centre;
 use super::feed;
 use super::keys::check_scope;
-use crate::edge::{method_not_allowed, not_found};
+use crate::auth::Role;
+use crate::edge::{export, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::release::parse_hash;
 use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
@@ -49,6 +50,7 @@ pub fn router(centre: Arc<Centre>) -> Router {
         .route("/sync/v1/shards/{shard}/snapshot", get(snapshot))
         .route("/sync/v1/shards/{shard}/snapshots/{number}/chunks/{index}", get(chunk))
         .route("/sync/v1/blobs/{sha256}", get(blob))
+        .route("/v1/export", get(export))
         .route("/healthz", get(health))
         .route("/readyz", get(health))
         .fallback(not_found)
@@ -82,6 +84,22 @@ struct Health<'a> {
 
 async fn health(State(centre): State<Arc<Centre>>) -> Response {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), cluster: centre.log.id() }).into_response()
+}
+
+/// What happened since a cursor, for the batch cycle of others. With the secret key.
+async fn export(
+    State(centre): State<Arc<Centre>>,
+    query: Result<Query<export::ExportQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    centre.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+    let since = export::since(query)?;
+    let shards = centre.copy.shards().ok_or_else(|| {
+        Problem::unavailable("not_ready", "this centre does not have its own copy of the profiles yet; try again")
+    })?;
+    let log = export::OfCentre { log: Arc::clone(&centre.log), runtime: tokio::runtime::Handle::current() };
+    let page = tokio::task::spawn_blocking(move || export::page(&log, &shards, &since));
+    page.await.map_err(|error| Problem::storage(&error))?.map(export::ndjson)
 }
 
 async fn register(

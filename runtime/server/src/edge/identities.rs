@@ -7,15 +7,16 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode};
-use selvedge_core::event::quoted;
+use selvedge_core::event::{Refusal, quoted};
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::Identifier;
+use selvedge_core::limits;
 use selvedge_core::links::{Group, How, Link, LinkError, Word, ordered};
 use selvedge_core::value::Timestamp;
 use selvedge_shard::Unlinked;
 use serde::{Deserialize, Serialize};
 
-use super::ingest::{Ack, acknowledge, blocking, utf8};
+use super::ingest::{Ack, Rejected, acknowledge, blocking, check_count, utf8};
 use super::profile::{Aggregates, aggregates, named, not_found};
 use super::{Edge, LogOutbox, parse_body, read_body};
 use crate::auth::Role;
@@ -155,6 +156,79 @@ fn make_link(edge: &Edge, one: &Identifier, other: &Identifier, dry_run: bool) -
         edge.metrics.link_made();
     }
     Ok(LinkedAnswer { linked: true, changed, dry_run, profile })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinksBody {
+    /// Pairs of identifiers.
+    links: Vec<Vec<String>>,
+}
+
+/// The answer of many links.
+#[derive(Default, Serialize)]
+pub struct LinksAnswer {
+    success: bool,
+    accepted: usize,
+    /// Pairs that were linked before.
+    unchanged: usize,
+    rejected: Vec<Rejected>,
+}
+
+/// `POST /v1/identities/links`.
+pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinksAnswer>, Problem> {
+    let answer = async {
+        edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
+        let bytes = read_body(&edge, body).await?;
+        let LinksBody { links } = parse_body(utf8(&bytes)?)?;
+        check_count(links.len(), limits::BATCH_EVENTS_MAX, "/links")?;
+        let work = move |edge: &Edge| {
+            let mut answer = LinksAnswer { success: true, ..LinksAnswer::default() };
+            for (index, pair) in links.iter().enumerate() {
+                match link_pair(edge, pair)? {
+                    Ok(true) => answer.accepted += 1,
+                    Ok(false) => answer.unchanged += 1,
+                    Err(refusal) => {
+                        edge.dead_letters.keep(clock::now(), None, &refusal);
+                        answer.rejected.push(Rejected::new(index, None, refusal));
+                    }
+                }
+            }
+            Ok(answer)
+        };
+        let answer = blocking(&edge, work).await?;
+        acknowledge(&edge, Ack::Durable).await?;
+        Ok(Json(answer))
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+/// Links two identifiers of many. Gives whether they were not linked before.
+fn link_pair(edge: &Edge, pair: &[String]) -> Result<Result<bool, Refusal>, Problem> {
+    let [one, other] = pair else {
+        let detail = format!("holds {}; send two, such as [\"user:42\", \"anonymous:a-1\"]", pair.len());
+        return Ok(Err(Refusal::new("identifiers_invalid", "", detail)));
+    };
+    let parse = |text: &str, pointer: &str| {
+        let parsed = edge.namespaces.parse(text);
+        parsed.map_err(|error| Refusal::new(error.code(), pointer, format!("{} {error}", quoted(text))))
+    };
+    let (one, other) = match (parse(one, "/0"), parse(other, "/1")) {
+        (Ok(one), Ok(other)) => (one, other),
+        (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal)),
+    };
+    Ok(match edge.shards.link(&one, &other, word(edge, true), &LogOutbox(&edge.log))? {
+        Ok(changed) => {
+            if changed {
+                edge.metrics.link_made();
+            }
+            Ok(changed)
+        }
+        Err(error) => {
+            edge.metrics.link_refused(error.code());
+            Err(Refusal::new(error.code(), "", error.to_string()))
+        }
+    })
 }
 
 #[derive(Deserialize)]

@@ -33,7 +33,7 @@ const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 /// The code of what was refused because the outbox is full.
 pub const OUTBOX_FULL: &str = "outbox_full";
-const SHED: &str = "the centre has been away for so long that this edge holds as much for it as it may; send it again later, or to another edge";
+pub const SHED: &str = "the centre has been away for so long that this edge holds as much for it as it may; send it again later, or to another edge";
 
 /// When events are acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

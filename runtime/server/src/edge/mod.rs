@@ -1,10 +1,12 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+pub mod export;
 mod freshness;
 mod history;
 pub mod identities;
 pub mod ingest;
+pub mod mart;
 pub mod profile;
 
 use std::ops::Deref;
@@ -168,7 +170,10 @@ pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/batch", post(ingest::batch))
         .route("/v1/profiles/{identifier}", get(profile::profile))
         .route("/v1/profiles/{identifier}/identities", get(identities::identities))
+        .route("/v1/mart", post(mart::load))
+        .route("/v1/export", get(export::export))
         .route("/v1/identities/link", post(identities::link))
+        .route("/v1/identities/links", post(identities::link_all))
         .route("/v1/identities/unlink", post(identities::unlink))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))

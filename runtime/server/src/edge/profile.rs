@@ -8,12 +8,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
+use compact_str::CompactString;
 use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::{Fragment, OfferHistory};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::mart::{Load, Part};
 use selvedge_core::time::Moment;
 use selvedge_core::traits::Trait;
 use selvedge_core::value::{Kind, Timestamp};
@@ -50,6 +52,8 @@ pub struct ProfileAnswer {
     audiences: [(); 0],
     consent: BTreeMap<String, ConsentAnswer>,
     offers: BTreeMap<String, OfferAnswer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    loads: Vec<LoadAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<HistoryAnswer>,
     meta: Meta<'static>,
@@ -73,6 +77,36 @@ pub struct AggregateAnswer {
     error: Option<ErrorAnswer>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     backfilling: bool,
+    /// Why it is not exact, where a mart is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Of what it goes on from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mart: Vec<PartAnswer>,
+}
+
+/// A mart's part in a value.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PartAnswer {
+    source: CompactString,
+    block: CompactString,
+    as_of: String,
+    /// What the mart says.
+    value: Value,
+    /// What the events up to the watermark come to.
+    live: Value,
+}
+
+/// A load that holds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoadAnswer {
+    source: CompactString,
+    block: CompactString,
+    as_of: String,
+    #[serde(skip_serializing_if = "CompactString::is_empty")]
+    load: CompactString,
 }
 
 /// How far off a value may be.
@@ -86,7 +120,7 @@ enum ErrorAnswer {
 }
 
 impl AggregateAnswer {
-    fn of(reading: &Reading, read: Read) -> Self {
+    fn of(reading: &Reading, read: Read, reason: Option<String>, mart: Vec<PartAnswer>) -> Self {
         let fixed = |off: i128| if reading.kind == Kind::Decimal { Value::Decimal(off) } else { Value::Integer(off) };
         let error = match read.exactness {
             Exactness::Exact | Exactness::Backfilling => None,
@@ -99,7 +133,7 @@ impl AggregateAnswer {
             }),
         };
         let (exact, backfilling) = (read.exactness.is_exact(), read.exactness == Exactness::Backfilling);
-        Self { value: read.value, unit: reading.unit.clone(), exact, error, backfilling }
+        Self { value: read.value, unit: reading.unit.clone(), exact, error, backfilling, reason, mart }
     }
 }
 
@@ -208,7 +242,27 @@ pub fn evaluated(
     fragment: &Fragment,
     moment: &Moment,
 ) -> AggregateAnswer {
-    AggregateAnswer::of(reading, definitions.evaluate(reading, &fragment.states, moment))
+    let read = fragment.read(definitions, reading, moment);
+    let parts = fragment.mart.parts();
+    if parts.is_empty() {
+        return AggregateAnswer::of(reading, read, None, Vec::new());
+    }
+    let part = |part: &Part| {
+        let value = |total| definitions.total_value(&part.name, total).unwrap_or(Value::Absent);
+        PartAnswer {
+            source: part.source.clone(),
+            block: part.block.clone(),
+            as_of: part.as_of.to_string(),
+            value: value(&part.given),
+            live: value(&part.live),
+        }
+    };
+    let mart = parts.iter().filter(|part| part.name == reading.name).map(part).collect();
+    let lacks = fragment.lacks(definitions, reading, moment);
+    let reason = lacks.then(|| {
+        "a mart says otherwise of the time before its watermark than the events that this is read from".to_owned()
+    });
+    AggregateAnswer::of(reading, read, reason, mart)
 }
 
 fn read(
@@ -255,6 +309,7 @@ fn read(
         audiences: [],
         consent: fragment.consent.iter().map(consent).collect(),
         offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
+        loads: fragment.mart.loads().iter().map(load_answer).collect(),
         history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
         meta: Meta::of(edge, &known.identifiers, started),
         identifiers: known.identifiers,
@@ -282,6 +337,15 @@ fn trait_answer(held: &Trait) -> Option<(String, TraitAnswer)> {
         held.name.to_string(),
         TraitAnswer { value, source: held.source.to_string(), updated_at: held.at.to_string() },
     ))
+}
+
+fn load_answer(load: &Load) -> LoadAnswer {
+    LoadAnswer {
+        source: load.source.clone(),
+        block: load.block.clone(),
+        as_of: load.as_of.to_string(),
+        load: load.id.clone(),
+    }
 }
 
 fn offer_answer(history: &OfferHistory) -> OfferAnswer {

@@ -12,7 +12,7 @@ use selvedge_core::value::{Decimal, DecimalText, Timestamp};
 use super::map::{Field, Map};
 use super::rows::Row;
 
-/// An event as it is sent.
+/// An event, or another entry of a call, as it is sent.
 pub struct Event {
     pub json: String,
     /// The first of its rows.
@@ -76,7 +76,7 @@ enum Value {
 }
 
 /// A text with values of the row in it.
-struct Template(Vec<Part>);
+pub struct Template(Vec<Part>);
 
 enum Part {
     Text(String),
@@ -382,7 +382,8 @@ impl Rule {
 }
 
 impl Template {
-    fn parse(text: &str, column: &dyn Fn(&str) -> Result<usize>) -> Result<Self> {
+    /// Parses `{Column}` and `{row}` in a text.
+    pub fn parse(text: &str, column: &dyn Fn(&str) -> Result<usize>) -> Result<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -399,7 +400,8 @@ impl Template {
         Ok(Self(parts))
     }
 
-    fn fill(&self, row: &Row) -> String {
+    /// The text of a row.
+    pub fn fill(&self, row: &Row) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
@@ -422,26 +424,26 @@ impl Time {
         {
             return Ok(*at);
         }
-        let at = self.parse(text).ok_or_else(|| format!("{text:?} is not a time of the map's format"))?;
+        let at = wall_clock(text, self.format.as_deref(), self.zone.as_ref())
+            .ok_or_else(|| format!("{text:?} is not a time of the map's format"))?;
         self.last = Some((text.to_owned(), at));
         Ok(at)
     }
+}
 
-    fn parse(&self, text: &str) -> Option<Timestamp> {
-        let Some(format) = &self.format else { return Timestamp::parse(text).ok() };
-        let broken = jiff::fmt::strtime::parse(format, text).ok()?;
-        if broken.offset().is_some() {
-            return Some(Timestamp(broken.to_timestamp().ok()?.as_millisecond()));
-        }
-        // A date alone is its midnight.
-        let date = broken.to_date().ok()?;
-        let wall = date.to_datetime(broken.to_time().unwrap_or_default());
-        match &self.zone {
-            Some(zone) => zone.from_wall_clock(wall),
-            None => {
-                wall.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| Timestamp(zoned.timestamp().as_millisecond()))
-            }
-        }
+/// Reads a time by a format as in strftime, as of a zone where it has no offset; RFC 3339 where no format is given.
+pub fn wall_clock(text: &str, format: Option<&str>, zone: Option<&BusinessTime>) -> Option<Timestamp> {
+    let Some(format) = format else { return Timestamp::parse(text).ok() };
+    let broken = jiff::fmt::strtime::parse(format, text).ok()?;
+    if broken.offset().is_some() {
+        return Some(Timestamp(broken.to_timestamp().ok()?.as_millisecond()));
+    }
+    // A date alone is its midnight.
+    let date = broken.to_date().ok()?;
+    let wall = date.to_datetime(broken.to_time().unwrap_or_default());
+    match zone {
+        Some(zone) => zone.from_wall_clock(wall),
+        None => wall.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| Timestamp(zoned.timestamp().as_millisecond())),
     }
 }
 
@@ -450,7 +452,7 @@ fn refuse(row: &Row, reason: &str, detail: &str) -> RefusedRows {
 }
 
 /// A JSON string.
-fn json_text(text: &str) -> String {
+pub fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -10,6 +10,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Map {
+    /// `events`, or nothing.
+    #[serde(default)]
+    #[allow(dead_code)] // it is what chose this form
+    kind: Option<String>,
     /// The form of the file; by its name where none is given.
     pub format: Option<Format>,
     /// Rows for which this gives an equal text are one event; without it each row is one.
@@ -180,7 +184,7 @@ impl Map {
 }
 
 /// The names in braces.
-fn placeholders(template: &str) -> impl Iterator<Item = &str> {
+pub fn placeholders(template: &str) -> impl Iterator<Item = &str> {
     template.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name)
 }
 

@@ -1,11 +1,14 @@
-//! `selvedge import`: rows of a file into events of a running Selvedge.
+//! `selvedge import`: rows of a file into events, profiles of a mart's load, or links of a running Selvedge.
 //!
-//! [`map`] says how rows become events, [`rows`] reads them, [`assemble`] joins rows that are one event, [`send`] posts batches and waits
+//! [`plan`] says what rows become: [`map`] events, [`load`] what a mart says, [`links`] who is who. [`rows`] reads them, [`assemble`] joins rows that are one event, [`send`] posts batches and waits
 //! until they are durable, [`resume`] remembers how far it got. The file is read twice where rows are grouped: once to count the rows of
 //! each group, so that a group can leave as soon as it is complete and memory holds only those that are not.
 
 mod assemble;
+mod links;
+mod load;
 mod map;
+mod plan;
 mod report;
 mod resume;
 mod rows;
@@ -19,8 +22,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use selvedge_core::limits;
 
-use self::assemble::Assembler;
-use self::map::Map;
+use self::plan::{Maker, Plan};
 use self::report::Report;
 use self::resume::Resume;
 use self::rows::Source;
@@ -31,15 +33,21 @@ use self::send::{Sender, Target, WrongKey};
 pub struct ImportArguments {
     /// A CSV or NDJSON file, also compressed as .gz.
     file: PathBuf,
-    /// How rows become events; see docs/import.md.
+    /// What rows become; see docs/import.md.
     #[arg(long, value_name = "MAP.toml")]
     map: PathBuf,
     /// The public address of an edge.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     to: String,
-    /// The write key.
+    /// The write key; for maps of kind traits, mart and links the secret key.
     #[arg(long, env = "SELVEDGE_WRITE_KEY", value_name = "KEY", hide_env_values = true)]
     key: String,
+    /// The watermark of a load, RFC 3339: everything up to and with this instant is in the file. Instead of the map's as_of.
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
+    /// Report for each aggregate of a load what the mart says in all, and what the events up to the watermark do.
+    #[arg(long)]
+    reconcile: bool,
     /// Calls under way at once.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     concurrency: u8,
@@ -65,15 +73,18 @@ pub struct ImportArguments {
 pub fn run(arguments: ImportArguments) -> Result<()> {
     let started = Instant::now();
     let text = std::fs::read_to_string(&arguments.map).with_context(|| format!("read {}", arguments.map.display()))?;
-    let map = Map::parse(&text).with_context(|| format!("map {}", arguments.map.display()))?;
-    let target = Target::new(&arguments.to, &arguments.key, Duration::from_secs(arguments.patience))?;
+    let map =
+        Plan::parse(&text, arguments.as_of.as_deref()).with_context(|| format!("map {}", arguments.map.display()))?;
+    let envelope = map.envelope(arguments.reconcile)?;
+    let entries = envelope.entries;
+    let target = Target::new(&arguments.to, &arguments.key, Duration::from_secs(arguments.patience), envelope)?;
     let log = target.log_id()?;
     let mut resume = Resume::open(&arguments, &text, &log)?;
-    let mut report = Report::new(arguments.refused.as_deref())?;
+    let mut report = Report::new(arguments.refused.as_deref(), entries, map.load_name())?;
 
     let bytes = std::fs::metadata(&arguments.file).with_context(|| format!("read {}", arguments.file.display()))?.len();
     let mut source = Source::open(&arguments.file, &map)?;
-    let mut assembler = Assembler::new(&map, source.columns())?;
+    let mut assembler = map.maker(source.columns())?;
     if assembler.grouping() {
         let counting = progress(bytes, "counting rows");
         while let Some(row) = source.next_row()? {
@@ -105,7 +116,7 @@ pub fn run(arguments: ImportArguments) -> Result<()> {
 
 fn send_all(
     source: &mut Source,
-    assembler: &mut Assembler,
+    assembler: &mut Maker,
     sender: &mut Sender,
     report: &mut Report,
     resume: &mut Resume,

@@ -41,7 +41,9 @@ impl Resume {
                 PathBuf::from(format!(".selvedge-import-{name:016x}.json"))
             }
         };
-        let earlier = fs::read_to_string(&path).ok().filter(|_| !arguments.restart);
+        // What both sides say is asked of every row.
+        let anew = arguments.restart || arguments.reconcile;
+        let earlier = fs::read_to_string(&path).ok().filter(|_| !anew);
         let earlier = earlier
             .and_then(|text| serde_json::from_str::<State>(&text).ok())
             .filter(|state| state.log == log && state.import == import);
@@ -92,6 +94,7 @@ fn name_of(arguments: &ImportArguments, map: &str) -> Result<String> {
     let file = fs::canonicalize(&arguments.file).with_context(|| format!("read {}", arguments.file.display()))?;
     let metadata = fs::metadata(&file).with_context(|| format!("read {}", file.display()))?;
     let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let key = format!("{}|{}|{modified:?}|{map}", file.display(), metadata.len());
+    let as_of = arguments.as_of.as_deref().unwrap_or_default();
+    let key = format!("{}|{}|{modified:?}|{map}|{as_of}", file.display(), metadata.len());
     Ok(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(key.as_bytes())))
 }

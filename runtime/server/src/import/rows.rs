@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use csv::{ByteRecord, StringRecord};
 use flate2::read::MultiGzDecoder;
 
-use super::map::{Format, Map};
+use super::map::Format;
+use super::plan::Plan;
 
 /// A row: its values in the order of [`Source::columns`].
 pub struct Row {
@@ -56,7 +57,7 @@ impl Read for Counted {
 
 impl Source {
     /// Opens a file. Columns that the map names must be there.
-    pub fn open(path: &Path, map: &Map) -> Result<Self> {
+    pub fn open(path: &Path, map: &Plan) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let read = Arc::new(AtomicU64::new(0));
         let raw = BufReader::with_capacity(256 * 1024, Counted { file, read: Arc::clone(&read) });
@@ -70,7 +71,7 @@ impl Source {
             Some("ndjson" | "jsonl") => Some(Format::Ndjson),
             _ => None,
         };
-        let Some(format) = map.format.or_else(by_name) else {
+        let Some(format) = map.format().or_else(by_name) else {
             bail!("{}: neither .csv nor .ndjson; say format = \"csv\" or \"ndjson\" in the map", path.display());
         };
         let (reader, columns) = match format {

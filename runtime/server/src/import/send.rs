@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use ureq::Agent;
 
 use super::assemble::Event;
+use super::plan::Envelope;
 use super::report::Report;
 use super::resume::Resume;
 
@@ -27,6 +29,7 @@ pub struct Target {
     url: String,
     key: String,
     patience: Duration,
+    envelope: Envelope,
 }
 
 #[derive(Deserialize)]
@@ -36,15 +39,30 @@ struct Health {
 
 /// The target does not take the key: trying again does not help.
 #[derive(Debug, thiserror::Error)]
-#[error("the target refuses the key: {0}; give a write key with --key or SELVEDGE_WRITE_KEY")]
+#[error(
+    "the target refuses the key: {0}; give a write key with --key or SELVEDGE_WRITE_KEY (traits, mart and links want the secret key)"
+)]
 pub struct WrongKey(String);
 
 /// The answer to a batch.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
     pub accepted: u64,
+    #[serde(alias = "unchanged")]
     pub duplicates: u64,
     pub rejected: Vec<RejectedEvent>,
+    #[serde(default)]
+    pub reconciliation: BTreeMap<String, Reconciled>,
+}
+
+/// What both sides say of one aggregate, over the profiles of a call.
+#[derive(Debug, Deserialize)]
+pub struct Reconciled {
+    pub profiles: u64,
+    pub agree: u64,
+    /// None where it does not add up.
+    pub mart: Option<Box<RawValue>>,
+    pub live: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +80,7 @@ struct ProblemDocument {
 }
 
 impl Target {
-    pub fn new(url: &str, key: &str, patience: Duration) -> Result<Self> {
+    pub fn new(url: &str, key: &str, patience: Duration, envelope: Envelope) -> Result<Self> {
         if key.trim().is_empty() {
             bail!("--key is empty; give the write key with --key or SELVEDGE_WRITE_KEY");
         }
@@ -70,7 +88,7 @@ impl Target {
             bail!("--to {url:?} is not a URL such as http://127.0.0.1:8080");
         }
         let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-        Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), key: key.to_owned(), patience })
+        Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), key: key.to_owned(), patience, envelope })
     }
 
     /// The name of the target's log: another one knows nothing of an earlier import.
@@ -89,7 +107,7 @@ impl Target {
             let tired = started.elapsed() >= self.patience;
             let sent = self
                 .agent
-                .post(format!("{}/v1/batch?ack=durable", self.url))
+                .post(format!("{}{}", self.url, self.envelope.path))
                 .header("authorization", format!("Bearer {}", self.key))
                 .content_type("application/json")
                 .send(body);
@@ -139,6 +157,7 @@ struct Answered {
 
 /// Sends events in batches.
 pub struct Sender {
+    begin: String,
     /// Events that an earlier import has sent already.
     skip: u64,
     open: Batch,
@@ -160,6 +179,7 @@ impl Sender {
             std::thread::spawn(move || work(&target, &batches, &answered))
         });
         Self {
+            begin: target.envelope.begin.clone(),
             skip,
             open: Batch { number: 0, body: Vec::new(), rows: Vec::new() },
             queue: Some(queue),
@@ -181,7 +201,7 @@ impl Sender {
             self.dispatch(report, resume)?;
         }
         let open = &mut self.open;
-        open.body.extend_from_slice(if open.body.is_empty() { b"{\"batch\":[" } else { b"," });
+        open.body.extend_from_slice(if open.body.is_empty() { self.begin.as_bytes() } else { b"," });
         open.body.extend_from_slice(event.json.as_bytes());
         open.rows.push((event.first_row, event.rows));
         Ok(())
@@ -229,6 +249,7 @@ impl Sender {
         let answer = answer?;
         report.accepted += answer.accepted;
         report.duplicates += answer.duplicates;
+        report.reconcile(answer.reconciliation);
         for rejected in answer.rejected {
             report.refuse_event(rows.get(rejected.index).copied().unwrap_or_default(), rejected)?;
         }

@@ -219,6 +219,7 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
             Change::Event { event, .. } if ids.insert(event.id_hash()) => events.push(event),
             Change::Decided { offers, .. } => fragment.apply_decided(offers),
             Change::Link { other, word, .. } => fragment.apply_link(other, *word),
+            Change::Mart { load, .. } => assert_eq!(fragment.apply_load(definitions, load), Folded::Counted),
             Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
     }
@@ -239,6 +240,8 @@ enum Act {
     /// Events of a person through an edge: ids, seconds, and the id that each takes back.
     Admit(usize, u8, Vec<(u8, i64, Option<u8>)>),
     Decide(usize, u8),
+    /// A mart says of a person how many events there were up to a second, through an edge.
+    Tell(usize, u8, i64, i64),
     Say(usize, u8, u8, bool),
     /// The centre takes so many changes of an edge.
     Push(usize, u8, usize),
@@ -263,6 +266,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (edge(), of(), prop::collection::vec(event, 1..5)).prop_map(|(edge, of, events)| Act::Admit(edge, of, events)),
         1 => (edge(), of()).prop_map(|(edge, of)| Act::Decide(edge, of)),
+        1 => (edge(), of(), 0_i64..1000, 0_i64..9).prop_map(|(edge, of, second, count)| Act::Tell(edge, of, second, count)),
         1 => (edge(), of(), of(), any::<bool>()).prop_map(|(edge, one, other, linked)| Act::Say(edge, one, other, linked)),
         5 => (edge(), of(), 1_usize..6).prop_map(|(edge, of, count)| Act::Push(edge, of, count)),
         6 => (edge(), of(), 1_usize..9).prop_map(|(edge, of, count)| Act::Follow(edge, of, count)),
@@ -293,6 +297,7 @@ impl World {
         let clock = self.clock;
         let (Act::Admit(at, ..)
         | Act::Decide(at, ..)
+        | Act::Tell(at, ..)
         | Act::Say(at, ..)
         | Act::Push(at, ..)
         | Act::Follow(at, ..)
@@ -321,6 +326,11 @@ impl World {
                 let offer = DecidedOffer { offer: "kettle".into(), minute: Timestamp(clock * 60_000), count: 1 };
                 let decided = Prepared::decided(person(of), vec![offer]);
                 edge.shards.admit(person(of).shard(), vec![decided], &edge.outbox).expect("admit");
+            }
+            Act::Tell(_, of, second, count) => {
+                let load = super::mart::load(&edge.shards, second, count, 10 * count);
+                let told = Prepared::mart(person(of), load);
+                edge.shards.admit(person(of).shard(), vec![told], &edge.outbox).expect("admit");
             }
             Act::Say(_, one, other, linked) => {
                 let word = Word { at: Timestamp(clock), linked, id: [clock as u8; 16], how: How::Event };
