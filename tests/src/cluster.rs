@@ -164,6 +164,14 @@ impl TestCentre {
         self.builder.clone().start_in(data)
     }
 
+    /// Ends the process, does something to what it left, and starts it again.
+    pub fn stopped(mut self, meanwhile: impl FnOnce()) -> Self {
+        self.process.kill();
+        let data = self.data.take().unwrap();
+        meanwhile();
+        self.builder.clone().start_in(data)
+    }
+
     /// The same with other settings.
     pub fn restart_with(mut self, change: impl FnOnce(TestCentreBuilder) -> TestCentreBuilder) -> Self {
         self.process.kill();

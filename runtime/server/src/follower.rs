@@ -65,6 +65,8 @@ pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
         Arc::clone(&namespaces),
         &|shard| held.holds(shard),
     )?);
+    // In memory a change is about three times as large as in the outbox.
+    shards.bound_pending(usize::try_from(uplink.outbox_bytes.saturating_mul(3)).unwrap_or(usize::MAX));
     let uplink = Uplink::begin(centre, &uplink, registered, outbox, &shards, &loaded.activation, plugins)?;
     let uplink = Arc::new(uplink);
     let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)))?;

@@ -12,7 +12,7 @@ use selvedge_core::view::Cursor;
 use selvedge_shard::SnapshotHead;
 
 use super::Uplink;
-use super::outbox::held_changes;
+use super::outbox::{Held, held_changes};
 use crate::gate::Gate;
 
 /// Tries until it is done.
@@ -32,6 +32,12 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, shard: ShardId) {
     // The stream passes over this shard until it is asked for again. Those that end together are asked for together.
     if uplink.filling.fetch_sub(1, Ordering::AcqRel) == 1 {
         uplink.restart.notify_one();
+        // States that were folded by other plugins wait for their history.
+        let edge = gate.enter().await;
+        let again = tokio::task::spawn_blocking(move || uplink.backfill_again(&edge)).await;
+        if let Ok(Err(error)) = again {
+            tracing::error!("the backfill after a snapshot: {error:#}");
+        }
     }
 }
 
@@ -88,7 +94,7 @@ async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result
 }
 
 /// What of the outbox a new base does not hold, and up to which number that was looked at.
-fn lacking(uplink: &Uplink, shard: ShardId, head: &SnapshotHead) -> Result<(u64, Vec<(u64, Vec<u8>)>)> {
+fn lacking(uplink: &Uplink, shard: ShardId, head: &SnapshotHead) -> Result<(u64, Held)> {
     let held = head.origins.iter().filter_map(|(origin, applied)| uplink.boots.local(shard, *origin, applied.number));
     let held = held.max().unwrap_or(0);
     let mut changes = held_changes(&uplink.outbox, shard)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use selvedge_core::identity::ShardId;
 
-use super::{Uplink, jittered};
+use super::{CHECKPOINTS, Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::serve::End;
@@ -17,6 +17,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Makes checkpoints until the process ends.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     loop {
+        uplink.beat(CHECKPOINTS);
         tokio::time::sleep(jittered(EVERY)).await;
         let (uplink, edge) = (Arc::clone(&uplink), gate.enter().await);
         match tokio::task::spawn_blocking(move || make(&uplink, &edge)).await {

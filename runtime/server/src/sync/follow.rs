@@ -17,7 +17,7 @@ use selvedge_shard::Ordered;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use super::{Uplink, bootstrap, marks, releases};
+use super::{FOLLOWING, Uplink, bootstrap, marks, releases};
 use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::serve::End;
@@ -29,7 +29,9 @@ const FOLDS: usize = 4;
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
     loop {
+        uplink.beat(FOLLOWING);
         let outcome = session(&uplink, &gate, &end, &mut backoff).await;
+        uplink.connected.store(false, Ordering::Release);
         for shard in uplink.shards.iter() {
             uplink.cell(shard).lock().replica.on_disconnected();
         }
@@ -58,6 +60,8 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
     for shard in uplink.shards.iter() {
         uplink.cell(shard).lock().replica.on_connected(now);
     }
+    uplink.connected.store(true, Ordering::Release);
+    uplink.pushable.notify_one();
     tracing::info!("following the centre");
     let mut frames = FrameReader::new();
     loop {
@@ -65,6 +69,7 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
             piece = next(&mut stream) => piece?,
             () = uplink.restart.notified() => return Ok(()),
         };
+        uplink.beat(FOLLOWING);
         backoff.reset();
         uplink.clear_error();
         frames.push(&piece);

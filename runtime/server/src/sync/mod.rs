@@ -14,7 +14,7 @@ pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -37,6 +37,7 @@ use self::marks::Marked;
 use self::wire::{Registered, Released};
 use crate::backfill;
 use crate::config::UplinkConfig;
+use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::release::Loaded;
 use crate::serve::End;
@@ -44,6 +45,14 @@ use crate::serve::End;
 pub use self::outbox::{Outbox, open as open_outbox};
 pub use self::report::{introduction, of as report, own as own_report};
 
+/// The loops of an edge that go round whatever happens, by their place.
+const LOOPS: [&str; 4] = ["following", "sending", "checkpoints", "reports"];
+const FOLLOWING: usize = 0;
+const SENDING: usize = 1;
+const CHECKPOINTS: usize = 2;
+const REPORTS: usize = 3;
+/// How long a loop may take for one round before it is said to stand still. The longest is a release that is compiled.
+const STILL_MS: i64 = 120_000;
 /// Snapshots that are loaded at once.
 const BOOTSTRAPS: usize = 4;
 
@@ -61,13 +70,16 @@ pub struct Uplink {
     pub outbox: Arc<RedbLog>,
     pub outbox_bytes_max: u64,
     boots: Boots,
-    origin: Origin,
     cells: Vec<Mutex<Cell>>,
     /// The release that runs, and why not a newer one.
     running: Mutex<Released>,
     release_error: Mutex<Option<String>>,
     /// The head of the control shard as it was said last.
     control_head: AtomicU64,
+    /// Whether a stream is open: without one nobody is pushed to.
+    connected: AtomicBool,
+    /// When each loop last went round, in milliseconds of this process.
+    beats: [AtomicI64; LOOPS.len()],
     /// Wakes whoever pushes.
     pushable: Notify,
     /// Ends the stream, so that it is asked for anew.
@@ -117,7 +129,7 @@ impl Uplink {
         activation: &Activation,
         plugins: PathBuf,
     ) -> Result<Self> {
-        let Outbox { log, boots, origin, .. } = outbox;
+        let Outbox { log, boots } = outbox;
         let Registered { cluster, shards: held, scope, released, .. } = registered;
         let heads = log.heads()?;
         let cells = cells(|shard| {
@@ -146,7 +158,6 @@ impl Uplink {
             outbox_bytes_max: config.outbox_bytes,
             plugins,
             boots,
-            origin,
             cells,
             running: Mutex::new(released),
             release_error: Mutex::default(),
@@ -154,6 +165,8 @@ impl Uplink {
             ready: Mutex::default(),
             refused: AtomicU64::new(0),
             control_head: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            beats: Default::default(),
             pushable: Notify::new(),
             restart: Notify::new(),
             reportable: Notify::new(),
@@ -179,6 +192,17 @@ impl Uplink {
         let before = std::mem::replace(&mut *self.backfilling.lock(), thread);
         // It ends before anybody goes on.
         drop(before);
+    }
+
+    /// Begins the backfill anew where something waits for its history. Blocks until the one before has ended.
+    fn backfill_again(&self, edge: &Edge) -> Result<()> {
+        if !edge.shards.unsettled()? {
+            return Ok(());
+        }
+        self.keep_backfill(None);
+        let (backfill, shards) = (Arc::clone(&edge.backfill), Arc::clone(&edge.shards));
+        self.keep_backfill(Some(backfill::Thread::spawn(backfill, shards, Arc::clone(&edge.metrics), None)?));
+        Ok(())
     }
 
     /// Milliseconds since this process began: the machines' clock.
@@ -230,6 +254,26 @@ impl Uplink {
     /// Counts an event that was refused at the door because the outbox is full.
     pub fn note_shed(&self) {
         self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A loop goes round.
+    fn beat(&self, place: usize) {
+        self.beats[place].store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Says which loops stand still. To be called now and then.
+    pub fn watch(&self) {
+        let now = self.now();
+        for (name, beat) in LOOPS.iter().zip(&self.beats) {
+            let still = now.saturating_sub(beat.load(Ordering::Relaxed));
+            if still > STILL_MS {
+                self.note_error(
+                    name,
+                    &anyhow::anyhow!("stands still for {} s; restart this edge, and report this", still / 1000),
+                );
+                beat.store(now, Ordering::Relaxed);
+            }
+        }
     }
 
     fn note_error(&self, what: &str, error: &anyhow::Error) {

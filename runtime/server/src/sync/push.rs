@@ -1,6 +1,7 @@
 //! This edge's own changes on their way to the centre: one push of all shards at a time, as soon as they are durable here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use selvedge_core::identity::ShardId;
 use selvedge_core::sync::forwarder::{Outcome, Range};
 use selvedge_core::sync::{Push, Pushed};
 
-use super::Uplink;
+use super::{SENDING, Uplink};
 use crate::clock;
 use crate::edge::Edge;
 use crate::gate::Gate;
@@ -24,7 +25,8 @@ const REST: Duration = Duration::from_secs(1);
 /// Pushes until the process ends.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
     loop {
-        let ranges = next(&uplink);
+        uplink.beat(SENDING);
+        let ranges = if uplink.connected.load(Ordering::Acquire) { next(&uplink) } else { Vec::new() };
         if ranges.is_empty() {
             let wait = due(&uplink).unwrap_or(REST).min(REST);
             // Whoever makes something pushable says so; a word that was given meanwhile is not lost.

@@ -9,7 +9,7 @@ use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
 
 use super::wire::{Register, Report, ShardReport};
-use super::{Uplink, jittered};
+use super::{REPORTS, Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
 
@@ -18,6 +18,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Reports until the process ends. That a report fails is said by whoever follows.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
     loop {
+        uplink.beat(REPORTS);
         let edge = gate.enter().await;
         let report = of(&uplink, &edge);
         drop(edge);
