@@ -221,7 +221,8 @@ fn operate(centre: &TestCentre, arguments: &[&str]) -> (bool, String, String) {
 
 #[test]
 fn a_release_takes_the_place_of_another_without_a_failed_request() {
-    let centre = TestCentreBuilder::default().plugins(Some(selvedge_tests::only("retail").path())).start();
+    let retail = selvedge_tests::only("retail");
+    let centre = TestCentreBuilder::default().plugins(Some(retail.path())).start();
     let (one, two) = (centre.edge("one").start(), centre.edge("two").start());
     one.batches(&orders(0..60));
     has_all(&two, 60);
@@ -376,4 +377,102 @@ fn damaged_and_foreign_frames_are_refused() {
     let name = json!({"name": "two words", "version": "1", "reads": 1}).to_string();
     assert_eq!(post("register", EDGE_KEY, None, name.as_bytes()).problem(), (400, "name_invalid"));
     assert_eq!(centre.entries(), 64, "an activation for each shard, and nothing else");
+}
+
+#[test]
+fn several_centres_serve_one_database() {
+    let database = crate::postgres::Postgres::start();
+    let store = database.database("selvedge");
+    let first = TestCentreBuilder::default().store(&store).start();
+    let second = TestCentreBuilder::default().store(&store).plugins(None).start();
+    let (one, two) = (first.edge("one").start(), second.edge("two").start());
+    one.batches(&orders(0..80));
+    two.batches(&orders(80..120));
+    for edge in [&one, &two] {
+        has_all(edge, 120);
+        caught_up(&first, edge);
+    }
+    // Each compares with its own copy; both know both edges.
+    eventually("both centres know both edges", || {
+        [&first, &second].iter().all(|centre| centre.status()["edges"].as_array().unwrap().len() == 2)
+    });
+    drop(first);
+    two.batches(&orders(120..150));
+    has_all(&two, 150);
+    // One goes on alone; what it takes meanwhile is told when its centre is back.
+    one.batches(&orders(150..160));
+    assert_eq!(totals(&one).0, 130);
+}
+
+#[test]
+fn edges_and_centre_may_speak_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    let centre = TestCentreBuilder::default().arguments(&["--tls-cert", &cert, "--tls-key", &key]).start();
+    assert!(centre.url.starts_with("https://"), "{}", centre.url);
+    let url = centre.url.replace("127.0.0.1", "localhost");
+    let edge = TestEdgeBuilder::following(&url, EDGE_KEY, "one").arguments(&["--central-ca", &cert]).start();
+    edge.batches(&orders(0..20));
+    eventually("the centre has them", || centre.entries() >= 64 + 20);
+    caught_up(&centre, &edge);
+}
+
+#[test]
+fn a_full_outbox_sheds_by_class_and_keeps_what_it_took() {
+    let mut centre = TestCentre::start();
+    let edge = centre.edge("one").arguments(&["--outbox-mib", "16"]).start();
+    centre.kill();
+    // Texts that do not compress.
+    let noise = |id: u64, length: usize| -> String {
+        let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + u8::try_from(state % 90).unwrap())
+        };
+        (0..length).map(|_| next()).filter(|c| *c != '"' && *c != '\\').collect()
+    };
+    let send = |kind: &str, id: u64, length: usize| {
+        let event = json!({"type": kind, "event": "Noise", "name": "Noise", "messageId": format!("n-{kind}-{id}"), "userId": format!("n-{id}"),
+                           "timestamp": "2026-01-01T00:00:00Z", "properties": {"noise": noise(id, length)}});
+        edge.post(WRITE, "/v1/batch", &json!({ "batch": [event] }).to_string())
+    };
+    let mut taken = 0;
+    let full = |kind: &str, taken: &mut u64| {
+        for id in 0..400 {
+            let answer = send(kind, id + 1000 * u64::from(kind == "track"), 200_000);
+            if answer.status == 503 {
+                assert_eq!(answer.problem(), (503, "outbox_full"));
+                assert!(answer.header("retry-after").is_some());
+                return;
+            }
+            answer.ok();
+            *taken += 1;
+        }
+        panic!("the outbox takes any number of {kind}");
+    };
+    // Views go first; tracks are taken for longer, traits longer still, consent always.
+    full("page", &mut taken);
+    full("track", &mut taken);
+    assert_eq!(send("page", 9_000, 10).problem(), (503, "outbox_full"));
+    let traits =
+        json!({"batch": [{"type": "identify", "userId": "n-1", "messageId": "t-1", "traits": {"plan": "gold"}}]});
+    assert_eq!(edge.post(WRITE, "/v1/batch", &traits.to_string()).ok()["accepted"], 1);
+    let consent = json!({"batch": [{"type": "page", "userId": "n-1", "messageId": "c-1", "context": {"consent": {"ads": false}}}]});
+    assert_eq!(edge.post(WRITE, "/v1/batch", &consent.to_string()).ok()["accepted"], 1);
+    let shed = edge.admin_get("/admin/v1/status").ok()["shed"].as_u64().unwrap();
+    assert!(shed >= 3, "{shed}");
+    // What was taken is there after a crash, and at the centre once it is back.
+    let edge = edge.kill_and_restart();
+    let centre = centre.restart();
+    eventually("the centre has it all", || centre.entries() >= 64 + taken + 2);
+    caught_up(&centre, &edge);
+    eventually("the outbox drains", || {
+        edge.admin_get("/admin/v1/status").ok()["outboxBytes"].as_u64().unwrap() < 12 * 1024 * 1024
+    });
 }

@@ -157,11 +157,16 @@ impl TestCentre {
         self.process.kill();
     }
 
-    /// Starts it again in the same directory, at the same address.
-    pub fn restart(mut self) -> Self {
+    /// Kills it as a power cut would and starts it again in the same directory, at the same address.
+    pub fn restart(self) -> Self {
+        self.stopped(|| {})
+    }
+
+    /// The same, in place.
+    pub fn kill_and_restart(&mut self) {
         self.process.kill();
         let data = self.data.take().unwrap();
-        self.builder.clone().start_in(data)
+        *self = self.builder.clone().start_in(data);
     }
 
     /// Ends the process, does something to what it left, and starts it again.
@@ -170,13 +175,6 @@ impl TestCentre {
         let data = self.data.take().unwrap();
         meanwhile();
         self.builder.clone().start_in(data)
-    }
-
-    /// The same with other settings.
-    pub fn restart_with(mut self, change: impl FnOnce(TestCentreBuilder) -> TestCentreBuilder) -> Self {
-        self.process.kill();
-        let data = self.data.take().unwrap();
-        change(self.builder.clone()).start_in(data)
     }
 }
 
