@@ -5,14 +5,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use selvedge_tests::cluster::{TestCentre, TestCentreBuilder, caught_up, eventually};
+use selvedge_tests::cluster::{PATIENCE, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{TestEdge, WRITE, agent};
 use serde_json::{Value, json};
 
 /// Users over several shards.
-const USERS: u64 = 20;
+const USERS: u64 = 100;
 /// Events of one call.
 const TOGETHER: u64 = 5;
+/// Events that may be written between two kills: enough to be in the midst of it.
+const BETWEEN: u64 = 300;
 
 fn order(id: u64) -> Value {
     json!({"type": "track", "event": "Order Completed", "messageId": format!("o-{id}"), "userId": format!("u-{}", id % USERS),
@@ -46,9 +48,18 @@ impl Random {
 }
 
 /// Writes through whichever edges there are until it is told to stop; gives what was acknowledged.
-fn write(urls: &Mutex<Vec<String>>, next: &AtomicU64, stop: &AtomicBool, mut random: Random) -> Vec<u64> {
+fn write(
+    urls: &Mutex<Vec<String>>,
+    (next, most): (&AtomicU64, &AtomicU64),
+    stop: &AtomicBool,
+    mut random: Random,
+) -> Vec<u64> {
     let (agent, mut acknowledged) = (agent(), Vec::new());
     while !stop.load(Ordering::Relaxed) {
+        if next.load(Ordering::Relaxed) >= most.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+            continue;
+        }
         let url = {
             let urls = urls.lock().unwrap();
             urls[random.below(urls.len() as u64) as usize].clone()
@@ -75,12 +86,12 @@ fn storm(centre: TestCentre, seed: u64) {
     let mut centre = centre;
     let mut edges: Vec<TestEdge> = ["one", "two", "three"].iter().map(|name| centre.edge(name).start()).collect();
     let urls = Mutex::new(edges.iter().map(|edge| edge.public.clone()).collect::<Vec<_>>());
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (next, most, stop) = (AtomicU64::new(0), AtomicU64::new(BETWEEN), AtomicBool::new(false));
     let acknowledged: Vec<u64> = std::thread::scope(|threads| {
         let writers: Vec<_> = (0..3)
             .map(|writer| {
                 let random = Random(seed.wrapping_add(writer));
-                threads.spawn(|| write(&urls, &next, &stop, random))
+                threads.spawn(|| write(&urls, (&next, &most), &stop, random))
             })
             .collect();
         for kill in 0..kills() {
@@ -104,6 +115,7 @@ fn storm(centre: TestCentre, seed: u64) {
                     edges.insert(place, edge);
                 }
             }
+            most.fetch_add(BETWEEN, Ordering::Relaxed);
             assert!(writers.iter().all(|writer| !writer.is_finished()), "a writer gave up at kill {kill}");
         }
         stop.store(true, Ordering::Relaxed);
@@ -123,8 +135,13 @@ fn storm(centre: TestCentre, seed: u64) {
     }
     edges[1].batches(&all);
     let whole = (all.len() as u64, all.len() as f64 * 1.5);
+    let asked = Instant::now();
+    while let Some(edge) = edges.iter().find(|edge| totals(edge) != whole) {
+        let found: Vec<_> = edges.iter().map(totals).collect();
+        let doing = edge.admin_get("/admin/v1/status").text;
+        assert!(asked.elapsed() < 2 * PATIENCE, "{found:?}, not {whole:?}: {doing}; {:#}", centre.status()["edges"]);
+    }
     for edge in &edges {
-        eventually("every order is everywhere", || totals(edge) == whole);
         caught_up(&centre, edge);
     }
     // An edge that begins with nothing comes to the same.
