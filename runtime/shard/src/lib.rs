@@ -145,6 +145,8 @@ pub struct Shards {
     linking: Mutex<()>,
     /// Fragments that were read while their history waits to be folded.
     wanted: Mutex<VecDeque<Identifier>>,
+    /// How often a base was replaced by one that waits for its history.
+    replaced: Mutex<u64>,
 }
 
 /// One shard. Its locks are taken in the order in which they stand here.
@@ -267,6 +269,7 @@ impl Shards {
             namespaces,
             linking,
             wanted,
+            replaced: Mutex::default(),
         };
         shards.begin_layout()?;
         Ok(shards)
@@ -287,6 +290,7 @@ impl Shards {
             namespaces: Arc::clone(&self.namespaces),
             linking: Mutex::new(()),
             wanted: Mutex::default(),
+            replaced: Mutex::default(),
         };
         shards.begin_layout()?;
         for (shard, cell) in ShardId::all().zip(&self.cells) {

@@ -139,14 +139,8 @@ async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> 
             "the centre's copy of the shards is not open yet; ask again in a moment",
         ));
     };
-    // A snapshot that ends where one already does says nothing new.
-    let known = centre.log.snapshot(shard).await?.map(|kept| kept.seq);
-    let at = shards.cursor(shard).seq;
-    if known == Some(at) {
-        return Ok(Json(Made { seq: at }));
-    }
-    let seq =
-        snapshots::make(&centre, &shards, shard).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    let made = snapshots::make_if_newer(&centre, &shards, shard).await;
+    let seq = made.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     Ok(Json(Made { seq }))
 }
 

@@ -12,13 +12,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
-use selvedge_core::change::Change;
+use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::ShardId;
 use selvedge_core::limits;
 use selvedge_core::shard_set::ShardSet;
 use selvedge_core::sync::frame::{Frame, fitting};
 use selvedge_core::sync::manifest::Manifest;
-use selvedge_core::sync::{Push, Pushed, bounds};
+use selvedge_core::sync::{Origin, Push, Pushed, bounds};
 use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
@@ -183,15 +183,25 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
 /// What the log needs to know of a push; or why it can never be taken.
 fn seal(push: Push, reads: u16) -> Result<Result<SealedPush, Pushed>, Problem> {
     let mut digests = Vec::with_capacity(push.changes.len());
+    // What only the centre says, nobody else may.
+    if push.origin == Origin::CENTRE {
+        return Ok(Err(Pushed::Refused { index: 0, reason: "it names the centre as its origin".into() }));
+    }
     for (index, bytes) in push.changes.iter().enumerate() {
-        let Ok(version) = Change::version(bytes) else {
-            return Ok(Err(Pushed::Refused { index, reason: "it is of no kind that this centre knows".into() }));
-        };
-        if version > reads {
-            let detail = "an edge that is registered cannot read this kind of change yet; upgrade every edge, or forget those that are gone";
-            return Err(Problem::unavailable("older_edges", detail));
+        // A kind that this centre or a registered edge does not know yet waits at its edge until they are upgraded: the answer settles nothing.
+        let version = Change::version(bytes);
+        if matches!(version, Err(ChangeError::UnknownKind(_))) || version.as_ref().is_ok_and(|version| *version > reads)
+        {
+            tracing::warn!(
+                shard = push.shard.0,
+                "an edge sends what not everybody reads yet; upgrade the centre and every edge, or forget those that are gone"
+            );
+            return Ok(Err(Pushed::Behind { watermark: push.predecessor, head: 0 }));
         }
         match Change::digest(bytes) {
+            Ok(digest) if digest.shard.is_none() => {
+                return Ok(Err(Pushed::Refused { index, reason: "only the centre says this".into() }));
+            }
             Ok(digest) => digests.push(digest),
             Err(error) => return Ok(Err(Pushed::Refused { index, reason: error.to_string() })),
         }

@@ -43,6 +43,8 @@ pub struct Copy {
     /// It is to be made again from nothing.
     rebuild: Mutex<bool>,
     last_error: Mutex<Option<String>>,
+    /// Held while a snapshot is made.
+    pub snapshotting: tokio::sync::Mutex<()>,
 }
 
 impl Copy {
@@ -56,6 +58,7 @@ impl Copy {
             snapshots: Mutex::default(),
             rebuild: Mutex::default(),
             last_error: Mutex::default(),
+            snapshotting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -202,7 +205,7 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
                 }
             };
             if last.saturating_sub(newest) >= centre.copy.snapshot_every {
-                snapshots::make(centre, shards, shard).await?;
+                snapshots::make_if_newer(centre, shards, shard).await?;
             }
         }
         if loaded {

@@ -15,7 +15,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use selvedge_central::{
     CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral,
@@ -114,6 +114,11 @@ pub async fn open_log(config: &CentralConfig) -> Result<Arc<dyn CentralLog>> {
             let digest: DigestOf = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
             let options = CentralOptions { stable, ..CentralOptions::new(fresh_id, digest) };
             Arc::new(tokio::task::spawn_blocking(move || RedbCentral::open(&path, &options)).await??)
+        }
+        Store::Postgres(_) if config.stable == Stable::Backup => {
+            bail!(
+                "stable = \"backup\" is for redb, whose backups the centre makes itself; with PostgreSQL use synchronous replication, and leave it at \"commit\""
+            )
         }
         Store::Postgres(url) => {
             let options = PostgresOptions { stable, ..PostgresOptions::new(url, fresh_id) };

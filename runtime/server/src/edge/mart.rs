@@ -175,6 +175,7 @@ impl Batch {
             .namespaces
             .parse(&profile.id)
             .map_err(|error| Refusal::new(error.code(), "/id", format!("{} {error}", quoted(&profile.id))))?;
+        edge.takes(&identifier).map_err(|refusal| Refusal { pointer: "/id".into(), ..refusal })?;
         let traits: Vec<_> = profile.traits.into_iter().collect();
         let aggregates: Vec<_> = profile.aggregates.into_iter().collect();
         let (source, block) = (&*self.source, &*self.block);

@@ -80,7 +80,10 @@ async fn fill(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result<
 async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result<()> {
     let (uplink, edge) = (Arc::clone(uplink), gate.enter().await);
     tokio::task::spawn_blocking(move || -> Result<()> {
-        let epoch = uplink.cell(shard).lock().replica.head().map_or(0, |head| head.epoch);
+        let epoch = {
+            let cell = uplink.cell(shard).lock();
+            cell.replica.head().map_or(cell.log_epoch, |head| head.epoch)
+        };
         if edge.shards.cursor(shard).seq > 0 {
             let replacement = edge.shards.begin_replacement(shard)?;
             let head = replacement.nothing(epoch);

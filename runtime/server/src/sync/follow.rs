@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Response;
-use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::frame::{Frame, FrameReader};
 use selvedge_core::sync::replica::{Step, Why};
-use selvedge_core::sync::{Entry, Head};
+use selvedge_core::sync::{Entry, Head, Refetch};
 use selvedge_core::view::Cursor;
-use selvedge_shard::Ordered;
+use selvedge_shard::{Ordered, ShardError};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
@@ -52,9 +51,9 @@ type Round = BTreeMap<ShardId, (u32, Vec<Entry>)>;
 async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff: &mut Backoff) -> Result<()> {
     // Those that are being bootstrapped are asked for when that is done.
     let cursors = uplink.shards.iter().map(|shard| (shard, uplink.cell(shard).lock().replica.after()));
-    let control = Cursor { epoch: 0, seq: 0 };
     let mut shards: Vec<_> = cursors.collect();
-    shards.push((ShardId::CONTROL, control));
+    // Of the control shard only heads are wanted: nothing comes behind this.
+    shards.push((ShardId::CONTROL, Cursor { epoch: 0, seq: u64::MAX }));
     let mut stream = uplink.centre.follow(&uplink.cluster, shards).await?;
     let now = uplink.now();
     for shard in uplink.shards.iter() {
@@ -70,15 +69,15 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
             () = uplink.restart.notified() => return Ok(()),
         };
         uplink.beat(FOLLOWING);
-        backoff.reset();
-        uplink.clear_error();
         frames.push(&piece);
         let mut round = Round::new();
         while let Some(frame) = frames.next_frame()? {
             take(uplink, gate, frame, &mut round)?;
         }
-        releases::keep_up(uplink, gate, end, &activates(&round)).await;
+        releases::keep_up(uplink, gate, end).await;
         fold(uplink, gate, round).await?;
+        backoff.reset();
+        uplink.clear_error();
     }
 }
 
@@ -95,7 +94,11 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
             if !uplink.shards.holds(shard) {
                 return Ok(());
             }
-            let step = uplink.cell(shard).lock().replica.on_changes(now, epoch, &entries);
+            let step = {
+                let mut cell = uplink.cell(shard).lock();
+                cell.log_epoch = epoch;
+                cell.replica.on_changes(now, epoch, &entries)
+            };
             match step {
                 Step::Apply { skip } => {
                     entries.drain(..skip);
@@ -107,7 +110,7 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
         Frame::Heads(heads) => {
             for (shard, head) in heads {
                 if shard == ShardId::CONTROL {
-                    uplink.control_head.store(head.seq, Ordering::Relaxed);
+                    *uplink.control_head.lock() = (head.epoch, head.seq);
                 } else if uplink.shards.holds(shard) {
                     let step = uplink.cell(shard).lock().replica.on_head(now, head);
                     on_epoch(uplink, shard, &head);
@@ -153,12 +156,6 @@ fn act(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId, step: Step) -> Re
     Ok(())
 }
 
-/// The activations among entries, as they stand in the log.
-fn activates(round: &Round) -> Vec<Arc<[u8]>> {
-    let entries = round.values().flat_map(|(_, entries)| entries);
-    entries.filter(|entry| Change::activates(&entry.bytes)).map(|entry| Arc::clone(&entry.bytes)).collect()
-}
-
 /// Folds what arrived, several shards at once.
 async fn fold(uplink: &Arc<Uplink>, gate: &Arc<Gate>, round: Round) -> Result<()> {
     let mut folds = JoinSet::new();
@@ -197,16 +194,27 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
         Ordered { entry, own }
     });
     let ordered: Vec<_> = ordered.collect();
-    let marked = marks::follow(&edge.shards, shard, epoch, ordered).inspect_err(|_| {
-        uplink.cell(shard).lock().replica.on_apply_failed();
-    })?;
-    if !marked.is_empty() {
-        uplink.marked.lock().extend(marked);
-        uplink.reportable.notify_one();
-    }
-    let (cursor, checksum) = edge.shards.place(shard);
+    let followed = marks::follow(&edge.shards, shard, epoch, ordered);
+    let now = uplink.now();
     let mut cell = uplink.cell(shard).lock();
+    // Also where it failed half way: the base says up to where it got. Under the lock, so that nobody puts another base there meanwhile.
+    let (cursor, checksum) = edge.shards.place(shard);
     let step = cell.replica.on_applied(cursor, checksum);
+    match followed {
+        Ok(marked) if marked.is_empty() => {}
+        Ok(marked) => {
+            uplink.marked.lock().extend(marked);
+            uplink.reportable.notify_one();
+        }
+        Err(error) => {
+            cell.replica.on_apply_failed();
+            if matches!(error, ShardError::Corrupt(_)) {
+                uplink.note_error(&format!("shard {}", shard.0), &anyhow::anyhow!("{error}; it is made anew"));
+                return Ok(cell.replica.on_refetch(now, Refetch::Trimmed));
+            }
+            return Err(error.into());
+        }
+    }
     if let Some((local, seq)) = newest_own {
         cell.forwarder.on_own(epoch, local, seq);
     }

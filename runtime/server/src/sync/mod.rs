@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use parking_lot::Mutex;
 use selvedge_central::RedbLog;
-use selvedge_core::activation::Activation;
-use selvedge_core::change::Change;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::shard_set::ShardSet;
 use selvedge_core::sync::Origin;
@@ -34,12 +32,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::client::Centre;
 use self::marks::Marked;
+use self::releases::Ready;
 use self::wire::{Registered, Released};
 use crate::backfill;
 use crate::config::UplinkConfig;
 use crate::edge::Edge;
 use crate::gate::Gate;
-use crate::release::Loaded;
 use crate::serve::End;
 
 pub use self::outbox::{Outbox, open as open_outbox};
@@ -74,8 +72,11 @@ pub struct Uplink {
     /// The release that runs, and why not a newer one.
     running: Mutex<Released>,
     release_error: Mutex<Option<String>>,
-    /// The head of the control shard as it was said last.
-    control_head: AtomicU64,
+    /// The epoch and the head of the control shard as they were said last, and when the centre was asked for the release last.
+    control_head: Mutex<(u32, u64)>,
+    asked: Mutex<(u32, u64)>,
+    /// Whether a release is being prepared.
+    preparing: AtomicBool,
     /// Whether a stream is open: without one nobody is pushed to.
     connected: AtomicBool,
     /// When each loop last went round, in milliseconds of this process.
@@ -92,12 +93,8 @@ pub struct Uplink {
     started: Instant,
     /// Shards that are being filled.
     filling: AtomicUsize,
-    /// The activation that runs, as it stands in logs.
-    activation: Mutex<Vec<u8>>,
     /// A release that is loaded and waits to take its place.
-    ready: Mutex<Option<(u64, Loaded)>>,
-    /// The release that was tried and does not load here.
-    refused: AtomicU64,
+    ready: Mutex<Option<Ready>>,
     /// Wakes whoever reports.
     reportable: Notify,
     /// Where plugins are kept.
@@ -111,6 +108,8 @@ pub struct Uplink {
 struct Cell {
     replica: Replica,
     forwarder: Forwarder,
+    /// The epoch of the log as it was said last.
+    log_epoch: u32,
     /// Gone from the outbox up to this number.
     trimmed: u64,
     /// Pending changes have gone up to this number because the base has them.
@@ -126,7 +125,6 @@ impl Uplink {
         registered: Registered,
         outbox: Outbox,
         shards: &Shards,
-        activation: &Activation,
         plugins: PathBuf,
     ) -> Result<Self> {
         let Outbox { log, boots } = outbox;
@@ -146,7 +144,7 @@ impl Uplink {
             let backoff = Backoff::new(getrandom::u64()?);
             let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
             let replica = Replica::new(cursor, checksum);
-            Ok(Cell { replica, forwarder, trimmed, settled: 0 })
+            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, trimmed, settled: 0 })
         })?;
         Ok(Self {
             centre,
@@ -161,10 +159,10 @@ impl Uplink {
             cells,
             running: Mutex::new(released),
             release_error: Mutex::default(),
-            activation: Mutex::new(Change::Activate(activation.clone()).encode()),
             ready: Mutex::default(),
-            refused: AtomicU64::new(0),
-            control_head: AtomicU64::new(0),
+            control_head: Mutex::default(),
+            asked: Mutex::default(),
+            preparing: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             beats: Default::default(),
             pushable: Notify::new(),
@@ -187,11 +185,14 @@ impl Uplink {
         self.pushable.notify_one();
     }
 
-    /// Keeps the thread that folds what waits for its history, in place of the one before, which ends.
-    pub fn keep_backfill(&self, thread: Option<backfill::Thread>) {
-        let before = std::mem::replace(&mut *self.backfilling.lock(), thread);
-        // It ends before anybody goes on.
-        drop(before);
+    /// Keeps the thread that folds what waits for its history.
+    pub fn keep_backfill(&self, thread: backfill::Thread) {
+        *self.backfilling.lock() = Some(thread);
+    }
+
+    /// That thread; it ends when it is dropped, which blocks.
+    pub fn take_backfill(&self) -> Option<backfill::Thread> {
+        self.backfilling.lock().take()
     }
 
     /// Begins the backfill anew where something waits for its history. Blocks until the one before has ended.
@@ -199,9 +200,9 @@ impl Uplink {
         if !edge.shards.unsettled()? {
             return Ok(());
         }
-        self.keep_backfill(None);
+        drop(self.take_backfill());
         let (backfill, shards) = (Arc::clone(&edge.backfill), Arc::clone(&edge.shards));
-        self.keep_backfill(Some(backfill::Thread::spawn(backfill, shards, Arc::clone(&edge.metrics), None)?));
+        self.keep_backfill(backfill::Thread::spawn(backfill, shards, Arc::clone(&edge.metrics), None)?);
         Ok(())
     }
 

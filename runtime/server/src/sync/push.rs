@@ -46,12 +46,13 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
 fn next(uplink: &Uplink) -> Vec<(ShardId, Range)> {
     let now = uplink.now();
     let next = |shard: ShardId| Some((shard, uplink.cell(shard).lock().forwarder.next(now)?));
-    ShardId::all().filter_map(next).collect()
+    // What the key does not open any more waits until it does.
+    uplink.scope.iter().filter_map(next).collect()
 }
 
 fn due(uplink: &Uplink) -> Option<Duration> {
     let now = uplink.now();
-    let dues = ShardId::all().filter_map(|shard| uplink.cell(shard).lock().forwarder.due());
+    let dues = uplink.scope.iter().filter_map(|shard| uplink.cell(shard).lock().forwarder.due());
     dues.min().map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0).max(1)))
 }
 
