@@ -110,9 +110,9 @@ async fn register(
     let register: Register = json(body).await?;
     if register.name.is_empty()
         || register.name.len() > 100
-        || !register.name.bytes().all(|byte| byte.is_ascii_graphic())
+        || !register.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     {
-        let detail = "an edge's name is 1 to 100 printable ASCII characters without blanks";
+        let detail = "an edge's name is 1 to 100 letters, digits, dots, dashes and underscores";
         return Err(Problem::bad_request("name_invalid", detail).at("/name"));
     }
     let shards = register.shards.unwrap_or(scope);
@@ -121,6 +121,7 @@ async fn register(
         return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail).at("/shards"));
     }
     centre.edges.register(&*centre.log, &register, shards).await?;
+    centre.forget_reads();
     let keys = centre.keys.all();
     let cluster = centre.log.id().to_owned();
     Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
@@ -174,7 +175,13 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());
     }
-    let mut taken = centre.log.append(sealed).await?.into_iter();
+    let taken = centre.log.append(sealed).await.inspect_err(|error| {
+        // A log in a file that has failed once takes nothing any more.
+        if let (Some(end), LogError::Store(_) | LogError::Closed) = (&centre.end, error) {
+            end.fail(error.to_string());
+        }
+    });
+    let mut taken = taken?.into_iter();
     let answers = answers.into_iter().filter_map(|refused| refused.or_else(|| taken.next())).collect();
     let bytes = Frame::PushAnswers(answers).encode().map_err(|error| Problem::storage(&error))?;
     Ok(octets(Body::from(bytes)))
@@ -277,7 +284,7 @@ async fn snapshot(
         let detail = "there is no snapshot of this shard yet; follow it from its beginning";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_snapshot", detail));
     };
-    let manifest: Manifest = super::snapshots::manifest(&kept);
+    let manifest: Manifest = super::snapshots::manifest(&kept, centre.reads().await?);
     let bytes = Frame::Manifest(manifest).encode().map_err(|error| Problem::storage(&error))?;
     let mut response = tagged(bytes, "private, no-cache", &headers);
     if let Ok(number) = HeaderValue::from_str(&kept.id.number.to_string()) {

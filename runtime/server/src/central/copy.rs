@@ -186,6 +186,14 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
                 continue;
             }
             if cursor.seq == head.seq {
+                if shards.checksum(shard) != head.checksum {
+                    tracing::error!(
+                        shard = shard.0,
+                        "the centre's copy is of another log than this one; it is made anew"
+                    );
+                    snapshots::load(centre, shards, shard).await?;
+                    loaded = true;
+                }
                 continue;
             }
             let Read::Entries { epoch, entries } = centre.log.read(shard, cursor.seq, READ_BYTES).await? else {

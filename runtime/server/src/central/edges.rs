@@ -17,7 +17,7 @@ const NOTES: &str = "edge/";
 /// Edges that are remembered.
 const EDGES_MAX: usize = 4096;
 /// How often a report is kept for other centres over the same store.
-const KEEP_EVERY: Duration = Duration::from_secs(10);
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long an edge that says nothing is waited for when the centre must know what all edges can read. One that is away for longer must begin
 /// with a snapshot.
 pub const ABSENCE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -96,8 +96,8 @@ impl Edges {
             all.insert(known.name.clone(), known);
         }
         for (name, (known, _)) in &*self.0.lock() {
-            let newer = all.get(name).is_none_or(|kept: &Known| kept.seen_at <= known.seen_at);
-            if newer {
+            // One that is not kept was forgotten, by another centre perhaps.
+            if all.get(name).is_some_and(|kept: &Known| kept.seen_at <= known.seen_at) {
                 all.insert(name.clone(), known.clone());
             }
         }

@@ -39,7 +39,7 @@ use crate::sync::wire::Released;
 /// Edges that are fed at once.
 const FOLLOWERS: usize = 1024;
 /// How long it is taken for true what all edges read.
-const READS_FRESH: Duration = Duration::from_secs(1);
+const READS_FRESH: Duration = Duration::from_secs(10);
 /// Bytes of the control shard's log that are read at once.
 const CONTROL_BYTES: usize = 1024 * 1024;
 
@@ -57,6 +57,8 @@ pub struct Centre {
     pub copy: Arc<Copy>,
     /// What was marked in the logs to compare copies, and what came of it.
     pub marks: Marks,
+    /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
+    pub end: Option<Arc<End>>,
     released: Mutex<Released>,
     reads: Mutex<Option<(Instant, u16)>>,
 }
@@ -85,6 +87,11 @@ impl Centre {
             }
         }
         Ok(newest)
+    }
+
+    /// Another edge is known: what all read is to be asked again.
+    pub fn forget_reads(&self) {
+        *self.reads.lock() = None;
     }
 
     /// The newest version of changes that all edges read.
@@ -155,6 +162,7 @@ pub fn run(config: CentralConfig) -> Result<()> {
             copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
             metrics,
             marks: Marks::default(),
+            end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
             released: Mutex::default(),
             reads: Mutex::default(),
         });

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use selvedge_central::{LogError, SnapshotChunk, SnapshotId, SnapshotManifest};
-use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::manifest::{Chunk, Manifest};
 use selvedge_shard::{ShardError, Shards, SnapshotHead};
@@ -15,14 +14,14 @@ use super::Centre;
 /// Bytes of a chunk before it is compressed, about.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// What the protocol says of a snapshot that is kept.
-pub fn manifest(kept: &SnapshotManifest) -> Manifest {
+/// What the protocol says of a snapshot that is kept; `reads` is the version of changes that everybody reads, so that none in it is newer.
+pub fn manifest(kept: &SnapshotManifest, reads: u16) -> Manifest {
     Manifest {
         shard: kept.id.shard,
         epoch: kept.epoch,
         seq: kept.seq,
         checksum: kept.checksum,
-        reads: CHANGE_VERSION,
+        reads,
         head: kept.head.clone(),
         chunks: kept.chunks.iter().map(|chunk| Chunk { bytes: chunk.bytes, hash: chunk.hash }).collect(),
     }

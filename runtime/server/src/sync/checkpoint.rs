@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use selvedge_core::identity::ShardId;
+use selvedge_core::view::Cursor;
 
 use super::{CHECKPOINTS, Uplink, jittered};
 use crate::edge::Edge;
@@ -49,8 +50,9 @@ pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
             }
             cell.forwarder.droppable(cursor, &head)
         } else {
-            // There is no base here: what the centre has taken is its own affair.
-            cell.forwarder.settled()
+            // There is no base here, so no checkpoint has to cover it.
+            let Some(head) = cell.beside else { continue };
+            cell.forwarder.droppable(Cursor { epoch: head.epoch, seq: u64::MAX }, &head)
         };
         if droppable > cell.trimmed {
             cell.trimmed = droppable;

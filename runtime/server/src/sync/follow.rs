@@ -21,6 +21,8 @@ use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::serve::End;
 
+/// What errors here are about.
+const WHAT: &str = "following the centre";
 /// Shards whose entries are folded at once.
 const FOLDS: usize = 4;
 
@@ -38,7 +40,7 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
             // Asked for anew at once: a shard has been bootstrapped.
             Ok(()) => {}
             Err(error) => {
-                uplink.note_error("following the centre", &error);
+                uplink.note_error(WHAT, &error);
                 sleep(Duration::from_millis(backoff.fail())).await;
             }
         }
@@ -52,8 +54,10 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
     // Those that are being bootstrapped are asked for when that is done.
     let cursors = uplink.shards.iter().map(|shard| (shard, uplink.cell(shard).lock().replica.after()));
     let mut shards: Vec<_> = cursors.collect();
-    // Of the control shard only heads are wanted: nothing comes behind this.
-    shards.push((ShardId::CONTROL, Cursor { epoch: 0, seq: u64::MAX }));
+    // Of the control shard, and of those for which changes are taken but no base is held, only heads are wanted: nothing comes behind this.
+    let beyond = Cursor { epoch: 0, seq: u64::MAX };
+    let beside = uplink.scope.iter().filter(|shard| !uplink.shards.holds(*shard)).chain([ShardId::CONTROL]);
+    shards.extend(beside.map(|shard| (shard, beyond)));
     let mut stream = uplink.centre.follow(&uplink.cluster, shards).await?;
     let now = uplink.now();
     for shard in uplink.shards.iter() {
@@ -77,7 +81,7 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
         releases::keep_up(uplink, gate, end).await;
         fold(uplink, gate, round).await?;
         backoff.reset();
-        uplink.clear_error();
+        uplink.clear_error(WHAT);
     }
 }
 
@@ -115,6 +119,9 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
                     let step = uplink.cell(shard).lock().replica.on_head(now, head);
                     on_epoch(uplink, shard, &head);
                     act(uplink, gate, shard, step)?;
+                } else if uplink.scope.holds(shard) {
+                    uplink.cell(shard).lock().beside = Some(head);
+                    on_epoch(uplink, shard, &head);
                 }
             }
         }

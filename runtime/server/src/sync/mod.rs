@@ -12,6 +12,7 @@ pub mod releases;
 mod report;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -22,10 +23,10 @@ use parking_lot::Mutex;
 use selvedge_central::RedbLog;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::shard_set::ShardSet;
-use selvedge_core::sync::Origin;
 use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Boots, Forwarder};
 use selvedge_core::sync::replica::{Freshness, Replica, State};
+use selvedge_core::sync::{Head, Origin};
 use selvedge_core::view::Cursor;
 use selvedge_shard::Shards;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -89,7 +90,8 @@ pub struct Uplink {
     applied: watch::Sender<u64>,
     bootstraps: Semaphore,
     marked: Mutex<Vec<Marked>>,
-    last_error: Mutex<Option<String>>,
+    /// What goes wrong, by what it is about.
+    errors: Mutex<BTreeMap<String, String>>,
     started: Instant,
     /// Shards that are being filled.
     filling: AtomicUsize,
@@ -110,6 +112,8 @@ struct Cell {
     forwarder: Forwarder,
     /// The epoch of the log as it was said last.
     log_epoch: u32,
+    /// The head of a shard that is not held.
+    beside: Option<Head>,
     /// Gone from the outbox up to this number.
     trimmed: u64,
     /// Pending changes have gone up to this number because the base has them.
@@ -144,7 +148,7 @@ impl Uplink {
             let backoff = Backoff::new(getrandom::u64()?);
             let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
             let replica = Replica::new(cursor, checksum);
-            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, trimmed, settled: 0 })
+            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, beside: None, trimmed, settled: 0 })
         })?;
         Ok(Self {
             centre,
@@ -172,7 +176,7 @@ impl Uplink {
             bootstraps: Semaphore::new(BOOTSTRAPS),
             filling: AtomicUsize::new(0),
             marked: Mutex::default(),
-            last_error: Mutex::default(),
+            errors: Mutex::default(),
             started: Instant::now(),
             shed: AtomicU64::new(0),
             backfilling: Mutex::default(),
@@ -278,16 +282,24 @@ impl Uplink {
     }
 
     fn note_error(&self, what: &str, error: &anyhow::Error) {
-        let text = format!("{what}: {error:#}");
-        let mut last = self.last_error.lock();
-        if last.as_ref() != Some(&text) {
-            tracing::warn!("{text}");
+        let text = format!("{error:#}");
+        let mut errors = self.errors.lock();
+        if errors.get(what) != Some(&text) {
+            tracing::warn!("{what}: {text}");
         }
-        *last = Some(text);
+        // As many as there are shards and loops.
+        errors.insert(what.to_owned(), text);
     }
 
-    fn clear_error(&self) {
-        *self.last_error.lock() = None;
+    fn clear_error(&self, what: &str) {
+        self.errors.lock().remove(what);
+    }
+
+    /// What goes wrong now, in a line; none where all is well.
+    fn last_error(&self) -> Option<String> {
+        let errors = self.errors.lock();
+        let texts: Vec<_> = errors.iter().take(5).map(|(what, text)| format!("{what}: {text}")).collect();
+        if texts.is_empty() { None } else { Some(texts.join("; ")) }
     }
 
     fn bases_moved(&self) {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selvedge_core::identity::ShardId;
+use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Outcome, Range};
 use selvedge_core::sync::{Push, Pushed};
 
@@ -15,6 +16,8 @@ use crate::edge::Edge;
 use crate::gate::Gate;
 use selvedge_core::event::Refusal;
 
+/// What errors here are about.
+const WHAT: &str = "sending changes to the centre";
 /// Bytes of one shard's changes in a push.
 const SHARD_BYTES: usize = 256 * 1024;
 /// Bytes of a push, about.
@@ -24,6 +27,7 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Pushes until the process ends.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
+    let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
     loop {
         uplink.beat(SENDING);
         let ranges = if uplink.connected.load(Ordering::Acquire) { next(&uplink) } else { Vec::new() };
@@ -33,11 +37,19 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
             let _ = tokio::time::timeout(wait, uplink.pushable.notified()).await;
             continue;
         }
-        if let Err(error) = push(&uplink, &gate, &ranges).await {
-            uplink.note_error("sending changes to the centre", &error);
-            let now = uplink.now();
-            for (shard, range) in ranges {
-                uplink.cell(shard).lock().forwarder.on_failed(now, range.ticket);
+        match push(&uplink, &gate, &ranges).await {
+            Ok(()) => {
+                backoff.reset();
+                uplink.clear_error(WHAT);
+            }
+            Err(error) => {
+                uplink.note_error(WHAT, &error);
+                let now = uplink.now();
+                for (shard, range) in ranges {
+                    uplink.cell(shard).lock().forwarder.on_failed(now, range.ticket);
+                }
+                // All shards together: what ails one push ails the next.
+                tokio::time::sleep(Duration::from_millis(backoff.fail())).await;
             }
         }
     }
@@ -92,6 +104,13 @@ fn read(uplink: &Uplink, ranges: &[(ShardId, Range)]) -> Result<ReadPushes> {
             continue;
         }
         let entries = uplink.outbox.read(*shard, range.first_local - 1, SHARD_BYTES)?;
+        let first = entries.first().map(|entry| entry.seq);
+        ensure!(
+            first == Some(range.first_local),
+            "the outbox of shard {} has {first:?} in place of {}",
+            shard.0,
+            range.first_local
+        );
         let entries = entries.into_iter().take_while(|entry| entry.seq <= range.last_local);
         let changes: Vec<Arc<[u8]>> = entries.map(|entry| entry.bytes.into()).collect();
         bytes += changes.iter().map(|change| change.len()).sum::<usize>();

@@ -49,9 +49,11 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
     let now = uplink.now();
     let mut outbox_changes = 0;
     let shards = uplink.shards.iter().map(|shard| {
+        // Before the cell is locked, which requests ask too.
+        let pending = edge.shards.pending_changes(shard).changes as u64;
+        let (cursor, checksum) = edge.shards.place(shard);
         let cell = uplink.cell(shard).lock();
         let freshness = cell.replica.freshness(now);
-        let (cursor, checksum) = edge.shards.place(shard);
         outbox_changes += cell.forwarder.unanswered();
         ShardReport {
             shard,
@@ -60,7 +62,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
             checksum,
             state: freshness.state.as_str().into(),
             lag_ms: freshness.lag_ms,
-            pending: edge.shards.pending_changes(shard).changes as u64,
+            pending,
         }
     });
     let shards = shards.collect();
@@ -71,7 +73,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
         outbox_bytes: uplink.outbox.live_bytes(),
         release: uplink.running.lock().seq,
         release_error: uplink.release_error.lock().clone(),
-        last_error: uplink.last_error.lock().clone(),
+        last_error: uplink.last_error(),
         uptime_s: uplink.started.elapsed().as_secs(),
         shed: uplink.shed.load(Ordering::Relaxed),
         marked: uplink.marked.lock().clone(),
