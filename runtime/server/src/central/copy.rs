@@ -192,6 +192,8 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
                         "the centre's copy is of another log than this one; it is made anew"
                     );
                     snapshots::load(centre, shards, shard).await?;
+                    // Should the snapshot be of that other log too, it is not read again and again.
+                    tokio::time::sleep(PAUSE).await;
                     loaded = true;
                 }
                 continue;

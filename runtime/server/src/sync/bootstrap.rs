@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use selvedge_core::change::CHANGE_VERSION;
@@ -11,19 +11,31 @@ use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::view::Cursor;
 use selvedge_shard::SnapshotHead;
 
-use super::Uplink;
 use super::outbox::{Held, held_changes};
+use super::{Uplink, jittered};
 use crate::gate::Gate;
+
+/// Within this time a base that was filled is not filled again.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Tries until it is done.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, shard: ShardId) {
+    let what = format!("loading shard {}", shard.0);
     let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
+    // A base that must be made anew as soon as it was made is not helped by haste.
+    let before = uplink.cell(shard).lock().filled.replace(Instant::now());
+    if before.is_some_and(|before| before.elapsed() < SOON) {
+        tokio::time::sleep(jittered(SOON)).await;
+    }
     loop {
         // Few at once, here and at the centre.
         let Ok(_place) = uplink.bootstraps.acquire().await else { return };
         match fill(&uplink, &gate, shard).await {
-            Ok(()) => break,
-            Err(error) => uplink.note_error(&format!("loading shard {}", shard.0), &error),
+            Ok(()) => {
+                uplink.clear_error(&what);
+                break;
+            }
+            Err(error) => uplink.note_error(&what, &error),
         }
         drop(_place);
         tokio::time::sleep(Duration::from_millis(backoff.fail())).await;

@@ -201,6 +201,7 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
         Ordered { entry, own }
     });
     let ordered: Vec<_> = ordered.collect();
+    let what = format!("shard {}", shard.0);
     let followed = marks::follow(&edge.shards, shard, epoch, ordered);
     let now = uplink.now();
     let mut cell = uplink.cell(shard).lock();
@@ -208,7 +209,7 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
     let (cursor, checksum) = edge.shards.place(shard);
     let step = cell.replica.on_applied(cursor, checksum);
     match followed {
-        Ok(marked) if marked.is_empty() => {}
+        Ok(marked) if marked.is_empty() => uplink.clear_error(&what),
         Ok(marked) => {
             uplink.marked.lock().extend(marked);
             uplink.reportable.notify_one();
@@ -216,7 +217,7 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
         Err(error) => {
             cell.replica.on_apply_failed();
             if matches!(error, ShardError::Corrupt(_)) {
-                uplink.note_error(&format!("shard {}", shard.0), &anyhow::anyhow!("{error}; it is made anew"));
+                uplink.note_error(&what, &anyhow::anyhow!("{error}; it is made anew"));
                 return Ok(cell.replica.on_refetch(now, Refetch::Trimmed));
             }
             return Err(error.into());

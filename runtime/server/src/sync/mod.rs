@@ -112,6 +112,8 @@ struct Cell {
     forwarder: Forwarder,
     /// The epoch of the log as it was said last.
     log_epoch: u32,
+    /// When the base was last begun to be filled.
+    filled: Option<Instant>,
     /// The head of a shard that is not held.
     beside: Option<Head>,
     /// Gone from the outbox up to this number.
@@ -148,7 +150,7 @@ impl Uplink {
             let backoff = Backoff::new(getrandom::u64()?);
             let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
             let replica = Replica::new(cursor, checksum);
-            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, beside: None, trimmed, settled: 0 })
+            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, filled: None, beside: None, trimmed, settled: 0 })
         })?;
         Ok(Self {
             centre,
@@ -270,13 +272,10 @@ impl Uplink {
     pub fn watch(&self) {
         let now = self.now();
         for (name, beat) in LOOPS.iter().zip(&self.beats) {
-            let still = now.saturating_sub(beat.load(Ordering::Relaxed));
-            if still > STILL_MS {
-                self.note_error(
-                    name,
-                    &anyhow::anyhow!("stands still for {} s; restart this edge, and report this", still / 1000),
-                );
-                beat.store(now, Ordering::Relaxed);
+            if now.saturating_sub(beat.load(Ordering::Relaxed)) > STILL_MS {
+                self.note_error(name, &anyhow::anyhow!("stands still; restart this edge, and report this"));
+            } else {
+                self.clear_error(name);
             }
         }
     }

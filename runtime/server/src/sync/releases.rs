@@ -21,6 +21,8 @@ use crate::gate::Gate;
 use crate::release::{Bundle, Loaded, hash, hex, parse_hash};
 use crate::serve::End;
 
+/// What errors here are about.
+const WHAT: &str = "a new release";
 /// How long requests under way may take when a release takes the place of another; new ones wait for so long.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long they are left alone where they did not end.
@@ -85,9 +87,12 @@ pub async fn keep_up(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>) {
         // Not all edges at once.
         tokio::time::sleep(jittered(SPREAD)).await;
         match prepare(&uplink).await {
-            Ok(()) => *uplink.asked.lock() = said,
+            Ok(()) => {
+                uplink.clear_error(WHAT);
+                *uplink.asked.lock() = said;
+            }
             Err(error) => {
-                uplink.note_error("a new release", &error);
+                uplink.note_error(WHAT, &error);
                 tokio::time::sleep(jittered(RETRY)).await;
             }
         }
@@ -101,6 +106,7 @@ async fn prepare(uplink: &Arc<Uplink>) -> Result<()> {
     let released = uplink.centre.release(&uplink.cluster).await?;
     if released.release == uplink.running.lock().release {
         uplink.running.lock().seq = released.seq;
+        *uplink.release_error.lock() = None;
         return Ok(());
     }
     tracing::info!(release = released.seq, "a new release is prepared");
