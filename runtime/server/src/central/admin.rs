@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
@@ -35,6 +35,9 @@ use crate::sync::wire::Released;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A release brings its plugins with it.
 const RELEASE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// How long the centre's copy of the shards is waited for, and how often it is looked for.
+const COPY_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -133,11 +136,17 @@ struct Made {
 /// Makes a snapshot of one shard now.
 async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Made>, Problem> {
     let shard = data_shard(shard)?;
-    let Some(shards) = centre.copy.shards() else {
-        return Err(Problem::unavailable(
-            "copy_not_ready",
-            "the centre's copy of the shards is not open yet; ask again in a moment",
-        ));
+    let began = Instant::now();
+    // A centre that has just started is still compiling what its copy folds by.
+    let shards = loop {
+        match centre.copy.shards() {
+            Some(shards) => break shards,
+            None if began.elapsed() < COPY_PATIENCE => tokio::time::sleep(LOOK).await,
+            None => {
+                let detail = "the centre's copy of the shards does not open; `selvedge status` says why";
+                return Err(Problem::unavailable("copy_not_ready", detail));
+            }
+        }
     };
     let made = snapshots::make_if_newer(&centre, &shards, shard).await;
     let seq = made.map_err(|error| Problem::storage(&format!("{error:#}")))?;
