@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use selvedge_tests::cluster::{TestCentreBuilder, caught_up};
 use selvedge_tests::edge::{TestEdge, WRITE, agent};
+use selvedge_tests::orders::order;
 use selvedge_tests::{TestEdgeBuilder, only};
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -23,13 +24,8 @@ const LASTS: Duration = Duration::from_secs(5);
 /// Probes of how soon an event counts elsewhere.
 const PROBES: usize = 1_000;
 
-fn order(id: u64) -> Value {
-    json!({"type": "track", "event": "Order Completed", "messageId": format!("o-{id}"), "userId": format!("u-{}", id % USERS),
-           "timestamp": "2026-01-01T00:00:00Z", "properties": {"order_id": format!("o-{id}"), "total": 1.5}})
-}
-
 fn send(agent: &Agent, edge: &str, first: u64, count: u64) -> String {
-    let events: Vec<Value> = (first..first + count).map(order).collect();
+    let events: Vec<Value> = (first..first + count).map(|id| order(id, USERS)).collect();
     let body = json!({ "batch": events }).to_string();
     let url = format!("{edge}/v1/batch");
     let mut answer = agent.post(url).header("authorization", format!("Bearer {WRITE}")).send(body).unwrap();

@@ -4,22 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use selvedge_tests::edge::{WRITE, agent};
-use selvedge_tests::{TestEdge, TestEdgeBuilder, root};
+use selvedge_tests::{TestEdge, TestEdgeBuilder, orders, root};
 use serde_json::{Value, json};
 
+/// Users over several shards.
+const USERS: u64 = 20;
+
 fn order(id: u64) -> Value {
-    // 20 customers over several shards.
-    json!({"type": "track", "event": "Order Completed", "messageId": format!("o-{id}"), "userId": format!("u-{}", id % 20),
-           "timestamp": "2026-01-01T00:00:00Z", "properties": {"order_id": format!("o-{id}"), "total": 1.5}})
+    orders::order(id, USERS)
 }
 
 fn totals(edge: &TestEdge) -> (u64, f64) {
-    let profiles = (0..20).map(|user| edge.profile(&format!("user:u-{user}"), None));
-    let aggregates = profiles.map(|profile| profile["aggregates"].clone());
-    aggregates.fold((0, 0.0), |(orders, revenue), aggregates| {
-        let value = |name: &str| aggregates[name]["value"].as_f64().unwrap_or(0.0);
-        (orders + value("retail.orders") as u64, revenue + value("retail.revenue"))
-    })
+    orders::totals(edge, USERS)
 }
 
 /// Kills the edge at ten moments while three clients write, each waiting for durability.

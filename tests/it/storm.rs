@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use selvedge_tests::cluster::{PATIENCE, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{TestEdge, WRITE, agent};
+use selvedge_tests::orders;
 use serde_json::{Value, json};
 
 /// Users over several shards.
@@ -17,16 +18,11 @@ const TOGETHER: u64 = 5;
 const BETWEEN: u64 = 300;
 
 fn order(id: u64) -> Value {
-    json!({"type": "track", "event": "Order Completed", "messageId": format!("o-{id}"), "userId": format!("u-{}", id % USERS),
-           "timestamp": "2026-01-01T00:00:00Z", "properties": {"order_id": format!("o-{id}"), "total": 1.5}})
+    orders::order(id, USERS)
 }
 
 fn totals(edge: &TestEdge) -> (u64, f64) {
-    let profiles = (0..USERS).map(|user| edge.profile(&format!("user:u-{user}"), None));
-    profiles.fold((0, 0.0), |(orders, revenue), profile| {
-        let value = |name: &str| profile["aggregates"][name]["value"].as_f64().unwrap_or(0.0);
-        (orders + value("retail.orders") as u64, revenue + value("retail.revenue"))
-    })
+    orders::totals(edge, USERS)
 }
 
 /// Kills of one storm: so many by default, more where the environment says so.

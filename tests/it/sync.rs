@@ -3,14 +3,14 @@
 use selvedge_core::sync::frame::Frame;
 use selvedge_tests::cluster::{EDGE_KEY, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
+use selvedge_tests::orders as made;
 use serde_json::{Value, json};
 
 /// Users over several shards.
 const USERS: u64 = 20;
 
 fn order(id: u64) -> Value {
-    json!({"type": "track", "event": "Order Completed", "messageId": format!("o-{id}"), "userId": format!("u-{}", id % USERS),
-           "timestamp": "2026-01-01T00:00:00Z", "properties": {"order_id": format!("o-{id}"), "total": 1.5}})
+    made::order(id, USERS)
 }
 
 fn orders(ids: std::ops::Range<u64>) -> Vec<Value> {
@@ -19,11 +19,7 @@ fn orders(ids: std::ops::Range<u64>) -> Vec<Value> {
 
 /// Orders and revenue of all users.
 fn totals(edge: &TestEdge) -> (u64, f64) {
-    let profiles = (0..USERS).map(|user| edge.profile(&format!("user:u-{user}"), None));
-    profiles.fold((0, 0.0), |(orders, revenue), profile| {
-        let value = |name: &str| profile["aggregates"][name]["value"].as_f64().unwrap_or(0.0);
-        (orders + value("retail.orders") as u64, revenue + value("retail.revenue"))
-    })
+    made::totals(edge, USERS)
 }
 
 fn has_all(edge: &TestEdge, count: u64) {
@@ -74,6 +70,8 @@ fn an_edge_that_begins_anew_takes_snapshots_and_what_follows() {
     let status = centre.status();
     assert!(status["shards"].as_array().unwrap().iter().any(|shard| shard["first"].as_u64().unwrap() > 1));
     let two = centre.edge("two").start();
+    eventually("a new edge is ready once it has its shards", || two.get(SECRET, "/readyz").status == 200);
+    assert!(totals(&two).0 >= 200, "what the snapshots hold is there");
     has_all(&two, 260);
     caught_up(&centre, &two);
     assert_eq!(centre.verified(), 3);
@@ -173,6 +171,8 @@ fn an_edge_may_hold_some_shards() {
     let too_many = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "greedy").arguments(&["--shards", "0-40"]);
     let too_many = too_many.fails();
     assert!(too_many.contains("shard_out_of_scope"), "{too_many}");
+    let own = centre.edge("own").arguments(&["--time-zone", "UTC"]).fails();
+    assert!(own.contains("give it to `selvedge central`"), "{own}");
     let stranger = TestEdgeBuilder::following(&centre.url, "ek_wrong_001", "stranger").fails();
     assert!(stranger.contains("key_unknown"), "{stranger}");
 }

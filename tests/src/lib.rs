@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod edge;
 pub mod online_retail;
+pub mod orders;
 pub mod process;
 pub mod tokens;
 

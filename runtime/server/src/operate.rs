@@ -1,5 +1,6 @@
 //! The operator's commands: how a process is, and what a centre is asked to do. They speak with its admin listener.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,23 +128,28 @@ impl AdminArguments {
     }
 
     fn say(&self, answer: &Value, text: impl FnOnce() -> String) {
-        if self.json { println!("{answer:#}") } else { println!("{}", text()) }
+        if self.json { print(&format!("{answer:#}\n")) } else { print(&format!("{}\n", text())) }
     }
+}
+
+/// Writes to standard output; whoever has read enough of it may have gone.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// `selvedge status`.
 pub fn status(arguments: &AdminArguments) -> Result<()> {
     let answer = arguments.call("GET", "/admin/v1/status", "")?;
     if arguments.json {
-        println!("{answer:#}");
+        print(&format!("{answer:#}\n"));
         return Ok(());
     }
     if answer["role"] == "central" {
         let status: CentreStatus =
             serde_json::from_value(answer).context("the answer is of another version of selvedge")?;
-        print!("{}", centre_text(&status));
+        print(&centre_text(&status));
     } else {
-        print!("{}", edge_text(&answer));
+        print(&edge_text(&answer));
     }
     Ok(())
 }

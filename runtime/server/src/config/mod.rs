@@ -164,6 +164,22 @@ impl RunArguments {
         })
     }
 
+    /// The same for an edge that follows a centre, which says what runs.
+    fn settle_for_edge(self) -> Result<EdgeConfig> {
+        let file = self.file()?;
+        let given = [
+            ("plugins", self.plugins.is_some() || file.plugins.is_some()),
+            ("catalog", self.catalog.is_some() || file.catalog.is_some()),
+            ("time_zone", self.time_zone.is_some() || file.time_zone.is_some()),
+        ];
+        if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
+            bail!(
+                "{name} is what the centre releases to all of its edges: give it to `selvedge central`, and leave it out here"
+            );
+        }
+        self.settle()
+    }
+
     /// What the configuration file says, where there is one.
     fn file(&self) -> Result<Self> {
         self.config.as_deref().map_or_else(|| Ok(Self::default()), read_file)

@@ -93,7 +93,8 @@ impl EdgeArguments {
             outbox_bytes: outbox_mib * 1024 * 1024,
             ca: self.central_ca.or(file.central_ca),
         };
-        Ok((self.edge.settle()?, uplink))
+        let edge = self.edge.settle_for_edge()?;
+        Ok((edge, uplink))
     }
 }
 

@@ -197,10 +197,17 @@ async fn health(Serving(edge): Serving) -> Json<Health> {
 }
 
 async fn ready(Serving(edge): Serving) -> Response {
-    if edge.serving.load(Ordering::Relaxed) {
-        return health(Serving(edge)).await.into_response();
+    if !edge.serving.load(Ordering::Relaxed) {
+        return Problem::unavailable("not_ready", "this edge is about to end; ask another").into_response();
     }
-    Problem::unavailable("not_ready", "this edge is about to end; ask another").into_response()
+    if edge.uplink.as_ref().is_some_and(|uplink| !uplink.is_filled()) {
+        return Problem::unavailable(
+            "not_filled",
+            "this edge is new and has not taken all of its shards yet; ask another",
+        )
+        .into_response();
+    }
+    health(Serving(edge)).await.into_response()
 }
 
 /// The answer where no route fits.

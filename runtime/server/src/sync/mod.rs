@@ -50,7 +50,7 @@ const FOLLOWING: usize = 0;
 const SENDING: usize = 1;
 const CHECKPOINTS: usize = 2;
 const REPORTS: usize = 3;
-/// How long a loop may take for one round before it is said to stand still. The longest is a release that is compiled.
+/// How long a loop may take for one round before it is said to stand still.
 const STILL_MS: i64 = 120_000;
 /// Snapshots that are loaded at once.
 const BOOTSTRAPS: usize = 4;
@@ -124,7 +124,6 @@ struct Cell {
 
 impl Uplink {
     /// How an edge begins: the bases as they are on disk, and pending again what of the outbox they do not hold. Blocks on the disk.
-    #[allow(clippy::too_many_arguments)]
     pub fn begin(
         centre: Centre,
         config: &UplinkConfig,
@@ -238,6 +237,11 @@ impl Uplink {
         Some(worst)
     }
 
+    /// Whether every shard that is held was filled once: until then visitors who are known elsewhere are unknown here.
+    pub fn is_filled(&self) -> bool {
+        self.shards.iter().all(|shard| self.cell(shard).lock().replica.cursor().epoch > 0)
+    }
+
     /// The number of this start's change in a shard that has this number in the outbox.
     pub fn number(&self, shard: ShardId, local: u64) -> Option<(Origin, u64)> {
         self.boots.number(shard, local)
@@ -248,7 +252,7 @@ impl Uplink {
         self.boots.origins().any(|own| own == origin)
     }
 
-    /// Waits until a base has moved; returns at once if one has since `seen` was taken.
+    /// Tells whenever a base has moved.
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }

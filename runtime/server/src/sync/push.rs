@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use selvedge_core::event::Refusal;
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Outcome, Range};
@@ -14,7 +15,6 @@ use super::{SENDING, Uplink};
 use crate::clock;
 use crate::edge::Edge;
 use crate::gate::Gate;
-use selvedge_core::event::Refusal;
 
 /// What errors here are about.
 const WHAT: &str = "sending changes to the centre";
@@ -71,7 +71,6 @@ fn due(uplink: &Uplink) -> Option<Duration> {
 async fn push(uplink: &Arc<Uplink>, gate: &Arc<Gate>, ranges: &[(ShardId, Range)]) -> Result<()> {
     let (reader, wanted) = (Arc::clone(uplink), ranges.to_vec());
     let (pushes, left) = tokio::task::spawn_blocking(move || read(&reader, &wanted)).await??;
-    let now = uplink.now();
     for (shard, ticket) in left {
         // There was no room for it in this push.
         uplink.cell(shard).lock().forwarder.on_unsent(ticket);
@@ -79,21 +78,17 @@ async fn push(uplink: &Arc<Uplink>, gate: &Arc<Gate>, ranges: &[(ShardId, Range)
     if pushes.is_empty() {
         return Ok(());
     }
-    let tickets: Vec<_> = pushes.iter().map(|(ticket, push)| (push.shard, *ticket, push.changes.clone())).collect();
+    let tickets: Vec<_> = pushes.iter().map(|(ticket, push)| (push.shard, *ticket)).collect();
     let answers = uplink.centre.push(&uplink.cluster, pushes.into_iter().map(|(_, push)| push).collect()).await?;
-    let now = uplink.now().max(now);
-    for ((shard, ticket, changes), answer) in tickets.into_iter().zip(answers) {
-        let (first, outcome) = {
-            let mut cell = uplink.cell(shard).lock();
-            let before = cell.forwarder.settled();
-            (before + 1, cell.forwarder.on_answer(now, ticket, &answer))
-        };
-        note(uplink, gate, shard, first, &changes, outcome, &answer).await?;
+    let now = uplink.now();
+    for ((shard, ticket), answer) in tickets.into_iter().zip(answers) {
+        let outcome = uplink.cell(shard).lock().forwarder.on_answer(now, ticket, &answer);
+        note(uplink, gate, shard, outcome, &answer).await?;
     }
     Ok(())
 }
 
-/// Reads what is to be pushed; and which pushes found no room.
+/// What is to be pushed, each under its ticket; and which pushes found no room.
 type ReadPushes = (Vec<(u64, Push)>, Vec<(ShardId, u64)>);
 
 fn read(uplink: &Uplink, ranges: &[(ShardId, Range)]) -> Result<ReadPushes> {
@@ -121,15 +116,7 @@ fn read(uplink: &Uplink, ranges: &[(ShardId, Range)]) -> Result<ReadPushes> {
 }
 
 /// Does what an answer has come to.
-async fn note(
-    uplink: &Arc<Uplink>,
-    gate: &Arc<Gate>,
-    shard: ShardId,
-    first: u64,
-    changes: &[Arc<[u8]>],
-    outcome: Outcome,
-    answer: &Pushed,
-) -> Result<()> {
+async fn note(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId, outcome: Outcome, answer: &Pushed) -> Result<()> {
     match outcome {
         Outcome::Settled(local) => {
             let edge = gate.enter().await;
@@ -148,13 +135,7 @@ async fn note(
             edge.dead_letters.keep(clock::now(), None, &refusal);
         }
         Outcome::Unfit => {
-            tracing::warn!(
-                shard = shard.0,
-                first,
-                sent = changes.len(),
-                ?answer,
-                "the centre's answer fits no push; trying again"
-            );
+            tracing::warn!(shard = shard.0, ?answer, "the centre's answer fits no push; trying again");
         }
         Outcome::Late | Outcome::Again(_) | Outcome::Epoch(_) => {}
     }

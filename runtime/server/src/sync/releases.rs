@@ -134,8 +134,10 @@ async fn replace(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, ready: 
         return Ok(false);
     };
     let Ready { released, loaded, .. } = ready;
-    let before = closed.serving();
+    // A shard that was filled meanwhile may have begun it again: it must not write what the next one reads.
+    let (before, again) = (closed.serving(), uplink.take_backfill());
     let next = tokio::task::spawn_blocking(move || -> Result<Edge> {
+        drop(again);
         let observer = Arc::new(loaded.observer(&before.metrics));
         let shards = before.shards.renew(Arc::clone(&observer) as Arc<dyn Observer>)?;
         Edge::assemble(Arc::clone(&before.house), loaded, observer, Arc::new(shards))
