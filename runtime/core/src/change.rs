@@ -284,6 +284,14 @@ impl Change {
         Ok(Some(Self::Erased { fragment, remains }.encode()))
     }
 
+    /// Whose entry it is, as text. Looks at nothing else; none of one that belongs to the whole shard.
+    pub fn owner(bytes: &[u8]) -> Option<&str> {
+        let (kind, rest) = bytes.split_first()?;
+        // Each of these begins with its fragment.
+        let owned = matches!(*kind, EVENT | DECIDED | LINK | MART | ERASE | ERASED);
+        if owned { postcard::take_from_bytes(rest).ok().map(|(owner, _)| owner) } else { None }
+    }
+
     /// Whether an entry erases, by its kind alone.
     pub fn erases(bytes: &[u8]) -> bool {
         bytes.first() == Some(&ERASE)
@@ -474,6 +482,7 @@ mod tests {
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
+            assert_eq!(Change::owner(&change.encode()), change.fragment().map(Identifier::as_str));
             assert!(Change::version(&change.encode()).is_ok_and(|version| version <= CHANGE_VERSION));
             assert_eq!(Change::decode(&change.encode()), Ok(change));
         }
