@@ -47,11 +47,14 @@ pub struct RedbLog {
     live_bytes: Arc<AtomicU64>,
 }
 
+/// Bytes by the sequences of the entries in whose place they come.
+type Replacements = Vec<(u64, Vec<u8>)>;
+
 enum Request {
     Append(Vec<(ShardId, Vec<Arc<[u8]>>)>),
     Barrier(oneshot::Sender<Result<(), LogError>>),
     Trim(Vec<(u16, u64)>, oneshot::Sender<Result<(), LogError>>),
-    Erase(u16, Vec<(u64, Vec<u8>)>, oneshot::Sender<Result<(), LogError>>),
+    Erase(u16, Replacements, oneshot::Sender<Result<(), LogError>>),
 }
 
 impl RedbLog {
@@ -211,7 +214,7 @@ struct Writer {
 struct Group {
     appends: BTreeMap<ShardId, Vec<Arc<[u8]>>>,
     trims: Vec<(u16, u64)>,
-    erasures: Vec<(u16, Vec<(u64, Vec<u8>)>)>,
+    erasures: Vec<(u16, Replacements)>,
 }
 
 impl Writer {
