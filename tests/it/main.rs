@@ -15,6 +15,10 @@ mod history;
 mod identity;
 mod import;
 mod mart;
+#[path = "../../runtime/central/tests/support/postgres.rs"]
+#[allow(dead_code)] // the log's own tests use the rest
+mod postgres;
 mod retail;
 mod retraction;
+mod storm;
 mod sync;

@@ -1,5 +1,6 @@
 //! A centre and its edges: what one takes the others have, whoever is killed, and all hold the same.
 
+use selvedge_core::sync::frame::Frame;
 use selvedge_tests::cluster::{EDGE_KEY, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ fn what_one_edge_takes_the_others_have() {
     let link = json!({"type": "identify", "userId": "u-3", "anonymousId": "a-3", "messageId": "link-3", "traits": {"plan": "gold"}});
     one.batch(&[link]);
     eventually("the link arrives", || two.profile("anonymous:a-3", None)["identifiers"][0] == "user:u-3");
-    assert_eq!(two.profile("anonymous:a-3", None)["traits"]["plan"]["value"], "gold");
+    eventually("the trait arrives", || two.profile("anonymous:a-3", None)["traits"]["plan"]["value"] == "gold");
     // Decisions are counted wherever they were made.
     let decided = one.decide(&json!({"visitor": {"userId": "u-3"}, "slots": [{"slot": "home-hero"}]}));
     let offer = decided["slots"][0]["offers"][0]["id"].as_str().unwrap().to_owned();
@@ -198,4 +199,280 @@ fn callers_keys_come_from_the_centre() {
     assert_eq!(edge.post(PUBLISHABLE, "/v1/decide", &ask).status, 200);
     assert_eq!(edge.get(SECRET, "/v1/profiles/user:nobody").problem(), (404, "profile_not_found"));
     assert_eq!(edge.post("wk_wrong_0001", "/v1/decide", &ask).problem(), (401, "key_unknown"));
+}
+
+/// A folder with one plugin under its name, and a configuration.
+fn plugin_folder(name: &str, wasm: &[u8], config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(format!("{name}.wasm")), wasm).unwrap();
+    std::fs::write(folder.path().join(format!("{name}.toml")), config).unwrap();
+    folder
+}
+
+/// Runs `selvedge central COMMAND` against a centre.
+fn operate(centre: &TestCentre, arguments: &[&str]) -> (bool, String, String) {
+    let mut all = vec!["central".to_owned()];
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    all.extend(["--admin".to_owned(), centre.admin.clone()]);
+    let output = selvedge_tests::process::command(&all).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_release_takes_the_place_of_another_without_a_failed_request() {
+    let retail = selvedge_tests::only("retail");
+    let centre = TestCentreBuilder::default().plugins(Some(retail.path())).start();
+    let (one, two) = (centre.edge("one").start(), centre.edge("two").start());
+    one.batches(&orders(0..60));
+    has_all(&two, 60);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (served, released) = std::thread::scope(|threads| {
+        let callers: Vec<_> = [&one, &two]
+            .map(|edge| {
+                threads.spawn(|| {
+                    let mut served = 0;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let user = format!("u-{}", served % USERS);
+                        edge.decide(&json!({"visitor": {"userId": user}, "slots": [{"slot": "home-hero"}]}));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .into_iter()
+            .collect();
+        let folder = selvedge_tests::plugins();
+        let (done, _, error) = operate(&centre, &["release", "--plugins", &folder.display().to_string()]);
+        assert!(done, "{error}");
+        let serves = |edge: &TestEdge| {
+            let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]});
+            edge.decide(&ask)["meta"]["plugins"]["engagement"].is_string()
+        };
+        eventually("both edges run the release", || serves(&one) && serves(&two));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let served: u64 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+        (served, centre.admin_get("/admin/v1/release").ok())
+    });
+    assert!(served > 10, "{served}");
+    assert_eq!(released["release"]["plugins"].as_array().unwrap().len(), 3);
+    // What is new is folded from the history, and nothing was lost on the way.
+    for edge in [&one, &two] {
+        edge.backfilled();
+        has_all(edge, 60);
+    }
+    one.batches(&orders(60..80));
+    has_all(&two, 80);
+    assert_eq!(centre.verified(), 3);
+    // A bad one is refused at the centre, and nothing changes.
+    let bad = plugin_folder("bad", b"no component", "");
+    let (done, _, error) = operate(&centre, &["release", "--plugins", &bad.path().display().to_string()]);
+    assert!(!done && error.contains("nothing was released"), "{error}");
+    assert_eq!(centre.admin_get("/admin/v1/release").ok(), released);
+    // A catalogue alone.
+    let catalog = tempfile::tempdir().unwrap();
+    let file = catalog.path().join("catalog.toml");
+    std::fs::write(&file, "[[slots]]\nslot = \"only\"\nfallback = {content = {text = \"hello\"}}\n").unwrap();
+    let (done, _, error) = operate(&centre, &["release", "--catalog", &file.display().to_string()]);
+    assert!(done, "{error}");
+    let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "only"}]}).to_string();
+    eventually("the new slot is known", || two.post(WRITE, "/v1/decide", &ask).status == 200);
+}
+
+#[test]
+fn an_operator_sees_and_repairs() {
+    let centre = TestCentre::start();
+    let one = centre.edge("one").start();
+    one.batches(&orders(0..100));
+    caught_up(&centre, &one);
+    let status = |admin: &str| {
+        let arguments = ["status", "--admin", admin].map(str::to_owned);
+        let output = selvedge_tests::process::command(&arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    eventually("the edge has reported", || status(&centre.admin).contains("one"));
+    assert!(status(&one.admin).contains("edge one"), "{}", status(&one.admin));
+    let (done, _, error) = operate(&centre, &["snapshot"]);
+    assert!(done, "{error}");
+    let (done, _, error) = operate(&centre, &["trim"]);
+    assert!(done, "{error}");
+    let (done, said, error) = operate(&centre, &["verify"]);
+    assert!(done && said.contains("all copies hold the same"), "{said}{error}");
+    // The centre's copy is made anew from the snapshots, since the logs begin later.
+    let (done, _, error) = operate(&centre, &["rebuild"]);
+    assert!(done, "{error}");
+    assert_eq!(centre.verified(), 2);
+}
+
+#[test]
+fn a_restored_backup_loses_nothing_that_edges_hold() {
+    let centre = TestCentreBuilder::default().arguments(&["--stable", "backup"]).start();
+    let (one, two) = (centre.edge("one").start(), centre.edge("two").start());
+    one.batches(&orders(0..60));
+    has_all(&two, 60);
+    let backups = tempfile::tempdir().unwrap();
+    let backup = backups.path().join("log.backup").display().to_string();
+    let (done, _, error) = operate(&centre, &["backup", &backup]);
+    assert!(done, "{error}");
+    // After the backup, through both.
+    one.batches(&orders(60..90));
+    two.batches(&orders(90..120));
+    for edge in [&one, &two] {
+        has_all(edge, 120);
+        caught_up(&centre, edge);
+    }
+    // The log is lost and restored; what the backup does not have comes from the edges.
+    let log = centre.data().join("log");
+    let centre = centre.stopped(|| {
+        std::fs::rename(log.join("log.redb"), log.join("lost.redb")).unwrap();
+        let store = format!("redb:{}", log.display());
+        let arguments = ["central", "restore", backup.as_str(), "--store", &store].map(str::to_owned);
+        let output = selvedge_tests::process::command(&arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+    eventually("the log has all again", || {
+        let heads = centre.status();
+        heads["shards"].as_array().unwrap().iter().all(|shard| shard["epoch"].as_u64().unwrap() > 1)
+    });
+    for edge in [&one, &two] {
+        eventually("the edge has all orders", || totals(edge) == (120, 180.0));
+    }
+    let three = centre.edge("three").start();
+    has_all(&three, 120);
+    for edge in [&one, &two, &three] {
+        caught_up(&centre, edge);
+    }
+    assert_eq!(centre.verified(), 4);
+}
+
+#[test]
+fn damaged_and_foreign_frames_are_refused() {
+    let centre = TestCentre::start();
+    let post = |path: &str, key: &str, cluster: Option<&str>, body: &[u8]| {
+        let mut request = selvedge_tests::agent().post(format!("{}/sync/v1/{path}", centre.url));
+        request = request.header("authorization", format!("Bearer {key}"));
+        if let Some(cluster) = cluster {
+            request = request.header("x-selvedge-cluster", cluster);
+        }
+        selvedge_tests::process::answer(request.send(body))
+    };
+    assert_eq!(post("push", "ek_wrong_001", None, b"").problem(), (401, "key_unknown"));
+    assert_eq!(post("push", EDGE_KEY, Some("another"), b"").problem(), (403, "other_cluster"));
+    assert_eq!(post("push", EDGE_KEY, None, b"not a frame").problem(), (400, "frame_invalid"));
+    assert_eq!(post("push", EDGE_KEY, None, &[0; 64]).problem(), (400, "frame_invalid"));
+    assert_eq!(post("follow", EDGE_KEY, None, b"\xe5").problem(), (400, "frame_invalid"));
+    // One that announces more than a frame may hold, one of a later version, and a right one that does not belong there.
+    let announced = [0xe5, 1, 4, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(post("push", EDGE_KEY, None, &announced).problem(), (400, "frame_invalid"));
+    let later = post("push", EDGE_KEY, None, &[0xe5, 2, 4, 0]);
+    assert!(later.text.contains("upgrade selvedge"), "{}", later.text);
+    let follow = Frame::Follow(Vec::new()).encode().unwrap();
+    assert_eq!(post("push", EDGE_KEY, None, &follow).problem(), (400, "frame_unexpected"));
+    let mut damaged = Frame::Pushes(Vec::new()).encode().unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert!(post("push", EDGE_KEY, None, &damaged).text.contains("checksum"));
+    // The keys of callers open nothing here.
+    assert_eq!(post("register", SECRET, None, b"{}").problem(), (401, "key_unknown"));
+    let name = json!({"name": "two words", "version": "1", "reads": 1}).to_string();
+    assert_eq!(post("register", EDGE_KEY, None, name.as_bytes()).problem(), (400, "name_invalid"));
+    assert_eq!(centre.entries(), 64, "an activation for each shard, and nothing else");
+}
+
+#[test]
+fn several_centres_serve_one_database() {
+    let database = crate::postgres::Postgres::start();
+    let store = database.database("selvedge");
+    let first = TestCentreBuilder::default().store(&store).start();
+    let second = TestCentreBuilder::default().store(&store).plugins(None).start();
+    let (one, two) = (first.edge("one").start(), second.edge("two").start());
+    one.batches(&orders(0..80));
+    two.batches(&orders(80..120));
+    for edge in [&one, &two] {
+        has_all(edge, 120);
+        caught_up(&first, edge);
+    }
+    // Each compares with its own copy; both know both edges.
+    eventually("both centres know both edges", || {
+        [&first, &second].iter().all(|centre| centre.status()["edges"].as_array().unwrap().len() == 2)
+    });
+    drop(first);
+    two.batches(&orders(120..150));
+    has_all(&two, 150);
+    // One goes on alone; what it takes meanwhile is told when its centre is back.
+    one.batches(&orders(150..160));
+    assert_eq!(totals(&one).0, 130);
+}
+
+#[test]
+fn edges_and_centre_may_speak_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    let centre = TestCentreBuilder::default().arguments(&["--tls-cert", &cert, "--tls-key", &key]).start();
+    assert!(centre.url.starts_with("https://"), "{}", centre.url);
+    let url = centre.url.replace("127.0.0.1", "localhost");
+    let edge = TestEdgeBuilder::following(&url, EDGE_KEY, "one").arguments(&["--central-ca", &cert]).start();
+    edge.batches(&orders(0..20));
+    eventually("the centre has them", || centre.entries() >= 64 + 20);
+    caught_up(&centre, &edge);
+}
+
+#[test]
+fn a_full_outbox_sheds_by_class_and_keeps_what_it_took() {
+    let mut centre = TestCentre::start();
+    let edge = centre.edge("one").arguments(&["--outbox-mib", "16"]).start();
+    centre.kill();
+    // Texts that do not compress.
+    let noise = |id: u64, length: usize| -> String {
+        let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + u8::try_from(state % 90).unwrap())
+        };
+        (0..length).map(|_| next()).filter(|c| *c != '"' && *c != '\\').collect()
+    };
+    let send = |kind: &str, id: u64, length: usize| {
+        let event = json!({"type": kind, "event": "Noise", "name": "Noise", "messageId": format!("n-{kind}-{id}"), "userId": format!("n-{id}"),
+                           "timestamp": "2026-01-01T00:00:00Z", "properties": {"noise": noise(id, length)}});
+        edge.post(WRITE, "/v1/batch", &json!({ "batch": [event] }).to_string())
+    };
+    let mut taken = 0;
+    let full = |kind: &str, taken: &mut u64| {
+        for id in 0..400 {
+            let answer = send(kind, id + 1000 * u64::from(kind == "track"), 200_000);
+            if answer.status == 503 {
+                assert_eq!(answer.problem(), (503, "outbox_full"));
+                assert!(answer.header("retry-after").is_some());
+                return;
+            }
+            answer.ok();
+            *taken += 1;
+        }
+        panic!("the outbox takes any number of {kind}");
+    };
+    // Views go first; tracks are taken for longer, traits longer still, consent always.
+    full("page", &mut taken);
+    full("track", &mut taken);
+    assert_eq!(send("page", 9_000, 10).problem(), (503, "outbox_full"));
+    let traits =
+        json!({"batch": [{"type": "identify", "userId": "n-1", "messageId": "t-1", "traits": {"plan": "gold"}}]});
+    assert_eq!(edge.post(WRITE, "/v1/batch", &traits.to_string()).ok()["accepted"], 1);
+    let consent = json!({"batch": [{"type": "page", "userId": "n-1", "messageId": "c-1", "context": {"consent": {"ads": false}}}]});
+    assert_eq!(edge.post(WRITE, "/v1/batch", &consent.to_string()).ok()["accepted"], 1);
+    let shed = edge.admin_get("/admin/v1/status").ok()["shed"].as_u64().unwrap();
+    assert!(shed >= 3, "{shed}");
+    // What was taken is there after a crash, and at the centre once it is back.
+    let edge = edge.kill_and_restart();
+    let centre = centre.restart();
+    eventually("the centre has it all", || centre.entries() >= 64 + taken + 2);
+    caught_up(&centre, &edge);
+    eventually("the outbox drains", || {
+        edge.admin_get("/admin/v1/status").ok()["outboxBytes"].as_u64().unwrap() < 12 * 1024 * 1024
+    });
 }

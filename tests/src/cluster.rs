@@ -157,18 +157,24 @@ impl TestCentre {
         self.process.kill();
     }
 
-    /// Starts it again in the same directory, at the same address.
-    pub fn restart(mut self) -> Self {
-        self.process.kill();
-        let data = self.data.take().unwrap();
-        self.builder.clone().start_in(data)
+    /// Kills it as a power cut would and starts it again in the same directory, at the same address.
+    pub fn restart(self) -> Self {
+        self.stopped(|| {})
     }
 
-    /// The same with other settings.
-    pub fn restart_with(mut self, change: impl FnOnce(TestCentreBuilder) -> TestCentreBuilder) -> Self {
+    /// The same, in place.
+    pub fn kill_and_restart(&mut self) {
         self.process.kill();
         let data = self.data.take().unwrap();
-        change(self.builder.clone()).start_in(data)
+        *self = self.builder.clone().start_in(data);
+    }
+
+    /// Ends the process, does something to what it left, and starts it again.
+    pub fn stopped(mut self, meanwhile: impl FnOnce()) -> Self {
+        self.process.kill();
+        let data = self.data.take().unwrap();
+        meanwhile();
+        self.builder.clone().start_in(data)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub fn binary() -> PathBuf {
 pub struct Process {
     child: Option<Child>,
     ready: Value,
-    log: mpsc::Receiver<String>,
+    log: Mutex<mpsc::Receiver<String>>,
 }
 
 /// The binary with arguments, and nothing of this environment that would configure it.
@@ -49,7 +49,7 @@ impl Process {
         };
         let ready: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(ready["ready"], true);
-        Self { child: Some(child), ready, log }
+        Self { child: Some(child), ready, log: Mutex::new(log) }
     }
 
     /// An address that it serves at, by its name.
@@ -76,14 +76,14 @@ impl Process {
         let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
         assert!(asked.success());
         let status = child.wait().unwrap();
-        let log = self.log.recv_timeout(PATIENCE).unwrap();
+        let log = self.log.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         assert!(status.success(), "{status}: {log}");
         log
     }
 
     /// What a process that was killed has logged.
     pub fn log(&self) -> String {
-        self.log.recv_timeout(PATIENCE).unwrap_or_default()
+        self.log.lock().unwrap().recv_timeout(PATIENCE).unwrap_or_default()
     }
 }
 

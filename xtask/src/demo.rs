@@ -1,4 +1,4 @@
-//! The demo: an edge with the sample plugins and the demo's catalogue, and a small storefront in front of it.
+//! The demo: an edge with the sample plugins and the demo's catalogue, and a small storefront in front of it. With `--edges`, a centre and several edges.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -10,34 +10,47 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::demo_edges;
 use crate::plugins::{self, Toolchain};
 use crate::shell::{root, run};
 
 /// What the demo can be told.
 #[derive(Args)]
 pub struct DemoArguments {
-    /// The edge's public address.
+    /// The edge's public address; of several, the first one's.
     #[arg(long, default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// The edge's admin address.
+    pub listen: SocketAddr,
+    /// The edge's admin address; of several, the first one's.
     #[arg(long, default_value = "127.0.0.1:8081")]
-    admin: SocketAddr,
+    pub admin: SocketAddr,
     /// The storefront's address.
     #[arg(long, default_value = "127.0.0.1:8082")]
-    shop: SocketAddr,
-    /// Where the demo keeps its data [default: target/demo]; a second demo beside the first needs another place.
+    pub shop: SocketAddr,
+    /// Start a centre and so many edges that follow it, the storefront before the first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub edges: Option<u8>,
+    /// Keep the centre's log in a private PostgreSQL instead of redb. Begins anew each time.
+    #[arg(long, requires = "edges")]
+    pub postgres: bool,
+    /// The centre's address for edges.
+    #[arg(long, default_value = "127.0.0.1:8090", requires = "edges")]
+    pub central: SocketAddr,
+    /// The centre's admin address.
+    #[arg(long, default_value = "127.0.0.1:8091", requires = "edges")]
+    pub central_admin: SocketAddr,
+    /// Where the demo keeps its data [default: target/demo; with several edges target/demo-edges]; a second demo beside the first needs another place.
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     /// Forget what was done in the demo before.
     #[arg(long)]
-    fresh: bool,
+    pub fresh: bool,
     /// Stop once everything serves.
     #[arg(long)]
-    exit_after_ready: bool,
+    pub exit_after_ready: bool,
 }
 
 /// A process that ends with the demo.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -56,63 +69,123 @@ pub fn demo(arguments: &DemoArguments) -> Result<()> {
     run(Command::new("cargo").args(build).current_dir(&root))?;
 
     let shop_at = free(arguments.shop)?;
-    let keys = [
-        ("SELVEDGE_PUBLISHABLE_KEY", key("pk")?),
-        ("SELVEDGE_WRITE_KEY", key("wk")?),
-        ("SELVEDGE_SECRET_KEY", key("sk")?),
-    ];
-    let mut edge = Command::new(root.join("target/release/selvedge"));
+    let setting = Setting::new(&root, shop_at)?;
+    if let Some(edges) = arguments.edges {
+        return demo_edges::run(arguments, &setting, edges);
+    }
     let data = arguments.data.clone().unwrap_or_else(|| root.join("target/demo"));
-    let earlier = data.exists();
-    if earlier && arguments.fresh {
-        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
-    }
-    // The shop signs tokens for its customers; the edge knows its secret from a file.
-    let secret = key("shop")?;
-    let config = root.join("target/demo.toml");
-    write_private(
-        &config,
-        &format!("[[identity.tokens]]\nalgorithm = \"HS256\"\naudience = \"shop\"\nsecret = \"{secret}\"\n"),
-    )?;
-    edge.arg("run").arg("--config").arg(&config).arg("--data").arg(&data);
-    edge.args(["--listen", &arguments.listen.to_string(), "--admin", &arguments.admin.to_string()]);
-    edge.arg("--plugins")
-        .arg(root.join("target/plugins"))
-        .arg("--catalog")
-        .arg(root.join("plugins/retail/catalog.toml"));
-    edge.args(["--cors-origin", &format!("http://{shop_at}")]).envs(keys.clone());
+    let earlier = began_before(&data, arguments.fresh)?;
+    let mut edge = setting.edge("run", &data, arguments.listen, arguments.admin);
+    setting.release(&mut edge);
     let (_edge, ready) = start(edge, "the edge")?;
-    let address = |ready: &Value, name: &str| ready[name].as_str().unwrap_or_default().to_owned();
+    let (_shop, shop_ready) = start(setting.storefront(&address(&ready, "public")), "the storefront")?;
 
-    let mut shop = Command::new(root.join("target/release/examples/storefront"));
-    shop.args(["--edge", &address(&ready, "public"), "--listen", &shop_at.to_string()]).envs(keys.clone());
-    shop.env("SELVEDGE_SHOP_TOKEN_SECRET", &secret);
-    let (_shop, shop_ready) = start(shop, "the storefront")?;
-
-    let events = &shop_ready["simulatedEvents"];
-    println!(
-        "The storefront is at {} ({events} events of simulated visitors are in).",
-        address(&shop_ready, "storefront")
-    );
+    setting.say_storefront(&shop_ready);
     println!("The edge is at {}, its metrics at {}/metrics.", address(&ready, "public"), address(&ready, "admin"));
-    if earlier && !arguments.fresh {
-        println!("It goes on where the last demo ended ({}); --fresh begins anew.", data.display());
+    setting.wait(arguments, earlier.then_some(&data))
+}
+
+/// What the processes of a demo have in common.
+pub struct Setting {
+    root: PathBuf,
+    /// The keys of callers, as the environment names them.
+    pub keys: [(&'static str, String); 3],
+    /// The configuration of edges.
+    config: PathBuf,
+    /// With it the shop signs tokens for its customers.
+    secret: String,
+    shop_at: SocketAddr,
+}
+
+impl Setting {
+    fn new(root: &Path, shop_at: SocketAddr) -> Result<Self> {
+        let keys = [
+            ("SELVEDGE_PUBLISHABLE_KEY", key("pk")?),
+            ("SELVEDGE_WRITE_KEY", key("wk")?),
+            ("SELVEDGE_SECRET_KEY", key("sk")?),
+        ];
+        // The shop signs tokens for its customers; the edge knows its secret from a file.
+        let secret = key("shop")?;
+        let config = root.join("target/demo.toml");
+        write_private(
+            &config,
+            &format!("[[identity.tokens]]\nalgorithm = \"HS256\"\naudience = \"shop\"\nsecret = \"{secret}\"\n"),
+        )?;
+        Ok(Self { root: root.to_owned(), keys, config, secret, shop_at })
     }
-    for (name, key) in &keys {
-        println!("export {name}={key}");
+
+    /// The binary.
+    pub fn selvedge(&self) -> Command {
+        Command::new(self.root.join("target/release/selvedge"))
     }
-    if arguments.exit_after_ready {
-        return Ok(());
+
+    /// An edge in a role, not started yet.
+    pub fn edge(&self, role: &str, data: &Path, listen: SocketAddr, admin: SocketAddr) -> Command {
+        let mut edge = self.selvedge();
+        edge.arg(role).arg("--config").arg(&self.config).arg("--data").arg(data);
+        edge.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+        edge.args(["--cors-origin", &format!("http://{}", self.shop_at)]).envs(self.keys.clone());
+        edge
     }
-    println!("Press Ctrl-C to end.");
-    let (interrupt, interrupted) = mpsc::channel();
-    ctrlc::set_handler(move || _ = interrupt.send(())).context("wait for an interrupt")?;
-    interrupted.recv().context("wait for an interrupt")?;
-    Ok(())
+
+    /// Has a process release the sample plugins and the demo's catalogue.
+    pub fn release(&self, process: &mut Command) {
+        process.arg("--plugins").arg(self.root.join("target/plugins"));
+        process.arg("--catalog").arg(self.root.join("plugins/retail/catalog.toml"));
+    }
+
+    /// The storefront before an edge, not started yet.
+    pub fn storefront(&self, edge: &str) -> Command {
+        let mut shop = Command::new(self.root.join("target/release/examples/storefront"));
+        shop.args(["--edge", edge, "--listen", &self.shop_at.to_string()]).envs(self.keys.clone());
+        shop.env("SELVEDGE_SHOP_TOKEN_SECRET", &self.secret);
+        shop
+    }
+
+    /// Says where the storefront is.
+    pub fn say_storefront(&self, ready: &Value) {
+        let events = &ready["simulatedEvents"];
+        println!(
+            "The storefront is at {} ({events} events of simulated visitors are in).",
+            address(ready, "storefront")
+        );
+    }
+
+    /// Says the keys, and waits until the demo is to end. `earlier` is where it goes on from.
+    pub fn wait(&self, arguments: &DemoArguments, earlier: Option<&PathBuf>) -> Result<()> {
+        if let Some(data) = earlier {
+            println!("It goes on where the last demo ended ({}); --fresh begins anew.", data.display());
+        }
+        for (name, key) in &self.keys {
+            println!("export {name}={key}");
+        }
+        if arguments.exit_after_ready {
+            return Ok(());
+        }
+        println!("Press Ctrl-C to end.");
+        let (interrupt, interrupted) = mpsc::channel();
+        ctrlc::set_handler(move || _ = interrupt.send(())).context("wait for an interrupt")?;
+        interrupted.recv().context("wait for an interrupt")?;
+        Ok(())
+    }
+}
+
+/// Whether a demo goes on from what an earlier one left, which is removed where it is to begin anew.
+pub fn began_before(data: &Path, fresh: bool) -> Result<bool> {
+    let earlier = data.exists();
+    if earlier && fresh {
+        std::fs::remove_dir_all(data).with_context(|| format!("remove {}", data.display()))?;
+    }
+    Ok(earlier && !fresh)
+}
+
+/// An address that a process said it is ready at.
+pub fn address(ready: &Value, name: &str) -> String {
+    ready[name].as_str().unwrap_or_default().to_owned()
 }
 
 /// Starts a process and waits for its line on standard output.
-fn start(mut command: Command, name: &str) -> Result<(Running, Value)> {
+pub fn start(mut command: Command, name: &str) -> Result<(Running, Value)> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start {name}"))?;
     let stdout = child.stdout.take().with_context(|| format!("read what {name} says"))?;
     let running = Running(child);
@@ -132,7 +205,7 @@ fn free(address: SocketAddr) -> Result<SocketAddr> {
 }
 
 /// A key that nobody guesses, for this run of the demo only.
-fn key(prefix: &str) -> Result<String> {
+pub fn key(prefix: &str) -> Result<String> {
     let mut bytes = [0_u8; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

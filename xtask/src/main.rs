@@ -2,7 +2,9 @@
 
 mod bench;
 mod demo;
+mod demo_edges;
 mod plugins;
+mod postgres;
 mod shell;
 mod test;
 
@@ -22,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Build and start the demo: an edge with the sample plugins, simulated visitors, and a small storefront.
+    /// Build and start the demo: an edge with the sample plugins, simulated visitors, and a small storefront; or a centre and several edges.
     Demo(demo::DemoArguments),
     /// Run everything that CI runs: format, lints, guest builds, all tests. Installs what they need.
     Test(test::TestArguments),

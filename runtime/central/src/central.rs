@@ -16,7 +16,7 @@ pub const CONTROL: ShardId = ShardId(SHARDS);
 /// How many shards the centre orders: the data shards and [`CONTROL`].
 pub const LOGS: u16 = SHARDS + 1;
 /// Bytes of a change at most.
-pub const CHANGE_BYTES_MAX: usize = 1024 * 1024;
+pub const CHANGE_BYTES_MAX: usize = selvedge_core::sync::bounds::CHANGE_BYTES_MAX;
 /// Changes of a push at most.
 pub const PUSH_CHANGES_MAX: usize = 10_000;
 /// Bytes of a chunk of a snapshot at most.

@@ -349,11 +349,6 @@ impl Change {
         if *kind == MARK { postcard::from_bytes(rest).ok() } else { None }
     }
 
-    /// Whether an entry says what folds from here on.
-    pub fn activates(bytes: &[u8]) -> bool {
-        bytes.first() == Some(&ACTIVATE)
-    }
-
     /// Reads an entry's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, ChangeError> {
         let (kind, rest) = bytes.split_first().ok_or(ChangeError::Corrupt)?;

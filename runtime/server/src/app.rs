@@ -281,6 +281,9 @@ async fn tick(gate: Arc<Gate>, end: Arc<End>) {
         let done = tokio::task::spawn_blocking(move || {
             let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&edge.log));
             edge.shards.maintain();
+            if let Some(uplink) = &edge.uplink {
+                uplink.watch();
+            }
             edge.metrics.maintain(edge.shards.usage());
             flushed
         });

@@ -127,6 +127,7 @@ impl Backfill {
 
     /// Folds everything that waits, until it is told to stop. What ails one fragment does not keep the others waiting.
     pub fn run(&self, shards: &Shards, metrics: &Metrics, stop: &Receiver<()>) -> Result<(), ShardError> {
+        let begun = shards.replaced();
         let unfinished = shards.unfinished()?;
         {
             let mut progress = self.progress.lock();
@@ -161,7 +162,7 @@ impl Backfill {
                 }
             }
         }
-        self.end(shards, metrics)
+        self.end(shards, metrics, begun)
     }
 
     fn one(&self, shards: &Shards, metrics: &Metrics, identifier: &Identifier) -> Result<(), ShardError> {
@@ -183,7 +184,7 @@ impl Backfill {
         metrics.backfilled(done as u64, progress.total.saturating_sub(progress.done));
     }
 
-    fn end(&self, shards: &Shards, metrics: &Metrics) -> Result<(), ShardError> {
+    fn end(&self, shards: &Shards, metrics: &Metrics, begun: u64) -> Result<(), ShardError> {
         let (done, failed, took) = {
             let mut progress = self.progress.lock();
             let took = progress.began.elapsed();
@@ -196,7 +197,7 @@ impl Backfill {
             tracing::info!(fragments = done, ?took, per_second, "backfill ends");
         }
         // One that could not be read is tried again at the next start.
-        if failed == 0 { shards.settle() } else { Ok(()) }
+        if failed == 0 { shards.settle(begun) } else { Ok(()) }
     }
 }
 

@@ -65,16 +65,18 @@ pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
         Arc::clone(&namespaces),
         &|shard| held.holds(shard),
     )?);
-    let uplink = Uplink::begin(centre, &uplink, registered, outbox, &shards, &loaded.activation, plugins)?;
+    // In memory a change is about three times as large as in the outbox.
+    shards.bound_pending(usize::try_from(uplink.outbox_bytes.saturating_mul(3)).unwrap_or(usize::MAX));
+    let uplink = Uplink::begin(centre, &uplink, registered, outbox, &shards, plugins)?;
     let uplink = Arc::new(uplink);
     let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)))?;
     let edge = Arc::new(Edge::assemble(Arc::new(house), loaded, observer, Arc::clone(&shards))?);
-    uplink.keep_backfill(Some(backfill::Thread::spawn(
+    uplink.keep_backfill(backfill::Thread::spawn(
         Arc::clone(&edge.backfill),
         shards,
         Arc::clone(&edge.metrics),
         Some(Arc::clone(&end)),
-    )?));
+    )?);
     let durable = std::thread::Builder::new().name("outbox".into()).spawn({
         // It must not hold the outbox, whose end it waits for.
         let uplink = Arc::downgrade(&uplink);
@@ -93,7 +95,7 @@ pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
     let edge = runtime.block_on(gate.enter());
     runtime.shutdown_timeout(DRAIN);
     let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&house.log)).map_err(anyhow::Error::from);
-    uplink.keep_backfill(None);
+    drop(uplink.take_backfill());
     let checkpointed = sync::checkpoint::make(&uplink, &edge);
     drop((edge, gate, house, uplink));
     let _ = durable.join();
@@ -105,14 +107,14 @@ pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
 async fn introduce(centre: &Centre, outbox: &RedbLog, uplink: &UplinkConfig) -> Result<Registered> {
     let kept = outbox.note(REGISTERED)?;
     let kept: Option<Registered> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    // What it holds was a matter of its key before.
+    // Also where it is to hold other shards now: what its outbox has is of that log.
+    let cluster = kept.as_ref().map(|kept| kept.cluster.clone());
     let kept = kept.filter(|kept| uplink.shards.is_none_or(|shards| shards == kept.shards));
     let register = sync::introduction(&uplink.name, uplink.shards);
     let mut backoff = Backoff::new(getrandom::u64()?);
     let began = Instant::now();
     loop {
-        let cluster = kept.as_ref().map(|kept| kept.cluster.as_str());
-        let error = match timeout(PATIENCE, centre.register(&register, cluster)).await {
+        let error = match timeout(PATIENCE, centre.register(&register, cluster.as_deref())).await {
             Ok(Ok(registered)) => {
                 let bytes = serde_json::to_vec(&registered)?;
                 outbox.keep_note(REGISTERED, &bytes)?;

@@ -1,18 +1,22 @@
 //! The operator's commands: how a process is, and what a centre is asked to do. They speak with its admin listener.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use selvedge_central::{CONTROL, RedbCentral};
 use selvedge_core::identity::SHARDS;
+use selvedge_core::release::ReleasedPlugin;
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use crate::central::admin::CentreStatus;
+use crate::central::admin::{CentreStatus, PluginBody, ReleaseBody};
 use crate::config::CentralArguments;
+use crate::release::{Bundle, parse_hash};
 
 /// How long the longest of these may take: a comparison waits for every edge, a backup for the disk.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -55,6 +59,20 @@ pub enum CentralCommand {
         from: PathBuf,
         #[command(flatten)]
         central: Box<CentralArguments>,
+    },
+    /// Check plugins, catalogue and time zone at the centre, and put them into force at every edge. What is not given stays.
+    Release {
+        /// A folder of plugins: every NAME.wasm in it, each with its NAME.toml. They take the place of all before.
+        #[arg(long, value_name = "DIR")]
+        plugins: Option<PathBuf>,
+        /// The catalogue of offers and slots, a TOML file.
+        #[arg(long, value_name = "FILE")]
+        catalog: Option<PathBuf>,
+        /// The business time zone, an IANA name.
+        #[arg(long, value_name = "NAME")]
+        time_zone: Option<String>,
+        #[command(flatten)]
+        admin: AdminArguments,
     },
     /// Forget an edge that will not come back: nothing waits for it any more.
     Forget {
@@ -244,12 +262,34 @@ pub fn central(command: CentralCommand) -> Result<()> {
             admin.say(&done, || format!("{}: {} entries, {} bytes", to.display(), done["entries"], done["bytes"]));
         }
         CentralCommand::Restore { from, central } => restore(&from, *central)?,
+        CentralCommand::Release { plugins, catalog, time_zone, admin } => {
+            let body = release_body(plugins.as_deref(), catalog.as_deref(), time_zone)?;
+            let released = admin.call("PUT", "/admin/v1/release", &body)?;
+            admin.say(&released, || {
+                format!("release {} is in force; `selvedge status` shows which edges run it", released["seq"])
+            });
+        }
         CentralCommand::Forget { name, admin } => {
             admin.call("DELETE", &format!("/admin/v1/edges/{name}"), "")?;
             admin.say(&Value::Null, || format!("{name} is forgotten"));
         }
     }
     Ok(())
+}
+
+/// What files say, as the admin listener takes it.
+fn release_body(plugins: Option<&Path>, catalog: Option<&Path>, time_zone: Option<String>) -> Result<String> {
+    if plugins.is_none() && catalog.is_none() && time_zone.is_none() {
+        bail!("nothing to release; give --plugins, --catalog or --time-zone");
+    }
+    let bundle = Bundle::read(plugins, catalog, "UTC")?;
+    let plugin = |plugin: &ReleasedPlugin| -> Result<PluginBody> {
+        let wasm = bundle.components.get(&parse_hash(&plugin.sha256)?).context("a plugin without bytes")?;
+        Ok(PluginBody { name: plugin.name.clone(), wasm: STANDARD.encode(wasm), config: plugin.config.clone() })
+    };
+    let all = bundle.release.plugins.iter().map(plugin).collect::<Result<Vec<_>>>()?;
+    let (plugins, catalog) = (plugins.map(|_| all), catalog.map(|_| bundle.release.catalog.clone()));
+    Ok(serde_json::to_string(&ReleaseBody { time_zone, plugins, catalog })?)
 }
 
 fn verified_text(found: &Value) -> String {
@@ -276,7 +316,7 @@ fn verified_text(found: &Value) -> String {
 }
 
 /// Copies a backup into place and begins its epoch.
-fn restore(from: &std::path::Path, arguments: CentralArguments) -> Result<()> {
+fn restore(from: &Path, arguments: CentralArguments) -> Result<()> {
     let config = arguments.settle()?;
     let crate::config::Store::Redb(folder) = &config.store else {
         bail!(

@@ -222,7 +222,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         slot_answer(edge, *request, choice, explained, &choices)
     });
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
-    if !ask.dry_run && edge.takes(&ask.visitor).is_ok() {
+    if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
         let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
         edge.decided.record(&ask.visitor, instant, offers);
     }

@@ -70,15 +70,20 @@ impl Bundle {
             } else {
                 String::new()
             };
-            let hash = hash(&wasm);
-            bundle.release.plugins.push(ReleasedPlugin { name, sha256: hex(&hash), config });
-            bundle.components.insert(hash, wasm);
+            bundle.add(name, wasm, config);
         }
         if let Some(path) = catalog {
             bundle.release.catalog = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
             Catalog::from_toml(&bundle.release.catalog).with_context(|| format!("catalogue {}", path.display()))?;
         }
         Ok(bundle)
+    }
+
+    /// Adds a plugin behind those that are there.
+    pub fn add(&mut self, name: String, wasm: Vec<u8>, config: String) {
+        let hash = hash(&wasm);
+        self.release.plugins.push(ReleasedPlugin { name, sha256: hex(&hash), config });
+        self.components.insert(hash, wasm);
     }
 
     /// Compiles and checks everything. `threads` is how many may invoke plugins at once.

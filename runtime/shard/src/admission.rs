@@ -64,6 +64,11 @@ impl Prepared {
         matches!(&self.change.body, Body::Event { effects, .. } if effects.retracts.is_some())
     }
 
+    /// Its bytes in the log.
+    pub fn bytes(&self) -> usize {
+        self.change.bytes.len()
+    }
+
     /// When it happened, of an event.
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {

@@ -52,9 +52,15 @@ impl Shards {
         Ok(self.disk.settled()?.as_deref() != Some(&bytes(self.observer.layout())))
     }
 
-    /// Says that no record waits any more, so that the next start need not look.
-    pub fn settle(&self) -> Result<(), ShardError> {
-        self.disk.settle(Some(&bytes(self.observer.layout())))
+    /// How often a base was replaced: a walk that began before the last time has not seen all.
+    pub fn replaced(&self) -> u64 {
+        *self.replaced.lock()
+    }
+
+    /// Says that no record waits any more, so that the next start need not look; unless a base was replaced since a walk began.
+    pub fn settle(&self, begun: u64) -> Result<(), ShardError> {
+        let replaced = self.replaced.lock();
+        if *replaced == begun { self.disk.settle(Some(&bytes(self.observer.layout()))) } else { Ok(()) }
     }
 
     /// Forgets that all records have a layout that is no longer in force, before the first one is written under this one.

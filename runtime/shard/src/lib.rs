@@ -70,7 +70,7 @@ pub use crate::replacement::Replacement;
 pub use crate::snapshot::{CHUNK_EXPANDED_MAX, HEAD_BYTES_MAX, SnapshotHead};
 use crate::walk::Piece;
 
-/// Bytes of changes that may be pending, over all shards, about.
+/// Bytes of changes that may be pending, over all shards, about, unless told otherwise.
 pub const PENDING_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// What can go wrong in a shard.
@@ -140,11 +140,14 @@ pub struct Shards {
     observer: Arc<dyn Observer>,
     cells: Vec<Cell>,
     pending_bytes: AtomicUsize,
+    pending_bytes_max: AtomicUsize,
     namespaces: Arc<Namespaces>,
     /// Held from the check of a link to its admission.
     linking: Mutex<()>,
     /// Fragments that were read while their history waits to be folded.
     wanted: Mutex<VecDeque<Identifier>>,
+    /// How often a base was replaced by one that waits for its history.
+    replaced: Mutex<u64>,
 }
 
 /// One shard. Its locks are taken in the order in which they stand here.
@@ -255,7 +258,20 @@ impl Shards {
         let cells = cells.collect::<Result<_, ShardError>>()?;
         let (cache, pending_bytes, linking) = (Cache::new(cache_bytes), AtomicUsize::new(0), Mutex::new(()));
         let wanted = Mutex::default();
-        let shards = Self { disk, cache, cache_bytes, observer, cells, pending_bytes, namespaces, linking, wanted };
+        let pending_bytes_max = AtomicUsize::new(PENDING_BYTES_MAX);
+        let shards = Self {
+            disk,
+            cache,
+            cache_bytes,
+            observer,
+            cells,
+            pending_bytes,
+            pending_bytes_max,
+            namespaces,
+            linking,
+            wanted,
+            replaced: Mutex::default(),
+        };
         shards.begin_layout()?;
         Ok(shards)
     }
@@ -271,9 +287,11 @@ impl Shards {
             observer,
             cells,
             pending_bytes: AtomicUsize::new(0),
+            pending_bytes_max: AtomicUsize::new(self.pending_bytes_max.load(Ordering::Relaxed)),
             namespaces: Arc::clone(&self.namespaces),
             linking: Mutex::new(()),
             wanted: Mutex::default(),
+            replaced: Mutex::default(),
         };
         shards.begin_layout()?;
         for (shard, cell) in ShardId::all().zip(&self.cells) {
@@ -328,7 +346,12 @@ impl Shards {
 
     /// Whether more is pending than may be: nothing new should be admitted until some of it is in the base.
     pub fn overloaded(&self) -> bool {
-        self.pending_bytes() > PENDING_BYTES_MAX
+        self.pending_bytes() > self.pending_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Sets how much may be pending: for an edge, whose changes are pending until its centre has them.
+    pub fn bound_pending(&self, bytes: usize) {
+        self.pending_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether an event's id counts already for an identifier.

@@ -180,7 +180,9 @@ impl Shards {
         let given = self.outgoing(shard, pending)?;
         let mut place = Place::new(head.cursor, head.checksum);
         place.origins.extend(head.origins.iter().copied());
-        if replacement.sums.waiting > 0 {
+        if replacement.sums.waiting > 0 || replacement.layout != *self.observer.layout() {
+            let mut replaced = self.replaced.lock();
+            *replaced += 1;
             self.disk.settle(None)?;
         }
         self.put_in(cell, replacement.fresh, place, upto_local, given)

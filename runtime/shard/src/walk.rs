@@ -9,6 +9,8 @@ use crate::{ShardError, Shards};
 
 /// Identifiers that are read at once.
 const AT_ONCE: usize = 256;
+/// Ids that are handed over at once.
+const IDS_TOGETHER: usize = 16_384;
 
 /// A part of what is known of one identifier.
 pub(crate) enum Piece<'p> {
@@ -83,7 +85,8 @@ impl Shards {
         }
         let mut ids = self.disk.ids(identifier)?;
         ids.retain(|(_, of)| *of <= seq);
-        take(identifier, Piece::Ids(&ids))
+        // In pieces, so that a fragment of any size fits into chunks.
+        ids.chunks(IDS_TOGETHER).try_for_each(|ids| take(identifier, Piece::Ids(ids)))
     }
 
     /// The state in a record as it would be written now, and whether nothing of it waits.

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
@@ -22,17 +24,21 @@ use serde::{Deserialize, Serialize};
 
 use super::edges::Known;
 use super::verify::{self, Comparison};
-use super::{Centre, snapshots};
+use super::{Centre, releases, snapshots};
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::erasures::unknown;
 use crate::edge::{method_not_allowed, not_found, parse_body};
 use crate::erasures::Receipt;
 use crate::error::Problem;
+use crate::release::Bundle;
+use crate::sync::wire::Released;
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A release brings its plugins with it.
+const RELEASE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The routes; `guarded` where the listener can be reached from other machines.
 pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
@@ -45,6 +51,7 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .route("/admin/v1/rebuild", post(rebuild))
         .route("/admin/v1/backup", post(backup))
         .route("/admin/v1/erasures/{id}", get(erasure))
+        .route("/admin/v1/release", get(released).put(release))
         .route("/admin/v1/edges/{name}", delete(forget))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
@@ -141,14 +148,8 @@ async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> 
             "the centre's copy of the shards is not open yet; ask again in a moment",
         ));
     };
-    // A snapshot that ends where one already does says nothing new.
-    let known = centre.log.snapshot(shard).await?.map(|kept| kept.seq);
-    let at = shards.cursor(shard).seq;
-    if known == Some(at) {
-        return Ok(Json(Made { seq: at }));
-    }
-    let seq =
-        snapshots::make(&centre, &shards, shard).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    let made = snapshots::make_if_newer(&centre, &shards, shard).await;
+    let seq = made.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     Ok(Json(Made { seq }))
 }
 
@@ -190,11 +191,7 @@ struct BackedUp {
 }
 
 async fn backup(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<BackedUp>, Problem> {
-    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let bytes = whole
-        .map_err(|_| Problem::bad_request("body_timeout", "the body did not arrive in time; send it again"))?
-        .map_err(|error| Problem::bad_request("body_unreadable", format!("the body could not be read: {error}")))?
-        .to_bytes();
+    let bytes = whole(body, BODY_BYTES_MAX).await?;
     let BackupBody { to } = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
     if !to.is_absolute() || to.exists() {
         let detail = "name a file by its absolute path on the centre's machine, which is not there yet";
@@ -208,6 +205,74 @@ async fn backup(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<Ba
     let heads = centre.log.backup(&to, progress).await?;
     let bytes = *written.lock();
     Ok(Json(BackedUp { bytes, entries: heads.iter().map(|(_, cursor)| cursor.seq).sum() }))
+}
+
+async fn released(State(centre): State<Arc<Centre>>) -> Result<Json<Released>, Problem> {
+    Ok(Json(centre.released().await?))
+}
+
+/// What an operator releases; what is not said stays as it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReleaseBody {
+    pub time_zone: Option<String>,
+    /// All plugins, in the order in which they fold.
+    pub plugins: Option<Vec<PluginBody>>,
+    /// The catalogue, as TOML.
+    pub catalog: Option<String>,
+}
+
+/// A plugin with its bytes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PluginBody {
+    pub name: String,
+    /// The component, in Base64.
+    pub wasm: String,
+    /// Its configuration, as TOML.
+    #[serde(default)]
+    pub config: String,
+}
+
+/// Checks a release and puts it into force everywhere.
+async fn release(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<Released>, Problem> {
+    let bytes = whole(body, RELEASE_BYTES_MAX).await?;
+    let body: ReleaseBody = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
+    let known = centre.released().await?;
+    let mut bundle = Bundle { release: known.release.clone(), ..Bundle::default() };
+    if let Some(time_zone) = body.time_zone {
+        bundle.release.time_zone = time_zone;
+    }
+    if let Some(catalog) = body.catalog {
+        bundle.release.catalog = catalog;
+    }
+    if let Some(plugins) = body.plugins {
+        bundle.release.plugins.clear();
+        for (place, plugin) in plugins.into_iter().enumerate() {
+            let wasm = STANDARD.decode(plugin.wasm.as_bytes()).map_err(|error| {
+                let pointer = format!("/plugins/{place}/wasm");
+                Problem::bad_request("wrong_type", format!("the component is not Base64: {error}")).at(pointer)
+            })?;
+            bundle.add(plugin.name, wasm, plugin.config);
+        }
+    }
+    if known.seq > 0 && bundle.release == known.release {
+        return Ok(Json(known));
+    }
+    let refused = |error: anyhow::Error| {
+        let detail = format!("nothing was released: {error:#}");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "release_invalid", detail)
+    };
+    releases::publish(&centre, bundle).await.map(Json).map_err(refused)
+}
+
+/// A body, within its bound and in time.
+async fn whole(body: Body, most: usize) -> Result<Bytes, Problem> {
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
+    let whole =
+        whole.map_err(|_| Problem::bad_request("body_timeout", "the body did not arrive in time; send it again"))?;
+    let unreadable = |error| Problem::bad_request("body_unreadable", format!("the body could not be read: {error}"));
+    Ok(whole.map_err(unreadable)?.to_bytes())
 }
 
 /// Forgets an edge that will not come back: nothing waits for it any more.

@@ -12,13 +12,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
-use selvedge_core::change::Change;
+use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::ShardId;
 use selvedge_core::limits;
 use selvedge_core::shard_set::ShardSet;
 use selvedge_core::sync::frame::{Frame, fitting};
 use selvedge_core::sync::manifest::Manifest;
-use selvedge_core::sync::{Push, Pushed, bounds};
+use selvedge_core::sync::{Origin, Push, Pushed, bounds};
 use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
@@ -113,9 +113,9 @@ async fn register(
     let register: Register = json(body).await?;
     if register.name.is_empty()
         || register.name.len() > 100
-        || !register.name.bytes().all(|byte| byte.is_ascii_graphic())
+        || !register.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     {
-        let detail = "an edge's name is 1 to 100 printable ASCII characters without blanks";
+        let detail = "an edge's name is 1 to 100 letters, digits, dots, dashes and underscores";
         return Err(Problem::bad_request("name_invalid", detail).at("/name"));
     }
     let shards = register.shards.unwrap_or(scope);
@@ -124,6 +124,7 @@ async fn register(
         return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail).at("/shards"));
     }
     centre.edges.register(&*centre.log, &register, shards).await?;
+    centre.forget_reads();
     let keys = centre.keys.all();
     let cluster = centre.log.id().to_owned();
     Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
@@ -193,7 +194,13 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());
     }
-    let mut taken = centre.log.append(sealed).await?.into_iter();
+    let taken = centre.log.append(sealed).await.inspect_err(|error| {
+        // A log in a file that has failed once takes nothing any more.
+        if let (Some(end), LogError::Store(_) | LogError::Closed) = (&centre.end, error) {
+            end.fail(error.to_string());
+        }
+    });
+    let mut taken = taken?.into_iter();
     let answers = answers.into_iter().filter_map(|refused| refused.or_else(|| taken.next())).collect();
     let bytes = Frame::PushAnswers(answers).encode().map_err(|error| Problem::storage(&error))?;
     Ok(octets(Body::from(bytes)))
@@ -202,15 +209,25 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
 /// What the log needs to know of a push; or why it can never be taken.
 fn seal(push: Push, reads: u16) -> Result<Result<SealedPush, Pushed>, Problem> {
     let mut digests = Vec::with_capacity(push.changes.len());
+    // What only the centre says, nobody else may.
+    if push.origin == Origin::CENTRE {
+        return Ok(Err(Pushed::Refused { index: 0, reason: "it names the centre as its origin".into() }));
+    }
     for (index, bytes) in push.changes.iter().enumerate() {
-        let Ok(version) = Change::version(bytes) else {
-            return Ok(Err(Pushed::Refused { index, reason: "it is of no kind that this centre knows".into() }));
-        };
-        if version > reads {
-            let detail = "an edge that is registered cannot read this kind of change yet; upgrade every edge, or forget those that are gone";
-            return Err(Problem::unavailable("older_edges", detail));
+        // A kind that this centre or a registered edge does not know yet waits at its edge until they are upgraded: the answer settles nothing.
+        let version = Change::version(bytes);
+        if matches!(version, Err(ChangeError::UnknownKind(_))) || version.as_ref().is_ok_and(|version| *version > reads)
+        {
+            tracing::warn!(
+                shard = push.shard.0,
+                "an edge sends what not everybody reads yet; upgrade the centre and every edge, or forget those that are gone"
+            );
+            return Ok(Err(Pushed::Behind { watermark: push.predecessor, head: 0 }));
         }
         match Change::digest(bytes) {
+            Ok(digest) if digest.shard.is_none() => {
+                return Ok(Err(Pushed::Refused { index, reason: "only the centre says this".into() }));
+            }
             Ok(digest) => digests.push(digest),
             Err(error) => return Ok(Err(Pushed::Refused { index, reason: error.to_string() })),
         }
@@ -286,7 +303,7 @@ async fn snapshot(
         let detail = "there is no snapshot of this shard yet; follow it from its beginning";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_snapshot", detail));
     };
-    let manifest: Manifest = super::snapshots::manifest(&kept);
+    let manifest: Manifest = super::snapshots::manifest(&kept, centre.reads().await?);
     let bytes = Frame::Manifest(manifest).encode().map_err(|error| Problem::storage(&error))?;
     let mut response = tagged(bytes, "private, no-cache", &headers);
     if let Ok(number) = HeaderValue::from_str(&kept.id.number.to_string()) {

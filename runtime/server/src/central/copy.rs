@@ -43,6 +43,8 @@ pub struct Copy {
     /// It is to be made again from nothing.
     rebuild: Mutex<bool>,
     last_error: Mutex<Option<String>>,
+    /// Held while a snapshot is made.
+    pub snapshotting: tokio::sync::Mutex<()>,
 }
 
 impl Copy {
@@ -56,6 +58,7 @@ impl Copy {
             snapshots: Mutex::default(),
             rebuild: Mutex::default(),
             last_error: Mutex::default(),
+            snapshotting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -142,31 +145,58 @@ async fn follow(centre: &Arc<Centre>) -> Result<()> {
     });
     let (shards, backfill) = opened.await??;
     *copy.shards.write() = Some(Arc::clone(&shards));
-    let backfilling =
-        backfill::Thread::spawn(Arc::new(backfill), Arc::clone(&shards), Arc::clone(&copy.metrics), None)?;
-    let outcome = advance(centre, &shards, released.seq).await;
-    drop(backfilling);
-    outcome
+    let backfill = Arc::new(backfill);
+    let spawn = || backfill::Thread::spawn(Arc::clone(&backfill), Arc::clone(&shards), Arc::clone(&copy.metrics), None);
+    let mut backfilling = spawn()?;
+    loop {
+        match advance(centre, &shards, released.seq).await? {
+            // States of an older snapshot wait for their history.
+            Paused::Loaded if shards.unsettled()? => {
+                drop(backfilling);
+                backfilling = spawn()?;
+            }
+            Paused::Loaded => {}
+            Paused::Over => return Ok(()),
+        }
+    }
 }
 
-async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Result<()> {
+/// Why the copy pauses.
+enum Paused {
+    /// Shards were loaded from snapshots.
+    Loaded,
+    /// There is another release, or the copy is to be made again.
+    Over,
+}
+
+async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Result<Paused> {
     loop {
         let heads = centre.log.heads().await?;
         let control = heads.get(usize::from(CONTROL.0)).map_or(0, |head| head.seq);
         if (control > release && centre.released().await?.seq > release) || *centre.copy.rebuild.lock() {
-            return Ok(());
+            return Ok(Paused::Over);
         }
-        let mut behind = false;
+        let (mut behind, mut loaded) = (false, false);
         for shard in ShardId::all() {
             let Some(head) = heads.get(usize::from(shard.0)) else { continue };
             let cursor = shards.cursor(shard);
             if (cursor.epoch != head.epoch && cursor.seq > 0) || cursor.seq > head.seq || head.first > cursor.seq + 1 {
                 snapshots::load(centre, shards, shard).await?;
-                behind = true;
+                loaded = true;
                 continue;
             }
             centre.erasures.work(centre, shards, shard).await?;
             if cursor.seq == head.seq {
+                if shards.checksum(shard) != head.checksum {
+                    tracing::error!(
+                        shard = shard.0,
+                        "the centre's copy is of another log than this one; it is made anew"
+                    );
+                    snapshots::load(centre, shards, shard).await?;
+                    // Should the snapshot be of that other log too, it is not read again and again.
+                    tokio::time::sleep(PAUSE).await;
+                    loaded = true;
+                }
                 continue;
             }
             let Read::Entries { epoch, entries } = centre.log.read(shard, cursor.seq, READ_BYTES).await? else {
@@ -188,8 +218,11 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
                 }
             };
             if last.saturating_sub(newest) >= centre.copy.snapshot_every {
-                snapshots::make(centre, shards, shard).await?;
+                snapshots::make_if_newer(centre, shards, shard).await?;
             }
+        }
+        if loaded {
+            return Ok(Paused::Loaded);
         }
         if !behind {
             let seen: Vec<_> = heads

@@ -15,9 +15,9 @@ use crate::sync::wire::{Register, Report};
 /// Under which notes edges are kept.
 const NOTES: &str = "edge/";
 /// Edges that are remembered.
-pub const EDGES_MAX: usize = 4096;
+const EDGES_MAX: usize = 4096;
 /// How often a report is kept for other centres over the same store.
-const KEEP_EVERY: Duration = Duration::from_secs(10);
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long an edge that says nothing is waited for when the centre must know what all edges can read. One that is away for longer must begin
 /// with a snapshot.
 pub const ABSENCE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -45,6 +45,9 @@ pub struct Edges(Mutex<BTreeMap<String, (Known, Option<Instant>)>>);
 impl Edges {
     /// Takes in an edge; it is kept before it is told so.
     pub async fn register(&self, log: &dyn CentralLog, register: &Register, shards: ShardSet) -> Result<(), LogError> {
+        if self.is_full_for(&register.name) {
+            return Err(LogError::TooLarge { what: "the list of edges".into(), size: EDGES_MAX + 1, max: EDGES_MAX });
+        }
         let now = clock::now();
         let known = Known {
             name: register.name.clone(),
@@ -58,6 +61,11 @@ impl Edges {
         keep(log, &known).await?;
         self.0.lock().insert(known.name.clone(), (known, Some(Instant::now())));
         Ok(())
+    }
+
+    fn is_full_for(&self, name: &str) -> bool {
+        let known = self.0.lock();
+        known.len() >= EDGES_MAX && !known.contains_key(name)
     }
 
     /// Takes in a report. False of an edge that is to register first.
@@ -88,8 +96,8 @@ impl Edges {
             all.insert(known.name.clone(), known);
         }
         for (name, (known, _)) in &*self.0.lock() {
-            let newer = all.get(name).is_none_or(|kept: &Known| kept.seen_at <= known.seen_at);
-            if newer {
+            // One that is not kept was forgotten, by another centre perhaps.
+            if all.get(name).is_some_and(|kept: &Known| kept.seen_at <= known.seen_at) {
                 all.insert(name.clone(), known.clone());
             }
         }

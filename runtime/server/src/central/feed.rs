@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use hyper::body::Frame as BodyFrame;
@@ -20,6 +20,8 @@ use super::Centre;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Bytes of a shard's log that are read at once, so that shards take turns.
 const READ_BYTES: usize = 256 * 1024;
+/// How long an edge may take to read a piece.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces that wait for a slow edge.
 const PIECES: usize = 4;
 
@@ -77,73 +79,80 @@ struct Feed<'a> {
 impl Feed<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut heads = self.log.heads().await?;
-        // All of them at first, so that the edge knows how far behind it is.
-        let mut all = true;
+        // At first, so that the edge knows the epochs and how far behind it is.
+        self.say_heads(&heads, true).await?;
+        let mut said = Instant::now();
         loop {
-            self.catch_up(&heads).await?;
+            let behind = self.catch_up(&heads).await?;
+            // All of them now and then, also of shards where nothing happens: what is not said grows stale.
+            let all = said.elapsed() >= HEARTBEAT;
+            if all {
+                said = Instant::now();
+            }
             self.say_heads(&heads, all).await?;
-            let seen: Vec<_> = self
-                .followed
-                .iter()
-                .map(|followed| {
-                    // What is parked does not wake anybody.
-                    let at = heads.get(usize::from(followed.shard.0)).filter(|_| followed.parked);
-                    (followed.shard, at.map_or(followed.cursor, |head| Cursor { epoch: head.epoch, seq: head.seq }))
-                })
-                .collect();
+            if behind {
+                heads = self.log.heads().await?;
+                continue;
+            }
+            let seen = self.followed.iter().map(|followed| {
+                // What is parked does not wake anybody.
+                let at = heads.get(usize::from(followed.shard.0)).filter(|_| followed.parked);
+                (followed.shard, at.map_or(followed.cursor, |head| Cursor { epoch: head.epoch, seq: head.seq }))
+            });
+            let seen: Vec<_> = seen.collect();
             tokio::select! {
-                woken = self.log.wait_head(&seen) => (heads, all) = (woken?, false),
-                () = tokio::time::sleep(HEARTBEAT) => (heads, all) = (self.log.heads().await?, true),
+                woken = self.log.wait_head(&seen) => heads = woken?,
+                () = tokio::time::sleep_until((said + HEARTBEAT).into()) => heads = self.log.heads().await?,
                 () = self.pieces.closed() => return Err(Ended::Gone),
             }
         }
     }
 
-    /// Sends what these heads say that there is, shard by shard in turns.
-    async fn catch_up(&mut self, heads: &[Head]) -> Result<(), Ended> {
-        let mut behind = true;
-        while behind {
-            behind = false;
-            for index in 0..self.followed.len() {
-                let Followed { shard, cursor, parked, .. } = self.followed[index];
-                let Some(head) = heads.get(usize::from(shard.0)) else { continue };
-                if parked {
-                    continue;
-                }
-                // A base that was never filled is of no epoch yet.
-                let fresh = cursor.seq == 0;
-                let why = if head.epoch != cursor.epoch && !fresh {
-                    Some(Refetch::Epoch)
-                } else if head.seq < cursor.seq {
-                    Some(Refetch::Ahead)
-                } else if head.first > cursor.seq + 1 {
-                    Some(Refetch::Trimmed)
-                } else {
-                    None
-                };
-                if let Some(why) = why {
-                    self.park(index, head.epoch, why).await?;
-                    continue;
-                }
-                if head.seq == cursor.seq {
-                    continue;
-                }
-                match self.log.read(shard, cursor.seq, READ_BYTES).await? {
-                    Read::Trimmed { .. } => self.park(index, head.epoch, Refetch::Trimmed).await?,
-                    Read::Entries { epoch, .. } if epoch != head.epoch => {
-                        self.park(index, epoch, Refetch::Epoch).await?;
-                    }
-                    Read::Entries { epoch, mut entries } => {
-                        entries.truncate(fitting(&entries));
-                        let Some(last) = entries.last() else { continue };
-                        self.followed[index].cursor = Cursor { epoch, seq: last.seq };
-                        behind |= last.seq < head.seq;
-                        self.send(&Frame::Changes { shard, epoch, entries }).await?;
-                    }
+    /// Sends of each shard some of what these heads say that there is; whether there is more. Nothing beyond the heads, which are said after it.
+    async fn catch_up(&mut self, heads: &[Head]) -> Result<bool, Ended> {
+        let mut behind = false;
+        for index in 0..self.followed.len() {
+            let Followed { shard, cursor, parked, .. } = self.followed[index];
+            let Some(head) = heads.get(usize::from(shard.0)) else { continue };
+            if parked {
+                continue;
+            }
+            // A base that was never filled is of no epoch yet.
+            let fresh = cursor.seq == 0;
+            let why = if head.epoch != cursor.epoch && !fresh {
+                Some(Refetch::Epoch)
+            } else if head.seq < cursor.seq {
+                Some(Refetch::Ahead)
+            } else if head.first > cursor.seq + 1 {
+                Some(Refetch::Trimmed)
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                self.park(index, head.epoch, why).await?;
+                continue;
+            }
+            if head.seq == cursor.seq {
+                continue;
+            }
+            match self.log.read(shard, cursor.seq, READ_BYTES).await? {
+                Read::Trimmed { .. } => self.park(index, head.epoch, Refetch::Trimmed).await?,
+                Read::Entries { epoch, .. } if epoch != head.epoch => self.park(index, epoch, Refetch::Epoch).await?,
+                Read::Entries { epoch, mut entries } => {
+                    let said = entries.partition_point(|entry| entry.seq <= head.seq);
+                    entries.truncate(said.min(fitting(&entries)));
+                    let Some(last) = entries.last() else {
+                        let detail =
+                            format!("shard {} ends at {} and has nothing after {}", shard.0, head.seq, cursor.seq);
+                        return Err(Ended::Failed(detail));
+                    };
+                    self.followed[index].cursor = Cursor { epoch, seq: last.seq };
+                    behind |= last.seq < head.seq;
+                    self.send(&Frame::Changes { shard, epoch, entries }).await?;
                 }
             }
         }
-        Ok(())
+        Ok(behind)
     }
 
     async fn park(&mut self, index: usize, epoch: u32, why: Refetch) -> Result<(), Ended> {
@@ -165,7 +174,9 @@ impl Feed<'_> {
     }
 
     async fn send(&self, frame: &Frame) -> Result<(), Ended> {
-        self.pieces.send(frame.encode()?.into()).await.map_err(|_| Ended::Gone)
+        // One that does not read any more has gone without a word.
+        let sent = tokio::time::timeout(PATIENCE, self.pieces.send(frame.encode()?.into())).await;
+        sent.map_err(|_| Ended::Gone)?.map_err(|_| Ended::Gone)
     }
 }
 

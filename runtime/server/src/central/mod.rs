@@ -16,7 +16,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use selvedge_central::{
     CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral,
@@ -41,7 +41,7 @@ use crate::sync::wire::Released;
 /// Edges that are fed at once.
 const FOLLOWERS: usize = 1024;
 /// How long it is taken for true what all edges read.
-const READS_FRESH: Duration = Duration::from_secs(1);
+const READS_FRESH: Duration = Duration::from_secs(10);
 /// Bytes of the control shard's log that are read at once.
 const CONTROL_BYTES: usize = 1024 * 1024;
 
@@ -61,6 +61,8 @@ pub struct Centre {
     pub copy: Arc<Copy>,
     /// What was marked in the logs to compare copies, and what came of it.
     pub marks: Marks,
+    /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
+    pub end: Option<Arc<End>>,
     released: Mutex<Released>,
     reads: Mutex<Option<(Instant, u16)>>,
 }
@@ -91,6 +93,11 @@ impl Centre {
         Ok(newest)
     }
 
+    /// Another edge is known: what all read is to be asked again.
+    pub fn forget_reads(&self) {
+        *self.reads.lock() = None;
+    }
+
     /// The newest version of changes that all edges read.
     pub async fn reads(&self) -> Result<u16, LogError> {
         if let Some((at, reads)) = *self.reads.lock()
@@ -118,6 +125,11 @@ pub async fn open_log(config: &CentralConfig) -> Result<Arc<dyn CentralLog>> {
             let digest: DigestOf = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
             let options = CentralOptions { stable, ..CentralOptions::new(fresh_id, digest) };
             Arc::new(tokio::task::spawn_blocking(move || RedbCentral::open(&path, &options)).await??)
+        }
+        Store::Postgres(_) if config.stable == Stable::Backup => {
+            bail!(
+                "stable = \"backup\" is for redb, whose backups the centre makes itself; with PostgreSQL use synchronous replication, and leave it at \"commit\""
+            )
         }
         Store::Postgres(url) => {
             let options = PostgresOptions { stable, ..PostgresOptions::new(url, fresh_id) };
@@ -156,6 +168,7 @@ pub fn run(config: CentralConfig) -> Result<()> {
             copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
             metrics,
             marks: Marks::default(),
+            end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
             released: Mutex::default(),
             reads: Mutex::default(),
         });

@@ -33,6 +33,9 @@ pub async fn begin(centre: &Arc<Centre>, config: &CentralConfig) -> Result<()> {
     }
     let given = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), &bundle.release.time_zone)?;
     if config.plugins.is_some() {
+        if given.release.plugins.is_empty() {
+            tracing::warn!("the folder of plugins is empty: edges are to run none");
+        }
         bundle.release.plugins = given.release.plugins;
         bundle.components = given.components;
     }

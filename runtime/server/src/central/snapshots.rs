@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use selvedge_central::{SnapshotChunk, SnapshotId, SnapshotManifest};
-use selvedge_core::change::CHANGE_VERSION;
+use selvedge_central::{LogError, SnapshotChunk, SnapshotId, SnapshotManifest};
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::manifest::{Chunk, Manifest};
 use selvedge_shard::{ShardError, Shards, SnapshotHead};
@@ -15,21 +14,40 @@ use super::Centre;
 /// Bytes of a chunk before it is compressed, about.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// What the protocol says of a snapshot that is kept.
-pub fn manifest(kept: &SnapshotManifest) -> Manifest {
+/// What the protocol says of a snapshot that is kept; `reads` is the version of changes that everybody reads, so that none in it is newer.
+pub fn manifest(kept: &SnapshotManifest, reads: u16) -> Manifest {
     Manifest {
         shard: kept.id.shard,
         epoch: kept.epoch,
         seq: kept.seq,
         checksum: kept.checksum,
-        reads: CHANGE_VERSION,
+        reads,
         head: kept.head.clone(),
         chunks: kept.chunks.iter().map(|chunk| Chunk { bytes: chunk.bytes, hash: chunk.hash }).collect(),
     }
 }
 
+/// Makes a snapshot, unless somebody else, here or at another centre over the same store, has a newer one or is making it. Gives up to where the newest goes.
+pub async fn make_if_newer(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId) -> Result<u64> {
+    let _alone = centre.copy.snapshotting.lock().await;
+    let kept = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
+    if kept > 0 && kept >= shards.cursor(shard).seq {
+        centre.copy.note_snapshot(shard, kept);
+        return Ok(kept);
+    }
+    match make(centre, shards, shard).await {
+        Err(error) if matches!(error.downcast_ref(), Some(LogError::Snapshot(_))) => {
+            tracing::warn!(shard = shard.0, "another centre was faster with a snapshot: {error}");
+            let kept = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
+            centre.copy.note_snapshot(shard, kept);
+            Ok(kept)
+        }
+        made => made,
+    }
+}
+
 /// Makes a snapshot of a shard as the copy has it, and keeps it. Gives its sequence.
-pub async fn make(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId) -> Result<u64> {
+async fn make(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId) -> Result<u64> {
     let id = SnapshotId { shard, number: getrandom::u64().context("read randomness")? };
     let (chunks, mut made) = mpsc::channel::<Vec<u8>>(2);
     let export = {

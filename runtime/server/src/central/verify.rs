@@ -24,9 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ABSENT_MS: i64 = 30_000;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What copies said at marks: by mark, copy and shard.
+/// What copies said at one mark, by shard.
+type Said = BTreeMap<String, BTreeMap<ShardId, Marked>>;
+
+/// What copies said, by mark.
 #[derive(Default)]
-pub struct Marks(Mutex<BTreeMap<u64, BTreeMap<String, BTreeMap<ShardId, Marked>>>>);
+pub struct Marks(Mutex<BTreeMap<u64, Said>>);
 
 impl Marks {
     /// Takes in what a copy says.
@@ -46,7 +49,7 @@ impl Marks {
         }
     }
 
-    fn of(&self, mark: u64) -> BTreeMap<String, BTreeMap<ShardId, Marked>> {
+    fn of(&self, mark: u64) -> Said {
         self.0.lock().get(&mark).cloned().unwrap_or_default()
     }
 }

@@ -79,8 +79,11 @@ impl EdgeArguments {
             bail!("outbox_mib = {outbox_mib} is too little to work with; give at least 16");
         }
         let name = self.name.or(file.name).unwrap_or_else(machine_name);
-        if name.is_empty() || name.len() > 100 || !name.chars().all(|c| c.is_ascii_graphic()) {
-            bail!("name = {name:?}: an edge's name is 1 to 100 printable ASCII characters without blanks");
+        if name.is_empty()
+            || name.len() > 100
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        {
+            bail!("name = {name:?}: an edge's name is 1 to 100 letters, digits, dots, dashes and underscores");
         }
         let uplink = UplinkConfig {
             central: central.trim_end_matches('/').to_owned(),

@@ -81,6 +81,13 @@ impl Edge {
         }
     }
 
+    /// Whether decisions for a visitor are counted: not while as much waits for the centre as may, nor for a shard that this edge takes nothing for.
+    pub fn counts_decisions(&self, visitor: &Identifier) -> bool {
+        let room =
+            self.uplink.as_ref().is_none_or(|uplink| uplink.pressure() < SHED_VIEWS && !self.shards.overloaded());
+        room && self.takes(visitor).is_ok()
+    }
+
     /// What a caller shows to another edge in order to read there what was just written here to these shards.
     pub fn token(&self, written: &[ShardId]) -> Option<HeaderValue> {
         let uplink = self.uplink.as_ref()?;

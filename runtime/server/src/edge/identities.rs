@@ -138,6 +138,7 @@ pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Res
 }
 
 fn make_link(edge: &Edge, one: &Identifier, other: &Identifier, dry_run: bool) -> Result<LinkedAnswer, Problem> {
+    edge.takes(one).and_then(|()| edge.takes(other)).map_err(|refusal| Problem::refused(&refusal))?;
     let changed = if dry_run {
         edge.shards.would_link(one, other)?
     } else {
@@ -217,6 +218,9 @@ fn link_pair(edge: &Edge, pair: &[String]) -> Result<Result<bool, Refusal>, Prob
         (Ok(one), Ok(other)) => (one, other),
         (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal)),
     };
+    if let Err(refusal) = edge.takes(&one).and_then(|()| edge.takes(&other)) {
+        return Ok(Err(refusal));
+    }
     Ok(match edge.shards.link(&one, &other, word(edge, true), &LogOutbox(&edge.log))? {
         Ok(changed) => {
             if changed {
@@ -303,6 +307,7 @@ fn take_back(
     let before = summary(edge, group.identifiers.clone())?;
     if !dry_run {
         for (one, other) in &pairs {
+            edge.takes(one).and_then(|()| edge.takes(other)).map_err(|refusal| Problem::refused(&refusal))?;
             // Somebody else may have been faster.
             let (Unlinked::Done | Unlinked::WereNot) =
                 edge.shards.unlink(one, other, word(edge, false), &LogOutbox(&edge.log))?;

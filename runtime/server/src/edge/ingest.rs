@@ -245,6 +245,7 @@ fn prepare_batch(edge: &Edge, headers: &HeaderMap, body: BatchBody<'_>) -> Resul
     for (index, raw) in body.batch.iter().enumerate() {
         batch.prepare(edge, index, raw.get(), &receipt);
     }
+    batch.hold_back();
     Ok(batch)
 }
 
@@ -257,6 +258,8 @@ pub struct Batch {
     /// What events do to the entities that they name: the place in the call, the change.
     entities: Vec<(usize, Prepared)>,
     refusals: Vec<(usize, Option<String>, Refusal)>,
+    /// Events that carry consent, which are never refused for want of room.
+    consents: Vec<usize>,
 }
 
 /// Where an event stands in its call, and its id.
@@ -282,6 +285,9 @@ impl Batch {
         });
         match prepared {
             Ok((Arrival { fragment, event, links, entities }, effects)) => {
+                if !effects.consent.is_empty() {
+                    self.consents.push(index);
+                }
                 for entity in entities {
                     let effects = effects.clone().of_entity();
                     self.entities.push((index, Prepared::event(entity, event.clone(), effects)));
@@ -299,6 +305,21 @@ impl Batch {
                 self.refusals.push((index, id.map(Cow::into_owned), refusal));
             }
         }
+    }
+
+    /// Where something was refused because the outbox is full, the whole call is to be sent again. Of it only what is never refused is taken, so that nothing counts
+    /// twice that has no id of its own.
+    fn hold_back(&mut self) {
+        if !self.refusals.iter().any(|(.., refusal)| refusal.code == OUTBOX_FULL) {
+            return;
+        }
+        let consents = std::mem::take(&mut self.consents);
+        for changes in self.shards.values_mut() {
+            changes.retain(|((index, _), _)| consents.contains(index));
+        }
+        self.shards.retain(|_, changes| !changes.is_empty());
+        self.links.retain(|link| consents.contains(&link.index));
+        self.entities.retain(|(index, _)| consents.contains(index));
     }
 
     /// The time of the newest event of each identifier.

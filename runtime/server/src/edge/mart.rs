@@ -13,6 +13,7 @@ use selvedge_core::event::{EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
 use selvedge_core::mart::{Arriving, Load, NAME_BYTES_MAX, check_name};
+use selvedge_core::sync::bounds::CHANGE_BYTES_MAX;
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
@@ -156,8 +157,16 @@ impl Batch {
         for (index, raw) in body.profiles.iter().enumerate() {
             match batch.read(edge, raw.get(), as_of, id) {
                 Ok((identifier, load)) => {
-                    let changes = batch.shards.entry(identifier.shard()).or_default();
-                    changes.push((index, Prepared::mart(identifier, load)));
+                    let (shard, prepared) = (identifier.shard(), Prepared::mart(identifier, load));
+                    if prepared.bytes() > CHANGE_BYTES_MAX {
+                        let detail = format!(
+                            "takes {} bytes; a load has at most {CHANGE_BYTES_MAX}: send its aggregates in several blocks",
+                            prepared.bytes()
+                        );
+                        batch.refusals.push((index, Refusal::new("load_too_large", "/aggregates", detail)));
+                        continue;
+                    }
+                    batch.shards.entry(shard).or_default().push((index, prepared));
                 }
                 Err(refusal) => batch.refusals.push((index, refusal)),
             }
@@ -175,6 +184,7 @@ impl Batch {
             .namespaces
             .parse(&profile.id)
             .map_err(|error| Refusal::new(error.code(), "/id", format!("{} {error}", quoted(&profile.id))))?;
+        edge.takes(&identifier).map_err(|refusal| Refusal { pointer: "/id".into(), ..refusal })?;
         let traits: Vec<_> = profile.traits.into_iter().collect();
         let aggregates: Vec<_> = profile.aggregates.into_iter().collect();
         let (source, block) = (&*self.source, &*self.block);

@@ -201,6 +201,8 @@ pub async fn profile(
                 .map_err(|error| Problem::bad_request("timestamp_invalid", format!("at={} is {error}", quoted(&text))))
         });
         let at = at.transpose()?;
+        // Those who show what they wrote elsewhere read it here.
+        edge.catch_up(&headers, None).await?;
         let history = HistoryAsk::parse(query.history.as_deref(), query.days.as_deref())?;
         let work = move |edge: &Edge| read(edge, &identifier, at, history);
         if at.is_some() || history.is_some() { with_history(&edge, work).await } else { blocking(&edge, work).await }

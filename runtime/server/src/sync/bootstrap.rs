@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use selvedge_core::change::CHANGE_VERSION;
@@ -11,19 +11,31 @@ use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::view::Cursor;
 use selvedge_shard::SnapshotHead;
 
-use super::Uplink;
-use super::outbox::held_changes;
+use super::outbox::{Held, held_changes};
+use super::{Uplink, jittered};
 use crate::gate::Gate;
+
+/// Within this time a base that was filled is not filled again.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Tries until it is done.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, shard: ShardId) {
+    let what = format!("loading shard {}", shard.0);
     let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
+    // A base that must be made anew as soon as it was made is not helped by haste.
+    let before = uplink.cell(shard).lock().filled.replace(Instant::now());
+    if before.is_some_and(|before| before.elapsed() < SOON) {
+        tokio::time::sleep(jittered(SOON)).await;
+    }
     loop {
         // Few at once, here and at the centre.
         let Ok(_place) = uplink.bootstraps.acquire().await else { return };
         match fill(&uplink, &gate, shard).await {
-            Ok(()) => break,
-            Err(error) => uplink.note_error(&format!("loading shard {}", shard.0), &error),
+            Ok(()) => {
+                uplink.clear_error(&what);
+                break;
+            }
+            Err(error) => uplink.note_error(&what, &error),
         }
         drop(_place);
         tokio::time::sleep(Duration::from_millis(backoff.fail())).await;
@@ -32,6 +44,12 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, shard: ShardId) {
     // The stream passes over this shard until it is asked for again. Those that end together are asked for together.
     if uplink.filling.fetch_sub(1, Ordering::AcqRel) == 1 {
         uplink.restart.notify_one();
+        // States that were folded by other plugins wait for their history.
+        let edge = gate.enter().await;
+        let again = tokio::task::spawn_blocking(move || uplink.backfill_again(&edge)).await;
+        if let Ok(Err(error)) = again {
+            tracing::error!("the backfill after a snapshot: {error:#}");
+        }
     }
 }
 
@@ -74,7 +92,10 @@ async fn fill(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result<
 async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result<()> {
     let (uplink, edge) = (Arc::clone(uplink), gate.enter().await);
     tokio::task::spawn_blocking(move || -> Result<()> {
-        let epoch = uplink.cell(shard).lock().replica.head().map_or(0, |head| head.epoch);
+        let epoch = {
+            let cell = uplink.cell(shard).lock();
+            cell.replica.head().map_or(cell.log_epoch, |head| head.epoch)
+        };
         if edge.shards.cursor(shard).seq > 0 {
             let replacement = edge.shards.begin_replacement(shard)?;
             let head = replacement.nothing(epoch);
@@ -88,7 +109,7 @@ async fn empty(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId) -> Result
 }
 
 /// What of the outbox a new base does not hold, and up to which number that was looked at.
-fn lacking(uplink: &Uplink, shard: ShardId, head: &SnapshotHead) -> Result<(u64, Vec<(u64, Vec<u8>)>)> {
+fn lacking(uplink: &Uplink, shard: ShardId, head: &SnapshotHead) -> Result<(u64, Held)> {
     let held = head.origins.iter().filter_map(|(origin, applied)| uplink.boots.local(shard, *origin, applied.number));
     let held = held.max().unwrap_or(0);
     let mut changes = held_changes(&uplink.outbox, shard)?;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use selvedge_core::identity::ShardId;
+use selvedge_core::view::Cursor;
 
-use super::{Uplink, jittered};
+use super::{CHECKPOINTS, Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::serve::End;
@@ -17,6 +18,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Makes checkpoints until the process ends.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     loop {
+        uplink.beat(CHECKPOINTS);
         tokio::time::sleep(jittered(EVERY)).await;
         let (uplink, edge) = (Arc::clone(&uplink), gate.enter().await);
         match tokio::task::spawn_blocking(move || make(&uplink, &edge)).await {
@@ -48,8 +50,9 @@ pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
             }
             cell.forwarder.droppable(cursor, &head)
         } else {
-            // There is no base here: what the centre has taken is its own affair.
-            cell.forwarder.settled()
+            // There is no base here, so no checkpoint has to cover it.
+            let Some(head) = cell.beside else { continue };
+            cell.forwarder.droppable(Cursor { epoch: head.epoch, seq: u64::MAX }, &head)
         };
         if droppable > cell.trimmed {
             cell.trimmed = droppable;

@@ -6,22 +6,23 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Response;
-use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::frame::{Frame, FrameReader};
 use selvedge_core::sync::replica::{Step, Why};
-use selvedge_core::sync::{Entry, Head};
+use selvedge_core::sync::{Entry, Head, Refetch};
 use selvedge_core::view::Cursor;
-use selvedge_shard::Ordered;
+use selvedge_shard::{Ordered, ShardError};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use super::{Uplink, bootstrap, marks, releases};
+use super::{FOLLOWING, Uplink, bootstrap, marks, releases};
 use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::serve::End;
 
+/// What errors here are about.
+const WHAT: &str = "following the centre";
 /// Shards whose entries are folded at once.
 const FOLDS: usize = 4;
 
@@ -29,7 +30,9 @@ const FOLDS: usize = 4;
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
     loop {
+        uplink.beat(FOLLOWING);
         let outcome = session(&uplink, &gate, &end, &mut backoff).await;
+        uplink.connected.store(false, Ordering::Release);
         for shard in uplink.shards.iter() {
             uplink.cell(shard).lock().replica.on_disconnected();
         }
@@ -37,7 +40,7 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
             // Asked for anew at once: a shard has been bootstrapped.
             Ok(()) => {}
             Err(error) => {
-                uplink.note_error("following the centre", &error);
+                uplink.note_error(WHAT, &error);
                 sleep(Duration::from_millis(backoff.fail())).await;
             }
         }
@@ -50,14 +53,18 @@ type Round = BTreeMap<ShardId, (u32, Vec<Entry>)>;
 async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff: &mut Backoff) -> Result<()> {
     // Those that are being bootstrapped are asked for when that is done.
     let cursors = uplink.shards.iter().map(|shard| (shard, uplink.cell(shard).lock().replica.after()));
-    let control = Cursor { epoch: 0, seq: 0 };
     let mut shards: Vec<_> = cursors.collect();
-    shards.push((ShardId::CONTROL, control));
+    // Of the control shard, and of those for which changes are taken but no base is held, only heads are wanted: nothing comes behind this.
+    let beyond = Cursor { epoch: 0, seq: u64::MAX };
+    let beside = uplink.scope.iter().filter(|shard| !uplink.shards.holds(*shard)).chain([ShardId::CONTROL]);
+    shards.extend(beside.map(|shard| (shard, beyond)));
     let mut stream = uplink.centre.follow(&uplink.cluster, shards).await?;
     let now = uplink.now();
     for shard in uplink.shards.iter() {
         uplink.cell(shard).lock().replica.on_connected(now);
     }
+    uplink.connected.store(true, Ordering::Release);
+    uplink.pushable.notify_one();
     tracing::info!("following the centre");
     let mut frames = FrameReader::new();
     loop {
@@ -65,15 +72,16 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
             piece = next(&mut stream) => piece?,
             () = uplink.restart.notified() => return Ok(()),
         };
-        backoff.reset();
-        uplink.clear_error();
+        uplink.beat(FOLLOWING);
         frames.push(&piece);
         let mut round = Round::new();
         while let Some(frame) = frames.next_frame()? {
             take(uplink, gate, frame, &mut round)?;
         }
-        releases::keep_up(uplink, gate, end, &activates(&round)).await;
+        releases::keep_up(uplink, gate, end).await;
         fold(uplink, gate, round).await?;
+        backoff.reset();
+        uplink.clear_error(WHAT);
     }
 }
 
@@ -90,7 +98,11 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
             if !uplink.shards.holds(shard) {
                 return Ok(());
             }
-            let step = uplink.cell(shard).lock().replica.on_changes(now, epoch, &entries);
+            let step = {
+                let mut cell = uplink.cell(shard).lock();
+                cell.log_epoch = epoch;
+                cell.replica.on_changes(now, epoch, &entries)
+            };
             match step {
                 Step::Apply { skip } => {
                     entries.drain(..skip);
@@ -102,11 +114,14 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
         Frame::Heads(heads) => {
             for (shard, head) in heads {
                 if shard == ShardId::CONTROL {
-                    uplink.control_head.store(head.seq, Ordering::Relaxed);
+                    *uplink.control_head.lock() = (head.epoch, head.seq);
                 } else if uplink.shards.holds(shard) {
                     let step = uplink.cell(shard).lock().replica.on_head(now, head);
                     on_epoch(uplink, shard, &head);
                     act(uplink, gate, shard, step)?;
+                } else if uplink.scope.holds(shard) {
+                    uplink.cell(shard).lock().beside = Some(head);
+                    on_epoch(uplink, shard, &head);
                 }
             }
         }
@@ -148,12 +163,6 @@ fn act(uplink: &Arc<Uplink>, gate: &Arc<Gate>, shard: ShardId, step: Step) -> Re
     Ok(())
 }
 
-/// The activations among entries, as they stand in the log.
-fn activates(round: &Round) -> Vec<Arc<[u8]>> {
-    let entries = round.values().flat_map(|(_, entries)| entries);
-    entries.filter(|entry| Change::activates(&entry.bytes)).map(|entry| Arc::clone(&entry.bytes)).collect()
-}
-
 /// Folds what arrived, several shards at once.
 async fn fold(uplink: &Arc<Uplink>, gate: &Arc<Gate>, round: Round) -> Result<()> {
     let mut folds = JoinSet::new();
@@ -192,16 +201,28 @@ fn apply(uplink: &Uplink, edge: &Edge, shard: ShardId, epoch: u32, entries: Vec<
         Ordered { entry, own }
     });
     let ordered: Vec<_> = ordered.collect();
-    let marked = marks::follow(&edge.shards, shard, epoch, ordered).inspect_err(|_| {
-        uplink.cell(shard).lock().replica.on_apply_failed();
-    })?;
-    if !marked.is_empty() {
-        uplink.marked.lock().extend(marked);
-        uplink.reportable.notify_one();
-    }
-    let (cursor, checksum) = edge.shards.place(shard);
+    let what = format!("shard {}", shard.0);
+    let followed = marks::follow(&edge.shards, shard, epoch, ordered);
+    let now = uplink.now();
     let mut cell = uplink.cell(shard).lock();
+    // Also where it failed half way: the base says up to where it got. Under the lock, so that nobody puts another base there meanwhile.
+    let (cursor, checksum) = edge.shards.place(shard);
     let step = cell.replica.on_applied(cursor, checksum);
+    match followed {
+        Ok(marked) if marked.is_empty() => uplink.clear_error(&what),
+        Ok(marked) => {
+            uplink.marked.lock().extend(marked);
+            uplink.reportable.notify_one();
+        }
+        Err(error) => {
+            cell.replica.on_apply_failed();
+            if matches!(error, ShardError::Corrupt(_)) {
+                uplink.note_error(&what, &anyhow::anyhow!("{error}; it is made anew"));
+                return Ok(cell.replica.on_refetch(now, Refetch::Trimmed));
+            }
+            return Err(error.into());
+        }
+    }
     if let Some((local, seq)) = newest_own {
         cell.forwarder.on_own(epoch, local, seq);
     }

@@ -12,38 +12,46 @@ pub mod releases;
 mod report;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use parking_lot::Mutex;
 use selvedge_central::RedbLog;
-use selvedge_core::activation::Activation;
-use selvedge_core::change::Change;
 use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::shard_set::ShardSet;
-use selvedge_core::sync::Origin;
 use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Boots, Forwarder};
 use selvedge_core::sync::replica::{Freshness, Replica, State};
+use selvedge_core::sync::{Head, Origin};
 use selvedge_core::view::Cursor;
 use selvedge_shard::Shards;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::client::Centre;
 use self::marks::Marked;
+use self::releases::Ready;
 use self::wire::{Registered, Released};
 use crate::backfill;
 use crate::config::UplinkConfig;
+use crate::edge::Edge;
 use crate::gate::Gate;
-use crate::release::Loaded;
 use crate::serve::End;
 
 pub use self::outbox::{Outbox, open as open_outbox};
 pub use self::report::{introduction, of as report, own as own_report};
 
+/// The loops of an edge that go round whatever happens, by their place.
+const LOOPS: [&str; 4] = ["following", "sending", "checkpoints", "reports"];
+const FOLLOWING: usize = 0;
+const SENDING: usize = 1;
+const CHECKPOINTS: usize = 2;
+const REPORTS: usize = 3;
+/// How long a loop may take for one round before it is said to stand still. The longest is a release that is compiled.
+const STILL_MS: i64 = 120_000;
 /// Snapshots that are loaded at once.
 const BOOTSTRAPS: usize = 4;
 
@@ -61,13 +69,19 @@ pub struct Uplink {
     pub outbox: Arc<RedbLog>,
     pub outbox_bytes_max: u64,
     boots: Boots,
-    origin: Origin,
     cells: Vec<Mutex<Cell>>,
     /// The release that runs, and why not a newer one.
     running: Mutex<Released>,
     release_error: Mutex<Option<String>>,
-    /// The head of the control shard as it was said last.
-    control_head: AtomicU64,
+    /// The epoch and the head of the control shard as they were said last, and when the centre was asked for the release last.
+    control_head: Mutex<(u32, u64)>,
+    asked: Mutex<(u32, u64)>,
+    /// Whether a release is being prepared.
+    preparing: AtomicBool,
+    /// Whether a stream is open: without one nobody is pushed to.
+    connected: AtomicBool,
+    /// When each loop last went round, in milliseconds of this process.
+    beats: [AtomicI64; LOOPS.len()],
     /// Wakes whoever pushes.
     pushable: Notify,
     /// Ends the stream, so that it is asked for anew.
@@ -76,16 +90,13 @@ pub struct Uplink {
     applied: watch::Sender<u64>,
     bootstraps: Semaphore,
     marked: Mutex<Vec<Marked>>,
-    last_error: Mutex<Option<String>>,
+    /// What goes wrong, by what it is about.
+    errors: Mutex<BTreeMap<String, String>>,
     started: Instant,
     /// Shards that are being filled.
     filling: AtomicUsize,
-    /// The activation that runs, as it stands in logs.
-    activation: Mutex<Vec<u8>>,
     /// A release that is loaded and waits to take its place.
-    ready: Mutex<Option<(u64, Loaded)>>,
-    /// The release that was tried and does not load here.
-    refused: AtomicU64,
+    ready: Mutex<Option<Ready>>,
     /// Wakes whoever reports.
     reportable: Notify,
     /// Where plugins are kept.
@@ -99,6 +110,12 @@ pub struct Uplink {
 struct Cell {
     replica: Replica,
     forwarder: Forwarder,
+    /// The epoch of the log as it was said last.
+    log_epoch: u32,
+    /// When the base was last begun to be filled.
+    filled: Option<Instant>,
+    /// The head of a shard that is not held.
+    beside: Option<Head>,
     /// Gone from the outbox up to this number.
     trimmed: u64,
     /// Pending changes have gone up to this number because the base has them.
@@ -114,10 +131,9 @@ impl Uplink {
         registered: Registered,
         outbox: Outbox,
         shards: &Shards,
-        activation: &Activation,
         plugins: PathBuf,
     ) -> Result<Self> {
-        let Outbox { log, boots, origin, .. } = outbox;
+        let Outbox { log, boots } = outbox;
         let Registered { cluster, shards: held, scope, released, .. } = registered;
         let heads = log.heads()?;
         let cells = cells(|shard| {
@@ -134,7 +150,7 @@ impl Uplink {
             let backoff = Backoff::new(getrandom::u64()?);
             let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
             let replica = Replica::new(cursor, checksum);
-            Ok(Cell { replica, forwarder, trimmed, settled: 0 })
+            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, filled: None, beside: None, trimmed, settled: 0 })
         })?;
         Ok(Self {
             centre,
@@ -146,14 +162,15 @@ impl Uplink {
             outbox_bytes_max: config.outbox_bytes,
             plugins,
             boots,
-            origin,
             cells,
             running: Mutex::new(released),
             release_error: Mutex::default(),
-            activation: Mutex::new(Change::Activate(activation.clone()).encode()),
             ready: Mutex::default(),
-            refused: AtomicU64::new(0),
-            control_head: AtomicU64::new(0),
+            control_head: Mutex::default(),
+            asked: Mutex::default(),
+            preparing: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            beats: Default::default(),
             pushable: Notify::new(),
             restart: Notify::new(),
             reportable: Notify::new(),
@@ -161,7 +178,7 @@ impl Uplink {
             bootstraps: Semaphore::new(BOOTSTRAPS),
             filling: AtomicUsize::new(0),
             marked: Mutex::default(),
-            last_error: Mutex::default(),
+            errors: Mutex::default(),
             started: Instant::now(),
             shed: AtomicU64::new(0),
             backfilling: Mutex::default(),
@@ -174,11 +191,25 @@ impl Uplink {
         self.pushable.notify_one();
     }
 
-    /// Keeps the thread that folds what waits for its history, in place of the one before, which ends.
-    pub fn keep_backfill(&self, thread: Option<backfill::Thread>) {
-        let before = std::mem::replace(&mut *self.backfilling.lock(), thread);
-        // It ends before anybody goes on.
-        drop(before);
+    /// Keeps the thread that folds what waits for its history.
+    pub fn keep_backfill(&self, thread: backfill::Thread) {
+        *self.backfilling.lock() = Some(thread);
+    }
+
+    /// That thread; it ends when it is dropped, which blocks.
+    pub fn take_backfill(&self) -> Option<backfill::Thread> {
+        self.backfilling.lock().take()
+    }
+
+    /// Begins the backfill anew where something waits for its history. Blocks until the one before has ended.
+    fn backfill_again(&self, edge: &Edge) -> Result<()> {
+        if !edge.shards.unsettled()? {
+            return Ok(());
+        }
+        drop(self.take_backfill());
+        let (backfill, shards) = (Arc::clone(&edge.backfill), Arc::clone(&edge.shards));
+        self.keep_backfill(backfill::Thread::spawn(backfill, shards, Arc::clone(&edge.metrics), None)?);
+        Ok(())
     }
 
     /// Milliseconds since this process began: the machines' clock.
@@ -232,17 +263,42 @@ impl Uplink {
         self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn note_error(&self, what: &str, error: &anyhow::Error) {
-        let text = format!("{what}: {error:#}");
-        let mut last = self.last_error.lock();
-        if last.as_ref() != Some(&text) {
-            tracing::warn!("{text}");
-        }
-        *last = Some(text);
+    /// A loop goes round.
+    fn beat(&self, place: usize) {
+        self.beats[place].store(self.now(), Ordering::Relaxed);
     }
 
-    fn clear_error(&self) {
-        *self.last_error.lock() = None;
+    /// Says which loops stand still. To be called now and then.
+    pub fn watch(&self) {
+        let now = self.now();
+        for (name, beat) in LOOPS.iter().zip(&self.beats) {
+            if now.saturating_sub(beat.load(Ordering::Relaxed)) > STILL_MS {
+                self.note_error(name, &anyhow::anyhow!("stands still; restart this edge, and report this"));
+            } else {
+                self.clear_error(name);
+            }
+        }
+    }
+
+    fn note_error(&self, what: &str, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        let mut errors = self.errors.lock();
+        if errors.get(what) != Some(&text) {
+            tracing::warn!("{what}: {text}");
+        }
+        // As many as there are shards and loops.
+        errors.insert(what.to_owned(), text);
+    }
+
+    fn clear_error(&self, what: &str) {
+        self.errors.lock().remove(what);
+    }
+
+    /// What goes wrong now, in a line; none where all is well.
+    fn last_error(&self) -> Option<String> {
+        let errors = self.errors.lock();
+        let texts: Vec<_> = errors.iter().take(5).map(|(what, text)| format!("{what}: {text}")).collect();
+        if texts.is_empty() { None } else { Some(texts.join("; ")) }
     }
 
     fn bases_moved(&self) {

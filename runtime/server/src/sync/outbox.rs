@@ -23,7 +23,6 @@ const READ_BYTES: usize = 1024 * 1024;
 pub struct Outbox {
     pub log: Arc<RedbLog>,
     pub boots: Boots,
-    pub origin: Origin,
 }
 
 /// Opens the outbox and begins a start of this edge. Tells of whatever is committed to it from here on.
@@ -46,11 +45,14 @@ pub fn open(path: &Path, end: Arc<End>) -> Result<(Outbox, mpsc::Receiver<Vec<Co
     boots.begin(origin, last, |shard| trimmed.get(usize::from(shard.0)).copied().unwrap_or(0))?;
     // Before the first change of this start.
     log.keep_note(BOOTS, &boots.encode())?;
-    Ok((Outbox { log: Arc::new(log), boots, origin }, committed))
+    Ok((Outbox { log: Arc::new(log), boots }, committed))
 }
 
+/// Changes of an outbox, with their numbers.
+pub type Held = Vec<(u64, Vec<u8>)>;
+
 /// All changes of a shard that the outbox holds, with their numbers. Blocks on the disk.
-pub fn held_changes(outbox: &RedbLog, shard: ShardId) -> Result<Vec<(u64, Vec<u8>)>> {
+pub fn held_changes(outbox: &RedbLog, shard: ShardId) -> Result<Held> {
     let mut held = Vec::new();
     let mut after = 0;
     loop {

@@ -1,19 +1,23 @@
 //! This edge's own changes on their way to the centre: one push of all shards at a time, as soon as they are durable here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use selvedge_core::identity::ShardId;
+use selvedge_core::sync::backoff::Backoff;
 use selvedge_core::sync::forwarder::{Outcome, Range};
 use selvedge_core::sync::{Push, Pushed};
 
-use super::Uplink;
+use super::{SENDING, Uplink};
 use crate::clock;
 use crate::edge::Edge;
 use crate::gate::Gate;
 use selvedge_core::event::Refusal;
 
+/// What errors here are about.
+const WHAT: &str = "sending changes to the centre";
 /// Bytes of one shard's changes in a push.
 const SHARD_BYTES: usize = 256 * 1024;
 /// Bytes of a push, about.
@@ -23,19 +27,29 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Pushes until the process ends.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
+    let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
     loop {
-        let ranges = next(&uplink);
+        uplink.beat(SENDING);
+        let ranges = if uplink.connected.load(Ordering::Acquire) { next(&uplink) } else { Vec::new() };
         if ranges.is_empty() {
             let wait = due(&uplink).unwrap_or(REST).min(REST);
             // Whoever makes something pushable says so; a word that was given meanwhile is not lost.
             let _ = tokio::time::timeout(wait, uplink.pushable.notified()).await;
             continue;
         }
-        if let Err(error) = push(&uplink, &gate, &ranges).await {
-            uplink.note_error("sending changes to the centre", &error);
-            let now = uplink.now();
-            for (shard, range) in ranges {
-                uplink.cell(shard).lock().forwarder.on_failed(now, range.ticket);
+        match push(&uplink, &gate, &ranges).await {
+            Ok(()) => {
+                backoff.reset();
+                uplink.clear_error(WHAT);
+            }
+            Err(error) => {
+                uplink.note_error(WHAT, &error);
+                let now = uplink.now();
+                for (shard, range) in ranges {
+                    uplink.cell(shard).lock().forwarder.on_failed(now, range.ticket);
+                }
+                // All shards together: what ails one push ails the next.
+                tokio::time::sleep(Duration::from_millis(backoff.fail())).await;
             }
         }
     }
@@ -44,12 +58,13 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
 fn next(uplink: &Uplink) -> Vec<(ShardId, Range)> {
     let now = uplink.now();
     let next = |shard: ShardId| Some((shard, uplink.cell(shard).lock().forwarder.next(now)?));
-    ShardId::all().filter_map(next).collect()
+    // What the key does not open any more waits until it does.
+    uplink.scope.iter().filter_map(next).collect()
 }
 
 fn due(uplink: &Uplink) -> Option<Duration> {
     let now = uplink.now();
-    let dues = ShardId::all().filter_map(|shard| uplink.cell(shard).lock().forwarder.due());
+    let dues = uplink.scope.iter().filter_map(|shard| uplink.cell(shard).lock().forwarder.due());
     dues.min().map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0).max(1)))
 }
 
@@ -89,6 +104,13 @@ fn read(uplink: &Uplink, ranges: &[(ShardId, Range)]) -> Result<ReadPushes> {
             continue;
         }
         let entries = uplink.outbox.read(*shard, range.first_local - 1, SHARD_BYTES)?;
+        let first = entries.first().map(|entry| entry.seq);
+        ensure!(
+            first == Some(range.first_local),
+            "the outbox of shard {} has {first:?} in place of {}",
+            shard.0,
+            range.first_local
+        );
         let entries = entries.into_iter().take_while(|entry| entry.seq <= range.last_local);
         let changes: Vec<Arc<[u8]>> = entries.map(|entry| entry.bytes.into()).collect();
         bytes += changes.iter().map(|change| change.len()).sum::<usize>();

@@ -5,25 +5,32 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use selvedge_core::change::Change;
 use selvedge_core::release::Release;
 use selvedge_shard::Observer;
 
-use super::Uplink;
 use super::client::Centre;
 use super::wire::Released;
+use super::{Uplink, jittered};
 use crate::app::threads;
 use crate::backfill;
 use crate::edge::Edge;
 use crate::gate::Gate;
-use crate::release::{Bundle, hash, hex, parse_hash};
+use crate::release::{Bundle, Loaded, hash, hex, parse_hash};
 use crate::serve::End;
 
+/// What errors here are about.
+const WHAT: &str = "a new release";
 /// How long requests under way may take when a release takes the place of another; new ones wait for so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long they are left alone where they did not end.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Within about so long all edges fetch a release.
+const SPREAD: Duration = Duration::from_millis(200);
+/// How long after a failure the centre is asked again, about.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The bytes of a release's plugins: from this edge's disk, or from the centre.
 pub async fn fetch(centre: &Centre, cluster: &str, folder: &Path, release: &Release) -> Result<Bundle> {
@@ -50,56 +57,83 @@ pub async fn fetch(centre: &Centre, cluster: &str, folder: &Path, release: &Rele
     Ok(bundle)
 }
 
-/// Sees to it that the newest release runs, where the centre has a newer one: before anything is folded that follows its activation.
-pub async fn keep_up(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, activations: &[Arc<[u8]>]) {
-    let running = uplink.running.lock().seq;
-    let said = uplink.control_head.load(Ordering::Relaxed);
-    let other = activations.iter().any(|activation| **activation != **uplink.activation.lock());
-    if said <= running && !other {
+/// Sees to it that the newest release runs, where the centre has another: it is fetched and compiled beside what serves, and put in place between two
+/// rounds of entries. Entries that were folded before an edge runs their release wait for their history, like any other that is new.
+pub async fn keep_up(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>) {
+    let ready = uplink.ready.lock().take();
+    if let Some(ready) = ready {
+        if Instant::now() < ready.not_before {
+            *uplink.ready.lock() = Some(ready);
+            return;
+        }
+        let seq = ready.released.seq;
+        match replace(uplink, gate, end, ready).await {
+            Ok(true) => {
+                *uplink.release_error.lock() = None;
+                tracing::info!(release = seq, "a new release serves");
+                uplink.reportable.notify_one();
+            }
+            Ok(false) => tracing::info!(release = seq, "a new release waits: requests under way do not end"),
+            Err(error) => end.fail(format!("release {seq} could not take its place: {error:#}")),
+        }
         return;
     }
-    // One that was tried and does not load is not tried again, until there is another.
-    if said <= uplink.refused.load(Ordering::Relaxed) {
+    let said = *uplink.control_head.lock();
+    if said == *uplink.asked.lock() || uplink.preparing.swap(true, Ordering::AcqRel) {
         return;
     }
-    let released = match uplink.centre.release(&uplink.cluster).await {
-        Ok(released) if released.seq > running => released,
-        Ok(_) => return,
-        Err(error) => return uplink.note_error("asking for the release", &error),
-    };
-    let seq = released.seq;
-    match take(uplink, gate, end, released).await {
-        Ok(true) => {
-            *uplink.release_error.lock() = None;
-            tracing::info!(release = seq, "a new release serves");
+    let uplink = Arc::clone(uplink);
+    tokio::spawn(async move {
+        // Not all edges at once.
+        tokio::time::sleep(jittered(SPREAD)).await;
+        match prepare(&uplink).await {
+            Ok(()) => {
+                uplink.clear_error(WHAT);
+                *uplink.asked.lock() = said;
+            }
+            Err(error) => {
+                uplink.note_error(WHAT, &error);
+                tokio::time::sleep(jittered(RETRY)).await;
+            }
         }
-        Ok(false) => {}
-        Err(error) => {
-            let text = format!("release {seq}: {error:#}");
-            tracing::error!("{text}; the one before goes on");
-            *uplink.release_error.lock() = Some(text);
-            uplink.refused.store(seq, Ordering::Relaxed);
-        }
-    }
-    uplink.reportable.notify_one();
+        uplink.preparing.store(false, Ordering::Release);
+        uplink.reportable.notify_one();
+    });
 }
 
-/// Puts a release in place of the one that serves. False where requests did not end in time: it is tried again.
-async fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, released: Released) -> Result<bool> {
-    let kept = uplink.ready.lock().take().filter(|(seq, _)| *seq == released.seq);
-    let loaded = match kept {
-        Some((_, loaded)) => loaded,
-        None => {
-            let bundle = fetch(&uplink.centre, &uplink.cluster, &uplink.plugins, &released.release).await?;
-            tokio::task::spawn_blocking(move || bundle.load(threads())).await??
+/// Fetches and compiles the release in force, if it is another than the one that serves. One that does not load is told, and not tried again.
+async fn prepare(uplink: &Arc<Uplink>) -> Result<()> {
+    let released = uplink.centre.release(&uplink.cluster).await?;
+    if released.release == uplink.running.lock().release {
+        uplink.running.lock().seq = released.seq;
+        *uplink.release_error.lock() = None;
+        return Ok(());
+    }
+    tracing::info!(release = released.seq, "a new release is prepared");
+    let bundle = fetch(&uplink.centre, &uplink.cluster, &uplink.plugins, &released.release).await?;
+    match tokio::task::spawn_blocking(move || bundle.load(threads())).await? {
+        Ok(loaded) => *uplink.ready.lock() = Some(Ready { released, loaded, not_before: Instant::now() }),
+        Err(error) => {
+            let text = format!("release {}: {error:#}", released.seq);
+            tracing::error!("{text}; the one before goes on");
+            *uplink.release_error.lock() = Some(text);
         }
-    };
+    }
+    Ok(())
+}
+
+/// Puts a release in place of the one that serves. False where requests did not end in time: it is tried again later.
+async fn replace(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, ready: Ready) -> Result<bool> {
+    let before = uplink.take_backfill();
+    tokio::task::spawn_blocking(move || drop(before)).await?;
     let Some(mut closed) = gate.close(PATIENCE).await else {
-        *uplink.ready.lock() = Some((released.seq, loaded));
+        *uplink.ready.lock() = Some(Ready { not_before: Instant::now() + PAUSE, ..ready });
+        let edge = gate.enter().await;
+        let uplink = Arc::clone(uplink);
+        tokio::task::spawn_blocking(move || uplink.backfill_again(&edge)).await??;
         return Ok(false);
     };
-    uplink.keep_backfill(None);
-    let activation = Change::Activate(loaded.activation.clone()).encode();
+    let Ready { released, loaded, .. } = ready;
     let before = closed.serving();
     let next = tokio::task::spawn_blocking(move || -> Result<Edge> {
         let observer = Arc::new(loaded.observer(&before.metrics));
@@ -110,8 +144,15 @@ async fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, released: 
     let (backfill, shards, metrics) = (Arc::clone(&next.backfill), Arc::clone(&next.shards), Arc::clone(&next.metrics));
     closed.replace(next);
     drop(closed);
-    uplink.keep_backfill(Some(backfill::Thread::spawn(backfill, shards, metrics, Some(Arc::clone(end)))?));
+    uplink.keep_backfill(backfill::Thread::spawn(backfill, shards, metrics, Some(Arc::clone(end)))?);
     *uplink.running.lock() = released;
-    *uplink.activation.lock() = activation;
     Ok(true)
+}
+
+/// A release that is loaded and waits to take its place.
+pub struct Ready {
+    released: Released,
+    loaded: Loaded,
+    /// Requests under way did not end: so long is waited before they are held up again.
+    not_before: Instant,
 }

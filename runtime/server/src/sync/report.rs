@@ -9,7 +9,7 @@ use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
 
 use super::wire::{Register, Report, ShardReport};
-use super::{Uplink, jittered};
+use super::{REPORTS, Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
 
@@ -18,6 +18,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Reports until the process ends. That a report fails is said by whoever follows.
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
     loop {
+        uplink.beat(REPORTS);
         let edge = gate.enter().await;
         let report = of(&uplink, &edge);
         drop(edge);
@@ -48,9 +49,11 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
     let now = uplink.now();
     let mut outbox_changes = 0;
     let shards = uplink.shards.iter().map(|shard| {
+        // Before the cell is locked, which requests ask too.
+        let pending = edge.shards.pending_changes(shard).changes as u64;
+        let (cursor, checksum) = edge.shards.place(shard);
         let cell = uplink.cell(shard).lock();
         let freshness = cell.replica.freshness(now);
-        let (cursor, checksum) = edge.shards.place(shard);
         outbox_changes += cell.forwarder.unanswered();
         ShardReport {
             shard,
@@ -59,7 +62,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
             checksum,
             state: freshness.state.as_str().into(),
             lag_ms: freshness.lag_ms,
-            pending: edge.shards.pending_changes(shard).changes as u64,
+            pending,
         }
     });
     let shards = shards.collect();
@@ -70,7 +73,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
         outbox_bytes: uplink.outbox.live_bytes(),
         release: uplink.running.lock().seq,
         release_error: uplink.release_error.lock().clone(),
-        last_error: uplink.last_error.lock().clone(),
+        last_error: uplink.last_error(),
         uptime_s: uplink.started.elapsed().as_secs(),
         shed: uplink.shed.load(Ordering::Relaxed),
         marked: uplink.marked.lock().clone(),

@@ -10,9 +10,9 @@ use super::marks::Marked;
 /// The header that names the log that an edge follows, so that it is never taken for another's.
 pub const CLUSTER_HEADER: &str = "x-selvedge-cluster";
 
-/// An edge says who it is.
+/// An edge says who it is. A newer one may say more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Register {
     pub name: String,
     /// Its build.

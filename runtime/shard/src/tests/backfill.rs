@@ -43,7 +43,7 @@ fn filled(path: &Path, log: &Log) {
         shards.advance(identifier(user).shard(), done + 1, 40).expect("advance");
     }
     assert!(shards.unsettled().expect("look"), "nobody has said that all is well");
-    shards.settle().expect("settle");
+    shards.settle(shards.replaced()).expect("settle");
     shards.flush().expect("flush");
 }
 
@@ -124,7 +124,7 @@ fn a_backfill_that_is_killed_continues_and_never_counts_twice() {
     for user in 0..30 {
         assert_eq!(values(&shards, &shards.load(&identifier(user)).expect("load").fragment), [Some(40), Some(780)]);
     }
-    shards.settle().expect("settle");
+    shards.settle(shards.replaced()).expect("settle");
     drop(shards);
     assert!(!open_with(folder.path(), &observer(1, 2)).unsettled().expect("look"));
     // Whoever was in force in between has left records of its own.

@@ -165,7 +165,7 @@ fn states_of_other_plugins_wait_for_their_history_behind_a_snapshot() {
     let (source, shards) = (open(one.path(), 1), open(other.path(), 2));
     let (shard, entries) = entries(40);
     source.follow(shard, 1, &entries).expect("follow");
-    shards.settle().expect("settle");
+    shards.settle(shards.replaced()).expect("settle");
     let (head, chunks) = snapshot(&source, shard, 3000);
     let mut replacement = shards.begin_replacement(shard).expect("begin");
     chunks.iter().for_each(|chunk| replacement.take(chunk).expect("take"));
