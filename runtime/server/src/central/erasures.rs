@@ -153,7 +153,7 @@ impl Erasures {
         }
         let Some(last) = due.iter().map(|erased| erased.seq).max() else { return Ok(()) };
         if centre.log.snapshot(shard).await?.is_some_and(|kept| kept.seq < last) {
-            snapshots::make(centre, shards, shard).await?;
+            snapshots::make_if_newer(centre, shards, shard).await?;
         }
         centre.log.drop_older_snapshots(shard).await?;
         self.note(&*centre.log, shard, &due, |erased| erased.snapshots_at = Some(clock::now())).await
