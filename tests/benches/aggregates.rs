@@ -123,7 +123,8 @@ fn read(criterion: &mut Criterion) {
     let stored = definitions.empty_states().len() as u16;
     let mut fragment = Fragment::empty(&definitions);
     for index in 0_i64..50 {
-        let event = EventRef { at: Timestamp(NOW - (50 - index) * 7 * DAY_MS), id_hash: [index as u8; 16] };
+        let at = Timestamp(NOW - (50 - index) * 7 * DAY_MS);
+        let event = EventRef { at, id_hash: [index as u8; 16], received_at: at };
         let contribution =
             |state| Contribution { state, key: format!("k{}", index % 9).into(), value: index * 1_000_000 };
         let contributions: Vec<_> = (0..stored).map(contribution).collect();

@@ -9,6 +9,7 @@ mod cases;
 mod cdnow;
 mod clients;
 mod crash;
+mod erasure;
 mod faults;
 mod history;
 mod identity;

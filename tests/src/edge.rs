@@ -149,6 +149,12 @@ impl TestEdge {
         answer(agent().get(format!("{}{path}", self.public)).header("authorization", format!("Bearer {key}")).call())
     }
 
+    /// Has it delete something.
+    pub fn delete(&self, key: &str, path: &str) -> Answer {
+        let request = agent().delete(format!("{}{path}", self.public)).header("authorization", format!("Bearer {key}"));
+        answer(request.call())
+    }
+
     /// Asks the admin listener for a path.
     pub fn admin_get(&self, path: &str) -> Answer {
         answer(agent().get(format!("{}{path}", self.admin)).call())

@@ -41,8 +41,12 @@ impl Bounds {
     }
 
     /// Takes a load in; false where its block has it already, or a newer one. Refuses what would be more than a profile holds, and other contents
-    /// under the name of a load that is there.
+    /// under the name of a load that is there, and what is from before an erasure.
     pub fn admit_load(&mut self, load: &Load) -> Result<bool, Refusal> {
+        if let Some(erased) = self.fragment.erased.filter(|erased| load.as_of <= *erased) {
+            let detail = format!("the profile was erased at {erased}; send what the source says as of a later instant");
+            return Err(Refusal::new("erased", "/asOf", detail));
+        }
         let same = |known: &&Load| (&known.source, &known.block) == (&load.source, &load.block);
         let before = self.new_loads.iter().rev().find(same);
         let before = before.or_else(|| self.fragment.mart.load(&load.source, &load.block));

@@ -56,6 +56,31 @@ pub enum Change {
     Mark(u64),
     /// What edges run from here on; on the control shard only.
     Release(Release),
+    /// Nothing that was said of an identifier before counts any more, nor what was said before and comes later.
+    Erase {
+        /// Whose.
+        fragment: Identifier,
+        /// The erasure's id: the same for all identifiers of the person.
+        erasure: [u8; 16],
+        /// When it was asked for.
+        at: Timestamp,
+    },
+    /// What an erasure has left of an entry.
+    Erased {
+        /// Whose it was.
+        fragment: Identifier,
+        /// What is left.
+        remains: Remains,
+    },
+}
+
+/// What an erasure leaves of an entry: enough for its place in the log's checksum, and for its id to be known if it comes again. No name, no time, no other identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// Of an event: the hash of its id, and under which it counts once in its shard.
+    pub ids: Option<([u8; 16], [u8; 16])>,
+    /// The digest of its envelope.
+    pub envelope: u64,
 }
 
 /// How often an offer was chosen for one visitor within one minute.
@@ -88,8 +113,10 @@ const DECIDED: u8 = 2;
 const ACTIVATE: u8 = 3;
 const LINK: u8 = 4;
 const MART: u8 = 5;
+const ERASE: u8 = 6;
 const MARK: u8 = 7;
 const RELEASE: u8 = 8;
+const ERASED: u8 = 9;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -101,7 +128,7 @@ pub struct Digest {
     /// Under which it counts once in its shard, whoever sends it: of an event, the hash of its fragment and its `messageId`. What has none is
     /// known by its origin's number only.
     pub id: Option<[u8; 16]>,
-    /// The hash of its envelope: what an erasure leaves.
+    /// The hash of its envelope. An erasure leaves it, though nothing of the envelope itself but the fragment.
     pub envelope: u64,
 }
 
@@ -139,6 +166,19 @@ struct MartEnvelope<'a> {
     hash: [u8; 16],
 }
 
+#[derive(Serialize, Deserialize)]
+struct EraseEnvelope<'a> {
+    fragment: &'a str,
+    erasure: [u8; 16],
+    at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ErasedEnvelope<'a> {
+    fragment: &'a str,
+    remains: Remains,
+}
+
 /// What a load says: traits and aggregates by name.
 type LoadPayload = (Vec<(CompactString, Box<str>)>, Vec<(CompactString, Given)>);
 
@@ -149,7 +189,9 @@ impl Change {
             Self::Event { fragment, .. }
             | Self::Decided { fragment, .. }
             | Self::Link { fragment, .. }
-            | Self::Mart { fragment, .. } => Some(fragment),
+            | Self::Mart { fragment, .. }
+            | Self::Erase { fragment, .. }
+            | Self::Erased { fragment, .. } => Some(fragment),
             Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
         }
     }
@@ -204,13 +246,61 @@ impl Change {
             Self::Activate(activation) => append(ACTIVATE, activation),
             Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
+            Self::Erase { fragment, erasure, at } => {
+                append(ERASE, &EraseEnvelope { fragment: fragment.as_str(), erasure: *erasure, at: at.0 })
+            }
+            Self::Erased { fragment, remains } => {
+                append(ERASED, &ErasedEnvelope { fragment: fragment.as_str(), remains: *remains })
+            }
         }
+    }
+
+    /// Whether an erasure as of an instant takes it away, though it comes later: an event that was received by then, a link or a load that speaks of no later
+    /// time, offers of that minute or an earlier one.
+    pub fn is_before(&self, erased: Timestamp) -> bool {
+        match self {
+            Self::Event { event, .. } => event.received_at <= erased,
+            Self::Decided { offers, .. } => decided_before(offers, erased),
+            Self::Link { word, .. } => word.at <= erased,
+            Self::Mart { load, .. } => load.as_of <= erased,
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Erase { .. } | Self::Erased { .. } => false,
+        }
+    }
+
+    /// What an erasure puts in the place of an entry; none of one that says nothing of anybody, or nothing any more. Its digest stays.
+    pub fn erased(bytes: &[u8]) -> Result<Option<Vec<u8>>, ChangeError> {
+        let change = Self::decode(bytes)?;
+        let Digest { id, envelope, .. } = Self::digest(bytes)?;
+        let (fragment, id_hash) = match change {
+            Self::Event { fragment, event } => (fragment, Some(event.id_hash())),
+            Self::Decided { fragment, .. } | Self::Link { fragment, .. } | Self::Mart { fragment, .. } => {
+                (fragment, None)
+            }
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Erase { .. } | Self::Erased { .. } => {
+                return Ok(None);
+            }
+        };
+        let remains = Remains { ids: id_hash.zip(id), envelope };
+        Ok(Some(Self::Erased { fragment, remains }.encode()))
+    }
+
+    /// Whose entry it is, as text. Looks at nothing else; none of one that belongs to the whole shard.
+    pub fn owner(bytes: &[u8]) -> Option<&str> {
+        let (kind, rest) = bytes.split_first()?;
+        // Each of these begins with its fragment.
+        let owned = matches!(*kind, EVENT | DECIDED | LINK | MART | ERASE | ERASED);
+        if owned { postcard::take_from_bytes(rest).ok().map(|(owner, _)| owner) } else { None }
+    }
+
+    /// Whether an entry erases, by its kind alone.
+    pub fn erases(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&ERASE)
     }
 
     /// The version of changes that a reader of these bytes needs, by their kind alone.
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
-            EVENT | DECIDED | ACTIVATE | LINK | MART | MARK | RELEASE => Ok(1),
+            EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -242,6 +332,12 @@ impl Change {
                 id: None,
                 envelope: xxhash_rust::xxh3::xxh3_64(&bytes[..bytes.len() - payload.len()]),
             });
+        }
+        if *kind == ERASED {
+            let ErasedEnvelope { fragment, remains } = postcard::from_bytes(rest).map_err(|_| ChangeError::Corrupt)?;
+            let fragment = Identifier::stored(fragment).map_err(|_| ChangeError::Corrupt)?;
+            let id = remains.ids.map(|(_, id)| id);
+            return Ok(Digest { shard: Some(fragment.shard()), id, envelope: remains.envelope });
         }
         let change = Self::decode(bytes)?;
         Ok(Digest { shard: change.fragment().map(Identifier::shard), id: None, envelope: whole })
@@ -303,9 +399,22 @@ impl Change {
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
             MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
             RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
+            ERASE => {
+                let EraseEnvelope { fragment, erasure, at } = postcard::from_bytes(rest).map_err(corrupt)?;
+                Ok(Self::Erase { fragment: identifier(fragment)?, erasure, at: Timestamp(at) })
+            }
+            ERASED => {
+                let ErasedEnvelope { fragment, remains } = postcard::from_bytes(rest).map_err(corrupt)?;
+                Ok(Self::Erased { fragment: identifier(fragment)?, remains })
+            }
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
+}
+
+/// Whether an erasure as of an instant takes decided offers away.
+pub fn decided_before(offers: &[DecidedOffer], erased: Timestamp) -> bool {
+    offers.iter().any(|offer| offer.minute <= erased)
 }
 
 fn append(kind: u8, envelope: &impl Serialize) -> Vec<u8> {
@@ -356,9 +465,19 @@ mod tests {
             Change::Activate(Activation::new(&time, Vec::new())),
             Change::Mark(u64::MAX),
             Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
+            Change::Erase {
+                fragment: Identifier::stored("user:42").expect("an identifier"),
+                erasure: [7; 16],
+                at: Timestamp(9),
+            },
+            Change::Erased {
+                fragment: Identifier::stored("user:42").expect("an identifier"),
+                remains: Remains { ids: Some(([1; 16], [2; 16])), envelope: u64::MAX },
+            },
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
+            assert_eq!(Change::owner(&change.encode()), change.fragment().map(Identifier::as_str));
             assert!(Change::version(&change.encode()).is_ok_and(|version| version <= CHANGE_VERSION));
             assert_eq!(Change::decode(&change.encode()), Ok(change));
         }
@@ -390,6 +509,46 @@ mod tests {
         erased = plain;
         *erased.last_mut().expect("bytes") ^= 1;
         assert_eq!(Change::decode(&erased), Err(ChangeError::Corrupt));
+    }
+
+    #[test]
+    fn an_erasure_leaves_an_entrys_digest_and_nothing_that_it_said() {
+        let identifier = |text: &str| Identifier::stored(text).expect("an identifier");
+        let word = Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api };
+        let offers = vec![DecidedOffer { offer: "secret".into(), minute: Timestamp(60_000), count: 2 }];
+        let said = [
+            event(r#"{"properties":{"name":"secret"}}"#),
+            load(&[("secret", "\"secret\"")]),
+            Change::Link { fragment: identifier("user:42"), other: identifier("anonymous:secret"), word },
+            Change::Decided { fragment: identifier("user:42"), offers },
+        ];
+        for change in said {
+            let bytes = change.encode();
+            let left = Change::erased(&bytes).expect("an entry").expect("something to erase");
+            assert_eq!(Change::digest(&left), Change::digest(&bytes));
+            assert_eq!(Change::version(&left), Ok(1));
+            for word in ["secret", "Home", "m-1"] {
+                assert!(!left.windows(word.len()).any(|window| window == word.as_bytes()), "{word} in {change:?}");
+            }
+            let read = Change::decode(&left).expect("a change");
+            assert_eq!(read.fragment(), change.fragment());
+            let Change::Erased { remains, .. } = read else { panic!("erased") };
+            let id_hash = if let Change::Event { event, .. } = &change { Some(event.id_hash()) } else { None };
+            assert_eq!(remains.ids.map(|(id_hash, _)| id_hash), id_hash);
+            assert_eq!(Change::erased(&left), Ok(None), "once is enough");
+            assert_eq!(Change::erased(&Change::Mark(1).encode()), Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_was_said_by_the_instant_of_an_erasure_goes() {
+        let at = |at: i64| Timestamp(at);
+        let received = event("{}");
+        assert!(received.is_before(at(1_767_607_200_000)) && !received.is_before(at(1_767_607_199_999)));
+        assert!(load(&[]).is_before(at(9)) && !load(&[]).is_before(at(8)));
+        let offer = |minute: i64| DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute), count: 1 };
+        assert!(decided_before(&[offer(60_000), offer(0)], at(0)) && !decided_before(&[offer(60_000)], at(59_999)));
+        assert!(!Change::Mark(1).is_before(at(i64::MAX)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{Applied, Definitions, Exactness, Off, Read, Reading, State, heap_bytes};
-use crate::change::DecidedOffer;
+use crate::change::{DecidedOffer, decided_before};
 use crate::consent::{Consent, Decision};
 use crate::effects::{Effects, Feedback};
 use crate::event::Event;
@@ -49,6 +49,8 @@ pub struct Fragment {
     pub retracted: Retracted,
     /// What batch systems say.
     pub mart: Mart,
+    /// The instant of its newest erasure: what was said by then does not count.
+    pub erased: Option<Timestamp>,
 }
 
 /// What folding an event has come to.
@@ -57,6 +59,8 @@ pub struct Fragment {
 pub enum Folded {
     /// It counts, and the state is that of all events that do.
     Counted,
+    /// It is from before an erasure: nothing has changed.
+    Ignored,
     /// It was retracted before it came: it is counted as an event and does nothing else.
     LeftOut,
     /// The state is not that of all events that count: it must be folded again from the history, this event included.
@@ -86,11 +90,13 @@ pub struct EventRef {
     pub at: Timestamp,
     /// The hash of its id.
     pub id_hash: [u8; 16],
+    /// When it was received.
+    pub received_at: Timestamp,
 }
 
 impl From<&Event> for EventRef {
     fn from(event: &Event) -> Self {
-        Self { at: event.at, id_hash: event.id_hash() }
+        Self { at: event.at, id_hash: event.id_hash(), received_at: event.received_at }
     }
 }
 
@@ -108,7 +114,10 @@ impl Fragment {
     /// Folds an event. Says whether the state must be folded again from its history, in the order of time: where the event takes back another,
     /// which may have been folded, or comes too late for a state that has forgotten its time.
     pub fn apply_event(&mut self, definitions: &Definitions, event: &EventRef, effects: &Effects) -> Folded {
-        let EventRef { at, id_hash } = *event;
+        let EventRef { at, id_hash, received_at } = *event;
+        if self.erased_by(received_at) {
+            return Folded::Ignored;
+        }
         self.events += 1;
         self.oldest_event_at = Some(self.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
         self.newest_event_at = Some(self.newest_event_at.map_or(at, |newest| newest.max(at)));
@@ -149,9 +158,23 @@ impl Fragment {
         self.states.iter().any(|state| matches!(state, State::Backfilling))
     }
 
+    /// Whether what was said at an instant is from before an erasure.
+    pub fn erased_by(&self, said_at: Timestamp) -> bool {
+        self.erased.is_some_and(|erased| said_at <= erased)
+    }
+
+    /// Forgets everything. What was said by this instant and comes later does not count either.
+    pub fn erase(&mut self, definitions: &Definitions, at: Timestamp) {
+        let erased = self.erased.max(Some(at));
+        *self = Self { erased, ..Self::empty(definitions) };
+    }
+
     /// Folds what a batch system says. Says whether the state must be folded again from its history: where events came after a watermark that
     /// is moved.
     pub fn apply_load(&mut self, definitions: &Definitions, load: &Load) -> Folded {
+        if self.erased_by(load.as_of) {
+            return Folded::Ignored;
+        }
         let Some(folded) = self.mart.take(definitions, &mut self.states, load.without_traits(), self.newest_event_at)
         else {
             return Folded::Counted;
@@ -196,11 +219,13 @@ impl Fragment {
 
     /// Folds a link, or that it was taken back.
     pub fn apply_link(&mut self, other: &Identifier, word: Word) {
-        self.links.apply(other, word);
+        if !self.erased_by(word.at) {
+            self.links.apply(other, word);
+        }
     }
 
-    /// Takes in another fragment of the same person: what a fold of both histories gives. Links and retracted ids stay each fragment's
-    /// own.
+    /// Takes in another fragment of the same person: what a fold of both histories gives. Links, retracted ids and
+    /// erasures stay each fragment's own.
     pub fn join(&mut self, definitions: &Definitions, other: &Self) {
         self.oldest_event_at = match (self.oldest_event_at, other.oldest_event_at) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -220,6 +245,9 @@ impl Fragment {
 
     /// Folds decided offers.
     pub fn apply_decided(&mut self, offers: &[DecidedOffer]) {
+        if self.erased.is_some_and(|erased| decided_before(offers, erased)) {
+            return;
+        }
         for decided in offers {
             let history = self.offer_mut(&decided.offer);
             history.decided += u64::from(decided.count);
@@ -422,6 +450,39 @@ mod tests {
         assert!(fragment.traits.get("four", &TraitSources::default()).is_none());
         assert!(fragment.consent.get("ads").is_none());
         assert_eq!(fragment.retracted.len(), 3);
+    }
+
+    #[test]
+    fn an_erasure_takes_what_came_and_what_comes_late_and_lets_begin_anew() {
+        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        let said = |id: &str, at: i64| event("", id, at, r#"{"traits":{"country":"France"}}"#);
+        let mut fragment =
+            fold(&[said("a", 10), event("Offer Shown", "b", 30, r#"{"properties":{"offer_id":"kettle"}}"#)]);
+        fragment.erase(&definitions, Timestamp(20));
+        assert!(
+            fragment.is_empty() && fragment.traits.is_empty() && fragment.offers.is_empty(),
+            "by its place in the log"
+        );
+        let erased = fragment.clone();
+        let mut apply = |event: &Event| {
+            fragment.apply_event(&definitions, &event.into(), &Effects::of(event).expect("a good event"))
+        };
+        assert_eq!(apply(&said("late", 20)), Folded::Ignored);
+        assert_eq!(fragment, erased);
+        let minute = |minute: i64| [DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute), count: 1 }];
+        fragment.apply_decided(&minute(0));
+        let word = |at: i64| Word { at: Timestamp(at), linked: true, id: [0; 16], how: crate::links::How::Api };
+        let other = Identifier::stored("anonymous:a").expect("an identifier");
+        fragment.apply_link(&other, word(20));
+        assert_eq!(fragment, erased);
+        // What happened before may be told anew.
+        let anew = Event { received_at: Timestamp(21), ..said("anew", 5) };
+        assert_eq!(fragment.apply_event(&definitions, &(&anew).into(), &Effects::default()), Folded::Counted);
+        fragment.apply_decided(&minute(60_000));
+        fragment.apply_link(&other, word(21));
+        assert_eq!((fragment.events, fragment.offers.len(), fragment.links.alone()), (1, 1, false));
+        fragment.erase(&definitions, Timestamp(15));
+        assert_eq!(fragment, erased, "an erasure never ends before an earlier one");
     }
 
     #[test]

@@ -54,7 +54,8 @@ struct Happened {
 
 impl Happened {
     fn reference(self) -> EventRef {
-        EventRef { at: Timestamp(1_290_000_000_000 + self.minute * 60_000), id_hash: [self.id; 16] }
+        let at = Timestamp(1_290_000_000_000 + self.minute * 60_000);
+        EventRef { at, id_hash: [self.id; 16], received_at: at }
     }
 
     fn effects(self) -> Effects {

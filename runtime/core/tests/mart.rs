@@ -62,7 +62,11 @@ impl Event {
         let names =
             SPECS.iter().map(|(name, ..)| (*name, if matches!(*name, "units" | "skus") { KEYS[self.key] } else { "" }));
         let effects = Effects { contributions: names.map(contribution).collect(), ..Effects::default() };
-        fragment.apply_event(definitions, &EventRef { at: Timestamp(self.at), id_hash: [self.id; 16] }, &effects)
+        fragment.apply_event(
+            definitions,
+            &EventRef { at: Timestamp(self.at), id_hash: [self.id; 16], received_at: Timestamp(self.at) },
+            &effects,
+        )
     }
 }
 

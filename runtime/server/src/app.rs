@@ -22,6 +22,7 @@ use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::edge::{self, Edge, House, LogOutbox};
+use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     // What was committed up to here is in the base already.
     while committed.try_recv().is_ok() {}
 
+    // What a crash has cut off.
+    erasures::clean_behind(&house.erasures, &log);
     let edge = Arc::new(Edge::assemble(house, loaded, observer, Arc::clone(&shards))?);
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
@@ -128,6 +131,7 @@ pub fn house(
         );
     }
     Ok(House {
+        erasures: Arc::new(Erasures::open(&log)?),
         keys,
         tokens: Tokens::new(&config.tokens)?,
         trust_browsers: config.trust_browsers,

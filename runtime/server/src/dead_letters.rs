@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use selvedge_core::event::Refusal;
+use selvedge_core::identity::Identifier;
 use selvedge_core::limits;
 use selvedge_core::value::Timestamp;
 use serde::Serialize;
@@ -44,6 +45,15 @@ impl DeadLetters {
             pointer: refusal.pointer.clone(),
             detail: refusal.detail.clone(),
         });
+    }
+
+    /// Forgets those that name somebody.
+    pub fn forget(&self, identifiers: &[Identifier]) {
+        let names = |letter: &DeadLetter| {
+            let texts = [letter.detail.as_str(), letter.message_id.as_deref().unwrap_or_default()];
+            identifiers.iter().any(|of| texts.iter().any(|text| text.contains(of.value())))
+        };
+        self.0.lock().retain(|letter| !names(letter));
     }
 
     /// The latest ones, newest first.

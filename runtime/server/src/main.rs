@@ -11,6 +11,7 @@ mod config;
 mod dead_letters;
 mod decided;
 mod edge;
+mod erasures;
 mod error;
 mod export;
 mod follower;

@@ -50,7 +50,7 @@ impl Prepared {
         Self::new(identifier, bytes, Body::Mart(Box::new(load)))
     }
 
-    fn new(identifier: Identifier, bytes: Arc<[u8]>, body: Body) -> Self {
+    pub(crate) fn new(identifier: Identifier, bytes: Arc<[u8]>, body: Body) -> Self {
         Self { identifier, change: Arc::new(PendingChange { bytes, body }) }
     }
 
@@ -73,7 +73,7 @@ impl Prepared {
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {
             Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_) | Body::Link { .. } | Body::Mart(_) => None,
+            Body::Decided(_) | Body::Link { .. } | Body::Mart(_) | Body::Erase { .. } | Body::Erased(_) => None,
         }
     }
 }
@@ -122,10 +122,13 @@ impl Shards {
         let cell = self.cell(shard);
         let mut state = cell.state.lock();
         let mut bases: HashMap<Identifier, Held> = HashMap::default();
-        for prepared in changes.iter() {
+        for prepared in changes.iter_mut() {
             if !bases.contains_key(&prepared.identifier) {
                 let Some(held) = self.current(&state, &prepared.identifier, rows_at_rest)? else { return Ok(None) };
                 bases.insert(prepared.identifier.clone(), held);
+            }
+            if let Some(held) = bases.get(&prepared.identifier) {
+                prepared.after_erasure(&held.fragment)?;
             }
         }
         let verdicts = self.judge(&state, changes, &bases)?;
@@ -231,7 +234,7 @@ impl Shards {
                     });
                     continue;
                 }
-                Body::Decided(_) | Body::Link { .. } => {
+                Body::Decided(_) | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) => {
                     verdicts.push(Verdict::Accepted);
                     continue;
                 }

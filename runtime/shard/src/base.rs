@@ -17,9 +17,13 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::Cursor;
 
 use crate::disk::{FragmentWrite, HistoryEntry, Move};
+use crate::erasure::kept;
 use crate::pending::{PendingChange, Queued};
 use crate::record::{self, Head, Record};
 use crate::{ShardError, Shards};
+
+/// Changes of one fragment with their sequences.
+type InOrder = Vec<(u64, Arc<PendingChange>)>;
 
 impl Shards {
     /// Moves the first pending changes of a shard into the base: the log has ordered them, with consecutive sequences from `first_seq`.
@@ -29,6 +33,7 @@ impl Shards {
         let _moves = cell.moves.lock();
         let definitions = self.observer.definitions();
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
+        let mut ordered: HashMap<Identifier, InOrder> = HashMap::default();
         let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         let mut again = Vec::new();
         // From here on, so that nobody puts another base under these changes before they are written.
@@ -42,19 +47,23 @@ impl Shards {
                 )));
             }
             for (Queued { identifier, change, .. }, seq) in state.pending.first(count).zip(first_seq..) {
-                let entry = HistoryEntry { seq, bytes: Arc::clone(&change.bytes), id_hash: change.body.id_hash() };
-                histories.entry(identifier.clone()).or_default().push(entry);
+                ordered.entry(identifier.clone()).or_default().push((seq, Arc::clone(change)));
             }
-            for (identifier, entries) in &histories {
-                match state.pending.base_after(identifier, entries.len(), definitions) {
-                    Some(Ok(base)) => drop(bases.insert(identifier.clone(), base)),
-                    Some(Err(changes)) => again.push((identifier.clone(), changes)),
+            for (identifier, changes) in ordered {
+                let erased = state.pending.get(&identifier).and_then(|fragment| fragment.base.erased);
+                let entries = kept(&identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
+                histories.insert(identifier.clone(), entries);
+                match state.pending.base_after(&identifier, changes.len(), definitions) {
+                    Some(Ok(base)) => drop(bases.insert(identifier, base)),
+                    Some(Err(changes)) => again.push((identifier, changes)),
                     None => {}
                 }
             }
         }
         for (identifier, changes) in again {
-            let whole = self.refold(&self.past_of(&identifier, cell.cursor().seq, changes)?, Timestamp(i64::MAX))?;
+            let erased = cell.state.lock().pending.get(&identifier).and_then(|fragment| fragment.base.erased);
+            let past = self.past_of(&identifier, cell.cursor().seq, changes)?.since(erased);
+            let whole = self.refold(&past, Timestamp(i64::MAX))?;
             bases.insert(identifier, Arc::new(whole));
         }
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
@@ -81,26 +90,34 @@ impl Shards {
         }
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
         let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut folded_in: HashMap<Identifier, (Vec<Arc<PendingChange>>, Folded)> = HashMap::default();
+        let mut erased: HashMap<Identifier, Option<Timestamp>> = HashMap::default();
+        let mut folded_in: HashMap<Identifier, (InOrder, Folded)> = HashMap::default();
         for (seq, bytes) in entries {
             let change = Change::decode(bytes)?;
             let Some(identifier) = change.fragment().cloned() else { continue };
             if !bases.contains_key(&identifier) {
-                bases.insert(identifier.clone(), self.read_base(&identifier)?.0);
+                let base = self.read_base(&identifier)?.0;
+                erased.insert(identifier.clone(), base.erased);
+                bases.insert(identifier.clone(), base);
             }
             let Some(base) = bases.get_mut(&identifier) else { continue };
-            let hash = id_hash(&change);
-            let entry = HistoryEntry { seq: *seq, bytes: bytes.as_slice().into(), id_hash: hash };
-            histories.entry(identifier.clone()).or_default().push(entry);
             let Some(body) = self.body(&change) else { continue };
             let (changes, worst) = folded_in.entry(identifier).or_insert((Vec::new(), Folded::Counted));
             *worst = (*worst).max(body.apply(Arc::make_mut(base), self.observer.definitions()));
-            changes.push(Arc::new(PendingChange { bytes: Arc::default(), body }));
+            changes.push((*seq, Arc::new(PendingChange { bytes: bytes.as_slice().into(), body })));
+        }
+        for (identifier, (changes, _)) in &folded_in {
+            let erased = erased.get(identifier).copied().flatten();
+            let entries = kept(identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
+            histories.insert(identifier.clone(), entries);
         }
         let _rows = cell.rows.write();
         for (identifier, (changes, _)) in folded_in.into_iter().filter(|(_, (_, worst))| *worst == Folded::Refold) {
             // The history is whole up to the cursor. What a cut write left beyond it comes again in these entries.
-            let whole = self.refold(&self.past_of(&identifier, cursor.seq, changes)?, Timestamp(i64::MAX))?;
+            let changes = changes.into_iter().map(|(_, change)| change).collect();
+            let erased = erased.get(&identifier).copied().flatten();
+            let past = self.past_of(&identifier, cursor.seq, changes)?.since(erased);
+            let whole = self.refold(&past, Timestamp(i64::MAX))?;
             bases.insert(identifier, Arc::new(whole));
         }
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
@@ -119,7 +136,10 @@ impl Shards {
         let cursor = self.cell(identifier.shard()).cursor().seq;
         if head.layout.engine != layout.engine || head.seq > cursor {
             let seq = head.seq.min(cursor);
-            let past = self.past_of(identifier, seq, Vec::new())?;
+            // An erasure that is ahead has taken the history already, with what said of an earlier one.
+            let same = head.layout.engine == layout.engine;
+            let erased = if same { record::decode(&bytes)?.1.erased } else { None };
+            let past = self.past_of(identifier, seq, Vec::new())?.since(erased);
             return Ok((Arc::new(self.refold(&past, Timestamp(i64::MAX))?), seq));
         }
         let (head, mut fragment) = record::decode(&bytes)?;
@@ -145,18 +165,5 @@ impl Shards {
             FragmentWrite { identifier, record: Record { layout, seq, fragment }, entries }
         });
         self.disk.write(shard, to, &writes.collect::<Vec<_>>())
-    }
-}
-
-/// The hash of an event's id.
-pub(crate) fn id_hash(change: &Change) -> Option<[u8; 16]> {
-    match change {
-        Change::Event { event, .. } => Some(event.id_hash()),
-        Change::Decided { .. }
-        | Change::Link { .. }
-        | Change::Mart { .. }
-        | Change::Activate(_)
-        | Change::Mark(_)
-        | Change::Release(_) => None,
     }
 }

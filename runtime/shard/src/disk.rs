@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use selvedge_core::change::ChangeError;
+use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::view::Seen;
 
@@ -86,8 +86,8 @@ pub(crate) struct FragmentWrite<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HistoryEntry {
     pub(crate) seq: u64,
-    /// As it stands in the log.
-    pub(crate) bytes: std::sync::Arc<[u8]>,
+    /// As it stands in the log; none where the history does not keep it.
+    pub(crate) bytes: Option<std::sync::Arc<[u8]>>,
     /// Of an event: the hash of its id.
     pub(crate) id_hash: Option<[u8; 16]>,
 }
@@ -345,14 +345,21 @@ impl Disk {
 
     fn write_fragment(&self, batch: &mut Batch<'_>, write: &FragmentWrite<'_>) -> Result<(), ShardError> {
         let identifier = write.identifier;
-        if let Some(first) = write.entries.first() {
-            let entries = write.entries.iter().map(|entry| (entry.seq, entry.bytes.as_ref())).collect();
-            let block = (first.seq, encode_block(LOOSE, entries)?);
+        let entries: Vec<(u64, &[u8])> =
+            write.entries.iter().filter_map(|entry| Some((entry.seq, entry.bytes.as_deref()?))).collect();
+        if let Some((first, bytes)) = entries.first().copied() {
+            let block = (first, encode_block(LOOSE, entries)?);
             let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
             // Of what is no event nobody counts how many there were: by chance one in as many is the last of its block.
             let beside = write.entries.iter().any(|entry| entry.id_hash.is_none() && entry.seq % PACK_EVERY == 0);
             // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
-            if beside || now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
+            if Change::erases(bytes) {
+                // Nothing from before it stays.
+                for row_key in self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).keys() {
+                    batch.remove(row_key?.to_vec())?;
+                }
+                batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
+            } else if beside || now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
                 self.write_packed(batch, identifier, block)?;
             } else {
                 batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;

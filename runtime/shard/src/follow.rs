@@ -17,7 +17,8 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Cursor, Seen};
 
 use crate::disk::{FragmentWrite, HistoryEntry};
-use crate::pending::{Held, PendingChange, apply_all};
+use crate::erasure::kept;
+use crate::pending::{Body, Held, PendingChange, apply_all};
 use crate::profiles::Follow;
 use crate::record::Record;
 use crate::{Cell, ShardError, Shards, State};
@@ -43,15 +44,24 @@ struct Item {
 struct Touched {
     items: Vec<Item>,
     base: Arc<Fragment>,
+    /// When the fragment was erased before them.
+    erased: Option<Timestamp>,
     folded: Folded,
     /// Whether they are the first of its pending changes and nothing else, so that the view stays as it is.
     first_pending: bool,
 }
 
+impl Touched {
+    /// What the fragment's history gets of them.
+    fn history(&self, identifier: &Identifier) -> Vec<HistoryEntry> {
+        kept(identifier, self.erased, self.items.iter().map(|item| (item.seq, &item.change)))
+    }
+}
+
 /// What a fold begins with.
 enum Start {
-    /// The base is that of the view: all its pending changes go in, and nothing else.
-    View(Arc<Fragment>),
+    /// The base is that of the view: all its pending changes go in, and nothing else. And when it was erased before them.
+    View(Arc<Fragment>, Option<Timestamp>),
     /// A base that is in memory, with the ids at hand.
     Memory(Held),
     /// It is to be read.
@@ -142,13 +152,17 @@ impl Shards {
         let mut touched = HashMap::with_capacity(groups.len());
         for ((identifier, items), (start, first_pending)) in groups.into_iter().zip(starts) {
             let held = match start {
-                Start::View(base) => {
-                    let whole = Touched { items, base, folded: Folded::Counted, first_pending };
+                Start::View(base, erased) => {
+                    let whole = Touched { items, base, erased, folded: Folded::Counted, first_pending };
                     touched.insert(identifier, whole);
                     continue;
                 }
                 Start::Memory(held) => held,
-                Start::Disk => Held { fragment: self.read_base(&identifier)?.0, seen: None },
+                Start::Disk => {
+                    let (fragment, seq) = self.read_base(&identifier)?;
+                    // Of whom there is no record there are no ids.
+                    Held { fragment, seen: (seq == 0).then(Arc::default) }
+                }
             };
             let seq = cell.cursor().seq;
             let items = self.that_count(&identifier, items, &held, seq)?;
@@ -156,13 +170,14 @@ impl Shards {
                 continue;
             }
             let mut base = held.fragment;
+            let erased = base.erased;
             let changes = || items.iter().map(|item| &item.change);
             let folded = apply_all(changes(), Arc::make_mut(&mut base), self.observer.definitions());
             if folded == Folded::Refold {
-                let past = self.past_of(&identifier, seq, changes().cloned().collect())?;
+                let past = self.past_of(&identifier, seq, changes().cloned().collect())?.since(erased);
                 base = Arc::new(self.refold(&past, Timestamp(i64::MAX))?);
             }
-            touched.insert(identifier, Touched { items, base, folded, first_pending });
+            touched.insert(identifier, Touched { items, base, erased, folded, first_pending });
         }
         Ok(touched)
     }
@@ -179,7 +194,7 @@ impl Shards {
         let first = items.len() <= pending.changes.len()
             && items.iter().zip(&pending.changes).all(|(item, change)| Arc::ptr_eq(&item.change, change));
         if first && items.len() == pending.changes.len() {
-            return (Start::View(Arc::clone(&pending.view)), true);
+            return (Start::View(Arc::clone(&pending.view), pending.base.erased), true);
         }
         (Start::Memory(Held { fragment: Arc::clone(&pending.base), seen: pending.seen.clone() }), first)
     }
@@ -204,7 +219,6 @@ impl Shards {
             }
             // What is pending was judged when it came, and by every write since.
             let new = item.pending
-                || held.fragment.events == 0
                 || held.seen.as_ref().is_some_and(|seen| !seen.may_hold(&id_hash))
                 || self.disk.seen(identifier, &id_hash)?.is_none_or(|seq| seq > cursor);
             if new {
@@ -221,16 +235,8 @@ impl Shards {
         touched: &HashMap<Identifier, Touched>,
     ) -> Result<(), ShardError> {
         let layout = self.observer.layout();
-        let entries = |touched: &Touched| -> Vec<HistoryEntry> {
-            let entry = |Item { seq, change, .. }: &Item| HistoryEntry {
-                seq: *seq,
-                bytes: Arc::clone(&change.bytes),
-                id_hash: change.body.id_hash(),
-            };
-            touched.items.iter().map(entry).collect()
-        };
         let mut histories: Vec<_> =
-            touched.iter().map(|(identifier, touched)| (identifier, touched, entries(touched))).collect();
+            touched.iter().map(|(identifier, touched)| (identifier, touched, touched.history(identifier))).collect();
         // As the rows stand on disk: neighbours are found together.
         histories.sort_unstable_by_key(|(identifier, ..)| *identifier);
         let writes = histories.iter().map(|(identifier, touched, entries)| {
@@ -301,7 +307,10 @@ impl Shards {
         } else if let Some(pending) = state.pending.get(identifier) {
             let mut view = Arc::clone(base);
             let folded = apply_all(pending.changes.iter(), Arc::make_mut(&mut view), self.observer.definitions());
-            if folded != Folded::Counted {
+            // What the base gets below a pending erasure or load may not count in the view.
+            let covers = |change: &Arc<PendingChange>| matches!(change.body, Body::Erase { .. } | Body::Mart(_));
+            let covered = pending.changes.iter().any(covers);
+            if folded != Folded::Counted || covered {
                 change = None;
             }
             if folded == Folded::Refold {

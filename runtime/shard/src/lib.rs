@@ -21,6 +21,7 @@ mod base;
 mod block;
 mod cache;
 mod disk;
+mod erasure;
 mod follow;
 mod hash;
 mod links;
@@ -386,17 +387,18 @@ impl Shards {
             drop(state);
             let fragment = {
                 let _rows = cell.rows.read();
-                self.read_base(identifier).map(|(fragment, _)| fragment)
+                self.read_base(identifier)
             };
             let mut state = cell.state.lock();
             let changed = state.loading.remove(identifier).unwrap_or(true);
             cell.loaded.notify_all();
-            let fragment = fragment?;
+            let (fragment, seq) = fragment?;
             if !changed {
                 if fragment.is_backfilling() {
                     self.want(identifier);
                 }
-                let seen = (fragment.events == 0).then(Arc::default);
+                // Of whom there is no record there are no ids; of whom there is one there may be, though no event counts any more.
+                let seen = (seq == 0).then(Arc::default);
                 return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| Folded::Counted)));
             }
         }

@@ -3,14 +3,10 @@
 //! Both halves of a word are appended together, so that a crash keeps both or neither. Checks and admission of links are one after
 //! another, over all shards: links are few, and two made at once could join what neither of them alone does.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::{How, LinkError, Word, check_pair, check_union};
 use selvedge_core::value::Timestamp;
 
-use crate::pending::Held;
 use crate::{Outbox, Prepared, ShardError, Shards};
 
 /// What became of the wish to unlink a pair.
@@ -32,7 +28,7 @@ impl Shards {
         matches!((settled(one, other), settled(other, one)), (Some(here), Some(there)) if here == there)
     }
 
-    /// Links two identifiers, unless they are, or were taken apart later than `at`. Gives whether anything changed. May block on the
+    /// Links two identifiers, unless they are, or were taken apart, or one of them erased, later than the word says. Gives whether anything changed. May block on the
     /// disk.
     ///
     /// A word from a trusted system is the newest whatever the clocks say.
@@ -47,6 +43,12 @@ impl Shards {
         if let Err(error) = self.check(one, other)? {
             return Ok(Err(error));
         }
+        let word = match self.either_erased(one, other)? {
+            // A trusted system knows of the erasure.
+            Some(erased) if word.how == How::Api => Word { at: word.at.max(erased.plus_ms(1)), ..word },
+            Some(erased) if word.at <= erased => return Ok(Ok(false)),
+            _ => word,
+        };
         let (newest, halves) = self.newest_word(one, other)?;
         match newest {
             Some(word) if word.linked && halves == 2 => return Ok(Ok(false)),
@@ -102,10 +104,18 @@ impl Shards {
         Ok(self.newest_word(one, other)?.0.is_some())
     }
 
-    /// The newest word on a pair, and how many of the halves have it.
+    /// When the one or the other was last erased.
+    fn either_erased(&self, one: &Identifier, other: &Identifier) -> Result<Option<Timestamp>, ShardError> {
+        Ok(self.erased_at(one)?.max(self.erased_at(other)?))
+    }
+
+    /// The newest word on a pair since either was erased, and how many of the halves have it.
     fn newest_word(&self, one: &Identifier, other: &Identifier) -> Result<(Option<Word>, usize), ShardError> {
-        let here = self.load(one)?.fragment.links.word(other).copied();
-        let there = self.load(other)?.fragment.links.word(one).copied();
+        let (ours, theirs) = (self.load(one)?, self.load(other)?);
+        let erased = ours.fragment.erased.max(theirs.fragment.erased);
+        let holds = |word: &&Word| erased.is_none_or(|erased| word.at > erased);
+        let here = ours.fragment.links.word(other).filter(holds).copied();
+        let there = theirs.fragment.links.word(one).filter(holds).copied();
         Ok(match (here, there) {
             (Some(here), Some(there)) if here == there => (Some(here), 2),
             (Some(here), Some(there)) => (Some(if here.beats(&there) { here } else { there }), 1),
@@ -121,55 +131,11 @@ impl Shards {
         word: Word,
         outbox: &dyn Outbox,
     ) -> Result<(), ShardError> {
-        if self.try_say(one, other, word, outbox, false)? {
-            return Ok(());
-        }
-        // A fragment was evicted since it was loaded: its rows are read at rest, and rows are locked before the states.
-        let mut shards = [one.shard(), other.shard()];
-        shards.sort_unstable();
-        let _one = self.cell(shards[0]).rows.read();
-        let _other = (shards[1] != shards[0]).then(|| self.cell(shards[1]).rows.read());
-        self.try_say(one, other, word, outbox, true).map(drop)
-    }
-
-    /// The same, unless rows are needed for it that are not at rest: then nothing has happened.
-    fn try_say(
-        &self,
-        one: &Identifier,
-        other: &Identifier,
-        word: Word,
-        outbox: &dyn Outbox,
-        rows_at_rest: bool,
-    ) -> Result<bool, ShardError> {
-        let mut halves = [(one, other), (other, one)];
-        // Always in the order of the shards, so that nobody waits in a circle.
-        halves.sort_by_key(|(identifier, _)| identifier.shard());
-        let mut states = Vec::with_capacity(2);
-        for (identifier, _) in halves {
-            if states.last().is_none_or(|(shard, _)| *shard != identifier.shard()) {
-                states.push((identifier.shard(), self.cell(identifier.shard()).state.lock()));
-            }
-        }
-        let mut bases: HashMap<Identifier, Held> = HashMap::default();
-        let mut changes: Vec<Vec<Prepared>> = states.iter().map(|_| Vec::new()).collect();
-        for (identifier, other) in halves {
-            let Some(place) = states.iter().position(|(shard, _)| *shard == identifier.shard()) else { continue };
-            let Some(held) = self.current(&states[place].1, identifier, rows_at_rest)? else { return Ok(false) };
-            if held.fragment.links.word(other).is_none_or(|known| word.beats(known)) {
-                changes[place].push(Prepared::link(identifier.clone(), other.clone(), word));
-            }
-            bases.insert(identifier.clone(), held);
-        }
-        let bytes =
-            states.iter().zip(&changes).filter(|(_, changes)| !changes.is_empty()).map(|((shard, _), changes)| {
-                (*shard, changes.iter().map(|prepared| Arc::clone(&prepared.change.bytes)).collect())
-            });
-        outbox.append(bytes.collect()).map_err(ShardError::Outbox)?;
-        for ((_, state), changes) in states.iter_mut().zip(changes) {
-            let outlook = self.outlook(&bases, changes.iter());
-            self.take(state, changes.into_iter(), &bases, outlook);
-        }
-        Ok(true)
+        self.admit_together(&[one.clone(), other.clone()], outbox, &|identifier, held| {
+            let there = if identifier == one { other } else { one };
+            let new = held.fragment.links.word(there).is_none_or(|known| word.beats(known));
+            new.then(|| Prepared::link(identifier.clone(), there.clone(), word))
+        })
     }
 }
 

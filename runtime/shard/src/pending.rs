@@ -7,12 +7,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use selvedge_core::aggregate::Definitions;
-use selvedge_core::change::DecidedOffer;
+use selvedge_core::change::{DecidedOffer, decided_before};
 use selvedge_core::effects::Effects;
 use selvedge_core::fragment::{EventRef, Folded, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::Word;
 use selvedge_core::mart::Load;
+use selvedge_core::value::Timestamp;
 use selvedge_core::view::Seen;
 
 /// A change on its way into the base.
@@ -26,10 +27,22 @@ pub(crate) struct PendingChange {
 /// What the fold needs of a change.
 #[derive(Debug)]
 pub(crate) enum Body {
-    Event { event: EventRef, effects: Effects },
+    Event {
+        event: EventRef,
+        effects: Effects,
+    },
     Decided(Vec<DecidedOffer>),
-    Link { other: Identifier, word: Word },
+    Link {
+        other: Identifier,
+        word: Word,
+    },
     Mart(Box<Load>),
+    Erase {
+        erasure: [u8; 16],
+        at: Timestamp,
+    },
+    /// What an erasure has left of an entry: the hash of the id, of an event.
+    Erased(Option<[u8; 16]>),
 }
 
 impl Body {
@@ -39,6 +52,8 @@ impl Body {
             Self::Decided(offers) => fragment.apply_decided(offers),
             Self::Link { other, word } => fragment.apply_link(other, *word),
             Self::Mart(load) => return fragment.apply_load(definitions, load),
+            Self::Erase { at, .. } => fragment.erase(definitions, *at),
+            Self::Erased(_) => {}
         }
         Folded::Counted
     }
@@ -46,7 +61,7 @@ impl Body {
     /// What is not an event.
     pub(crate) fn beside(&self) -> Option<Self> {
         match self {
-            Self::Event { .. } => None,
+            Self::Event { .. } | Self::Erase { .. } | Self::Erased(_) => None,
             Self::Decided(offers) => Some(Self::Decided(offers.clone())),
             Self::Link { other, word } => Some(Self::Link { other: other.clone(), word: *word }),
             Self::Mart(load) => Some(Self::Mart(load.clone())),
@@ -56,17 +71,31 @@ impl Body {
     /// Whether it does to a join of fragments what it does to its own, if it counts there. Who is one person, what is retracted, and what a load
     /// covers is each fragment's own.
     pub(crate) fn joins(&self, own: &Fragment) -> bool {
-        match self {
-            Self::Event { event, effects } => effects.retracts.is_none() && !own.mart.covers(event.at),
-            Self::Decided(_) => true,
-            Self::Link { .. } | Self::Mart(_) => false,
-        }
+        self.counts(own.erased)
+            && match self {
+                Self::Event { event, effects } => effects.retracts.is_none() && !own.mart.covers(event.at),
+                Self::Decided(_) => true,
+                Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Erased(_) => false,
+            }
+    }
+
+    /// Whether it does anything to a fragment that was erased at an instant, if it was: nothing does that was said before.
+    pub(crate) fn counts(&self, erased: Option<Timestamp>) -> bool {
+        let before = |erased: Timestamp| match self {
+            Self::Event { event, .. } => event.received_at <= erased,
+            Self::Decided(offers) => decided_before(offers, erased),
+            Self::Link { word, .. } => word.at <= erased,
+            Self::Mart(load) => load.as_of <= erased,
+            Self::Erase { .. } | Self::Erased(_) => false,
+        };
+        !matches!(self, Self::Erased(_)) && !erased.is_some_and(before)
     }
 
     pub(crate) fn id_hash(&self) -> Option<[u8; 16]> {
         match self {
             Self::Event { event, .. } => Some(event.id_hash),
-            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) => None,
+            Self::Erased(id_hash) => *id_hash,
+            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } => None,
         }
     }
 }
@@ -80,7 +109,7 @@ impl PendingChange {
                 effects.contributions.iter().map(|contribution| 40 + contribution.key.len()).sum::<usize>() + traits
             }
             Body::Decided(offers) => offers.len() * 40,
-            Body::Link { .. } => 0,
+            Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) => 0,
             Body::Mart(load) => load.weight(),
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects

@@ -183,10 +183,16 @@ impl Shards {
         let mut views = Views::default();
         let group = resolve(&self.namespaces, identifier, |identifier, visit| {
             let view = self.load(identifier)?;
-            let words = view.fragment.links.words();
-            let counted =
-                words.filter(|(other, _)| without.is_empty() || !without.contains(&ordered(identifier, other)));
-            counted.for_each(|(other, word)| visit(other, word));
+            for (other, word) in view.fragment.links.words() {
+                if !without.is_empty() && without.contains(&ordered(identifier, other)) {
+                    continue;
+                }
+                // Who was erased since does not know of it any more, and is nobody's.
+                if word.linked && self.load(other)?.fragment.erased_by(word.at) {
+                    continue;
+                }
+                visit(other, word);
+            }
             views.insert(identifier.clone(), view);
             Ok::<_, ShardError>(())
         })?;
@@ -199,6 +205,7 @@ impl Shards {
         let mut joined = fragments.next().cloned().unwrap_or_else(|| Fragment::empty(definitions));
         // Each fragment's own: the same id may count in another.
         joined.retracted = Retracted::default();
+        joined.erased = None;
         fragments.for_each(|fragment| joined.join(definitions, fragment));
         joined
     }

@@ -35,11 +35,16 @@ pub(crate) struct Past {
     history: History,
     /// The last change of the history that counts.
     upto: u64,
+    /// When it was erased at the least: a write that was cut off may have taken from the history what said so.
+    erased: Option<Timestamp>,
     /// What the history does not hold yet.
     pending: Vec<Arc<PendingChange>>,
     /// The changes of a short history.
     read: OnceCell<Vec<Change>>,
 }
+
+/// What a past retracts, and when it was erased.
+type Standing = (Retracted, Option<Timestamp>);
 
 /// Where an event stands among the pasts that are folded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +58,11 @@ struct Place {
 }
 
 impl Past {
+    /// The same of a fragment that is known to have been erased.
+    pub(crate) fn since(self, erased: Option<Timestamp>) -> Self {
+        Self { erased: self.erased.max(erased), ..self }
+    }
+
     /// Hands over its changes whose positions lie in a range, each with its position.
     fn for_each(&self, wanted: &Range<usize>, mut take: impl FnMut(usize, Whole<'_>)) -> Result<(), ShardError> {
         let logged = if let Some(read) = self.read.get() {
@@ -108,8 +118,8 @@ impl Shards {
         let mut fragment = Fragment::empty(self.observer.definitions());
         let pasts = std::slice::from_ref(past);
         let mut beside = Vec::new();
-        let (places, retracted) = self.places(pasts, at, &mut |body| beside.push(body))?;
-        fragment.retracted = retracted.into_iter().next().unwrap_or_default();
+        let (places, standing) = self.places(pasts, at, &mut |body| beside.push(body))?;
+        (fragment.retracted, fragment.erased) = standing.into_iter().next().unwrap_or_default();
         for body in beside {
             let _ = body.apply(&mut fragment, self.observer.definitions());
         }
@@ -160,9 +170,21 @@ impl Shards {
     /// Hands over all changes of an identifier that are kept, those in the base in log order, then the pending ones.
     pub fn history(&self, identifier: &Identifier, mut take: impl FnMut(Change)) -> Result<(), ShardError> {
         let past = self.past(identifier)?;
-        past.history.for_each_of(past.upto, &ALL, |_, _, change| take(change))?;
-        for change in &past.pending {
-            take(Change::decode(&change.bytes)?);
+        let last = past.pending.iter().rposition(|change| matches!(change.body, Body::Erase { .. }));
+        let mut erased = None;
+        past.history.for_each_of(past.upto, &ALL, |_, _, change| {
+            if let Change::Erase { at, .. } = &change {
+                erased = erased.max(Some(*at));
+            } else if last.is_none() {
+                take(change);
+            }
+        })?;
+        for (position, change) in past.pending.iter().enumerate() {
+            if let Body::Erase { at, .. } = &change.body {
+                erased = erased.max(Some(*at));
+            } else if last.is_none_or(|last| last < position) && change.body.counts(erased) {
+                take(Change::decode(&change.bytes)?);
+            }
         }
         Ok(())
     }
@@ -187,23 +209,33 @@ impl Shards {
         pending: Vec<Arc<PendingChange>>,
     ) -> Result<Past, ShardError> {
         let history = self.disk.history(identifier)?;
-        Ok(Past { identifier: identifier.clone(), history, upto, pending, read: OnceCell::new() })
+        Ok(Past { identifier: identifier.clone(), history, upto, erased: None, pending, read: OnceCell::new() })
     }
 
-    /// Finds the events up to an instant, in the order in which they are folded, and the ids that each past retracts; hands over the other changes.
+    /// Finds the events up to an instant, in the order in which they are folded; of each past the ids that it retracts, and when it was erased. Hands over the
+    /// other changes. Nothing from before an erasure is among them.
     fn places(
         &self,
         pasts: &[Past],
         at: Timestamp,
         take: &mut dyn FnMut(Body),
-    ) -> Result<(Vec<Place>, Vec<Retracted>), ShardError> {
+    ) -> Result<(Vec<Place>, Vec<Standing>), ShardError> {
         let mut places = Vec::new();
-        let mut all_retracted = Vec::with_capacity(pasts.len());
+        let mut standing = Vec::with_capacity(pasts.len());
         for (index, past) in pasts.iter().enumerate() {
-            let (first, mut retracted) = (places.len(), Retracted::default());
+            let (first, mut retracted, mut erased) = (places.len(), Retracted::default(), past.erased);
+            let mut others = Vec::new();
             past.for_each(&ALL, |position, whole| {
                 let bytes = if let Whole::Logged(change) = &whole { payload_bytes(change) } else { 0 };
                 let (event, retracts) = match whole {
+                    Whole::Logged(Change::Erase { at, .. }) | Whole::Pending(Body::Erase { at, .. }) => {
+                        erased = erased.max(Some(*at));
+                        places.truncate(first);
+                        retracted = Retracted::default();
+                        return others.clear();
+                    }
+                    Whole::Logged(change) if erased.is_some_and(|erased| change.is_before(erased)) => return,
+                    Whole::Pending(body) if !body.counts(erased) => return,
                     Whole::Logged(Change::Event { event, .. }) if event.at <= at => {
                         // Most are passed over at a glance; what the rest does is found out again when it is folded.
                         let retracts =
@@ -211,8 +243,8 @@ impl Shards {
                         (EventRef::from(event), retracts.and_then(|effects| effects.retracts))
                     }
                     Whole::Pending(Body::Event { event, effects }) if event.at <= at => (*event, effects.retracts),
-                    Whole::Logged(change) => return up_to(beside(change), at).into_iter().for_each(&mut *take),
-                    Whole::Pending(body) => return up_to(body.beside(), at).into_iter().for_each(&mut *take),
+                    Whole::Logged(change) => return others.extend(up_to(beside(change), at)),
+                    Whole::Pending(body) => return others.extend(up_to(body.beside(), at)),
                 };
                 if let Some(id) = retracts {
                     retracted.insert(id);
@@ -222,10 +254,11 @@ impl Shards {
             for place in &mut places[first..] {
                 place.retracted = retracted.holds(&place.event.id_hash);
             }
-            all_retracted.push(retracted);
+            others.into_iter().for_each(&mut *take);
+            standing.push((retracted, erased));
         }
         places.sort_unstable();
-        Ok((places, all_retracted))
+        Ok((places, standing))
     }
 
     /// Hands over events in the given order, with what they do; none of what is retracted.
@@ -314,6 +347,8 @@ fn beside(change: &Change) -> Option<Body> {
         Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
         Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
         Change::Mart { load, .. } => Some(Body::Mart(Box::new(load.clone()))),
+        Change::Erase { erasure, at, .. } => Some(Body::Erase { erasure: *erasure, at: *at }),
+        Change::Erased { remains, .. } => Some(Body::Erased(remains.ids.map(|(id_hash, _)| id_hash))),
         Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
     }
 }
@@ -321,7 +356,7 @@ fn beside(change: &Change) -> Option<Body> {
 /// What is not an event, as of an instant.
 fn up_to(body: Option<Body>, at: Timestamp) -> Option<Body> {
     match body? {
-        Body::Event { .. } => None,
+        Body::Event { .. } | Body::Erase { .. } | Body::Erased(_) => None,
         Body::Decided(mut offers) => {
             offers.retain(|decided| decided.minute <= at);
             Some(Body::Decided(offers))

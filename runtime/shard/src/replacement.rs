@@ -275,12 +275,12 @@ impl Shards {
             if self.is_held_already(state, &identifier, &change, seq)? {
                 continue;
             }
-            let base = match touched.get(&identifier) {
-                Some(base) => Arc::clone(base),
-                None => self.read_base(&identifier)?.0,
+            let (base, known) = match touched.get(&identifier) {
+                Some(base) => (Arc::clone(base), true),
+                None => self.read_base(&identifier).map(|(base, seq)| (base, seq > 0))?,
             };
             weight += change.weight();
-            let held = Held { fragment: Arc::clone(&base), seen: (base.events == 0).then(Arc::default) };
+            let held = Held { fragment: Arc::clone(&base), seen: (!known).then(Arc::default) };
             state.pending.push_as(local, &identifier, &change, || held);
             touched.entry(identifier).or_insert(base);
         }

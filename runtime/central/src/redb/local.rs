@@ -47,10 +47,14 @@ pub struct RedbLog {
     live_bytes: Arc<AtomicU64>,
 }
 
+/// Bytes by the sequences of the entries in whose place they come.
+type Replacements = Vec<(u64, Vec<u8>)>;
+
 enum Request {
     Append(Vec<(ShardId, Vec<Arc<[u8]>>)>),
     Barrier(oneshot::Sender<Result<(), LogError>>),
     Trim(Vec<(u16, u64)>, oneshot::Sender<Result<(), LogError>>),
+    Erase(u16, Replacements, oneshot::Sender<Result<(), LogError>>),
 }
 
 impl RedbLog {
@@ -168,6 +172,12 @@ impl RedbLog {
         self.request(|done| Request::Trim(up_to, done))
     }
 
+    /// Puts other bytes in place of entries' bytes, of those that are durable and not trimmed. Once the barrier is through, no read gives what was there, also
+    /// after a crash; the file keeps it until its pages are used again.
+    pub fn erase(&self, shard: ShardId, replacements: Vec<(u64, Vec<u8>)>) -> Barrier {
+        self.request(|done| Request::Erase(shard.0, replacements, done))
+    }
+
     /// Bytes of changes that were appended and not trimmed, those included that are not durable yet.
     pub fn live_bytes(&self) -> u64 {
         self.live_bytes.load(Ordering::Relaxed)
@@ -204,6 +214,7 @@ struct Writer {
 struct Group {
     appends: BTreeMap<ShardId, Vec<Arc<[u8]>>>,
     trims: Vec<(u16, u64)>,
+    erasures: Vec<(u16, Replacements)>,
 }
 
 impl Writer {
@@ -226,6 +237,10 @@ impl Writer {
                         group.trims.extend(up_to);
                         waiters.push(done);
                     }
+                    Request::Erase(shard, replacements, done) => {
+                        group.erasures.push((shard, replacements));
+                        waiters.push(done);
+                    }
                 }
                 if bytes >= GROUP_BYTES_MAX {
                     break;
@@ -238,7 +253,7 @@ impl Writer {
             }
             let outcome = match self.failed.get() {
                 Some(error) => Err(error.clone()),
-                None if group.appends.is_empty() && group.trims.is_empty() => Ok(()),
+                None if group.appends.is_empty() && group.trims.is_empty() && group.erasures.is_empty() => Ok(()),
                 None => self.commit(&group),
             };
             if let Err(error) = &outcome {
@@ -258,6 +273,9 @@ impl Writer {
         let write = self.database.begin_write().map_err(store)?;
         // Trimmed is what was durable before.
         let gone = self.segments.trim(&write, &group.trims)?;
+        for (shard, replacements) in &group.erasures {
+            self.segments.replace(&write, *shard, replacements)?;
+        }
         let mut appender = self.segments.appender(&write)?;
         let mut committed = Vec::with_capacity(group.appends.len());
         for (shard, changes) in &group.appends {
@@ -384,6 +402,20 @@ mod tests {
         append(&log, 5, &["five"]);
         log.barrier().wait_blocking().expect("durable");
         assert_eq!(texts(&log, 5, 0, 1000), [(2, "five".into())]);
+    }
+
+    #[test]
+    fn what_is_erased_is_read_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.redb");
+        {
+            let log = small(&path);
+            append(&log, 3, &["one", "secret", "three"]);
+            log.barrier().wait_blocking().expect("durable");
+            log.erase(ShardId(3), vec![(2, b"-".to_vec()), (9, b"-".to_vec())]).wait_blocking().expect("erased");
+        }
+        let log = small(&path);
+        assert_eq!(texts(&log, 3, 0, 1000), [(1, "one".into()), (2, "-".into()), (3, "three".into())]);
     }
 
     #[test]

@@ -27,7 +27,9 @@ use super::verify::{self, Comparison};
 use super::{Centre, releases, snapshots};
 use crate::auth::Role;
 use crate::clock;
+use crate::edge::erasures::unknown;
 use crate::edge::{method_not_allowed, not_found, parse_body};
+use crate::erasures::Receipt;
 use crate::error::Problem;
 use crate::release::Bundle;
 use crate::sync::wire::Released;
@@ -51,6 +53,7 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .route("/admin/v1/verify", post(compare))
         .route("/admin/v1/rebuild", post(rebuild))
         .route("/admin/v1/backup", post(backup))
+        .route("/admin/v1/erasures/{id}", get(erasure))
         .route("/admin/v1/release", get(released).put(release))
         .route("/admin/v1/edges/{name}", delete(forget))
         .fallback(not_found)
@@ -125,6 +128,12 @@ async fn status(State(centre): State<Arc<Centre>>) -> Result<Json<CentreStatus>,
         copy_error: centre.copy.last_error(),
         lost_changes: gaps.iter().map(|gap| gap.last - gap.first + 1).sum(),
     }))
+}
+
+/// How far an erasure is, in every copy.
+async fn erasure(State(centre): State<Arc<Centre>>, Path(id): Path<String>) -> Result<Json<Receipt>, Problem> {
+    let edges = centre.edges.all(&*centre.log).await?;
+    centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
 }
 
 #[derive(Serialize)]

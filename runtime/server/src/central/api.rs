@@ -26,7 +26,9 @@ use super::Centre;
 use super::feed;
 use super::keys::check_scope;
 use crate::auth::Role;
+use crate::edge::erasures::unknown;
 use crate::edge::{export, method_not_allowed, not_found};
+use crate::erasures::Receipt;
 use crate::error::Problem;
 use crate::release::parse_hash;
 use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
@@ -44,6 +46,7 @@ pub fn router(centre: Arc<Centre>) -> Router {
         .route("/sync/v1/register", post(register))
         .route("/sync/v1/report", post(report))
         .route("/sync/v1/release", get(release))
+        .route("/sync/v1/erasures/{id}", get(erasure))
         .route("/sync/v1/follow", post(follow))
         .route("/sync/v1/push", post(push))
         .route("/sync/v1/shards/{shard}/changes", get(changes))
@@ -136,12 +139,23 @@ struct Reported {
 async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body) -> Result<Json<Reported>, Problem> {
     let report: Report = json(body).await?;
     report.marked.iter().for_each(|marked| centre.marks.note(&report.name, marked.clone()));
+    centre.erasures.heard(&*centre.log, &report).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     let known = centre.edges.report(&*centre.log, report).await?;
     Ok(Json(Reported { known }))
 }
 
 async fn release(State(centre): State<Arc<Centre>>, Caller(_): Caller) -> Result<Json<Released>, Problem> {
     Ok(Json(centre.released().await?))
+}
+
+/// How far an erasure is, in every copy.
+async fn erasure(
+    State(centre): State<Arc<Centre>>,
+    Caller(_): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Receipt>, Problem> {
+    let edges = centre.edges.all(&*centre.log).await?;
+    centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
 }
 
 /// Everything behind the cursors, and whatever comes, until the edge goes.
@@ -169,8 +183,13 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
     let reads = centre.reads().await?;
     let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
     let mut sealed = Vec::with_capacity(pushes.len());
-    for push in pushes {
+    for mut push in pushes {
         check_scope(scope, push.shard)?;
+        for bytes in &mut push.changes {
+            if let Some(left) = centre.erasures.instead_of(push.shard, bytes) {
+                *bytes = left.into();
+            }
+        }
         let outcome = seal(push, reads)?;
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());

@@ -185,6 +185,7 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
                 loaded = true;
                 continue;
             }
+            centre.erasures.work(centre, shards, shard).await?;
             if cursor.seq == head.seq {
                 if shards.checksum(shard) != head.checksum {
                     tracing::error!(
@@ -204,7 +205,9 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
             };
             let last = entries.last().map_or(cursor.seq, |last| last.seq);
             behind |= last < head.seq;
+            centre.erasures.before(&*centre.log, shard, epoch, &entries).await?;
             apply(centre, shards, shard, epoch, entries).await?;
+            centre.erasures.work(centre, shards, shard).await?;
             let newest = centre.copy.snapshots.lock().get(&shard).copied();
             let newest = match newest {
                 Some(seq) => seq,

@@ -4,6 +4,7 @@ pub mod admin;
 mod api;
 mod copy;
 mod edges;
+mod erasures;
 mod feed;
 mod keys;
 mod releases;
@@ -28,6 +29,7 @@ pub use self::tls::install_provider as install_tls;
 
 use self::copy::Copy;
 use self::edges::Edges;
+use self::erasures::Erasures;
 use self::keys::EdgeKeys;
 use self::verify::Marks;
 use crate::auth::Keys;
@@ -50,6 +52,8 @@ pub struct Centre {
     pub keys: Keys,
     pub edge_keys: EdgeKeys,
     pub edges: Edges,
+    /// What was erased, and how far that is.
+    pub erasures: Erasures,
     /// Places of edges that are fed.
     pub followers: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
@@ -153,8 +157,10 @@ pub fn run(config: CentralConfig) -> Result<()> {
             let epoch = log.bump_epoch().await?;
             tracing::warn!(epoch, "another epoch begins: edges make their shards anew and send again what they hold");
         }
+        let erasures = Erasures::open(&*log).await?;
         let centre = Arc::new(Centre {
             log,
+            erasures,
             keys,
             edge_keys,
             edges: Edges::default(),

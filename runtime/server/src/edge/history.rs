@@ -262,7 +262,7 @@ mod tests {
         let mut words = Words::default();
         let said = |words: &mut Words, at: i64, value: String| {
             let effects = Effects { traits: vec![("a".into(), value.into())], ..Effects::default() };
-            words.take(&EventRef { at: Timestamp(at), id_hash: [0; 16] }, effects);
+            words.take(&EventRef { at: Timestamp(at), id_hash: [0; 16], received_at: Timestamp(at) }, effects);
         };
         (0..300).for_each(|at| said(&mut words, at, (at / 2).to_string()));
         assert_eq!(words.said.len(), 150, "who repeats a value says nothing new");

@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+pub mod erasures;
 pub mod export;
 mod freshness;
 mod history;
@@ -39,6 +40,7 @@ use crate::auth::Keys;
 use crate::backfill::Backfill;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
+use crate::erasures::Erasures;
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
 use crate::ids::Ids;
@@ -65,6 +67,8 @@ pub struct House {
     pub uplink: Option<Arc<Uplink>>,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
+    /// Those that were asked for here.
+    pub erasures: Arc<Erasures>,
     pub metrics: Arc<Metrics>,
     pub ids: Ids,
     /// Cleared when the process is about to end, or the log has failed.
@@ -168,7 +172,8 @@ pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
         .route("/v1/a", track(EventKind::Alias))
         .route("/v1/group", track(EventKind::Group))
         .route("/v1/batch", post(ingest::batch))
-        .route("/v1/profiles/{identifier}", get(profile::profile))
+        .route("/v1/profiles/{identifier}", get(profile::profile).delete(erasures::erase))
+        .route("/v1/erasures/{id}", get(erasures::receipt))
         .route("/v1/profiles/{identifier}/identities", get(identities::identities))
         .route("/v1/mart", post(mart::load))
         .route("/v1/export", get(export::export))

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
 use crate::config::UplinkConfig;
+use crate::erasures::Receipt;
 use crate::release::{Hash, hash, hex};
 
 /// How long a connection may take to be made.
@@ -100,6 +101,12 @@ impl Centre {
     /// The release in force.
     pub async fn release(&self, cluster: &str) -> Result<Released> {
         json(self.get("release", cluster).timeout(WHOLE).send().await?).await
+    }
+
+    /// How far an erasure is; none where the centre does not know of it.
+    pub async fn erasure(&self, cluster: &str, id: &str) -> Result<Option<Receipt>> {
+        let sent = self.get(&format!("erasures/{id}"), cluster).timeout(IDLE).send().await?;
+        if sent.status() == StatusCode::NOT_FOUND { Ok(None) } else { json(sent).await.map(Some) }
     }
 
     /// Everything behind these cursors, as a stream of frames.

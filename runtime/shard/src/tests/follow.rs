@@ -10,6 +10,8 @@ use super::*;
 struct Centre {
     entries: HashMap<ShardId, Vec<Entry>>,
     ids: HashMap<(ShardId, [u8; 16]), u64>,
+    /// Whose entries it has replaced, and up to when it replaces what comes late.
+    erased: HashMap<Identifier, Timestamp>,
 }
 
 impl Centre {
@@ -19,15 +21,41 @@ impl Centre {
         if let Some(seq) = id.and_then(|id| self.ids.get(&(shard, id))) {
             return *seq;
         }
+        let change = Change::decode(bytes).expect("a change");
+        let erased = change.fragment().and_then(|fragment| self.erased.get(fragment)).copied();
+        let late = erased.is_some_and(|erased| change.is_before(erased));
+        let left = if late { Change::erased(bytes).expect("a change") } else { None };
         let entries = self.entries.entry(shard).or_default();
         let seq = entries.len() as u64 + 1;
-        entries.push(Entry { seq, origin, number, bytes: bytes.into() });
+        entries.push(Entry { seq, origin, number, bytes: left.as_deref().unwrap_or(bytes).into() });
         self.ids.extend(id.map(|id| ((shard, id), seq)));
         seq
     }
 
     fn of(&self, shard: ShardId) -> &[Entry] {
         self.entries.get(&shard).map_or(&[], Vec::as_slice)
+    }
+
+    /// Replaces what erasures take away by what they leave.
+    fn sweep(&mut self, shard: ShardId) {
+        let Some(entries) = self.entries.get_mut(&shard) else { return };
+        for at in 0..entries.len() {
+            let Change::Erase { fragment, at: instant, .. } = Change::decode(&entries[at].bytes).expect("a change")
+            else {
+                continue;
+            };
+            for (index, entry) in entries.iter_mut().enumerate() {
+                let change = Change::decode(&entry.bytes).expect("a change");
+                if change.fragment() == Some(&fragment)
+                    && (index < at || change.is_before(instant))
+                    && let Some(left) = Change::erased(&entry.bytes).expect("a change")
+                {
+                    entry.bytes = left.into();
+                }
+            }
+            let erased = self.erased.entry(fragment).or_insert(instant);
+            *erased = instant.max(*erased);
+        }
     }
 
     fn checksum(&self, shard: ShardId, upto: u64) -> u64 {
@@ -48,6 +76,8 @@ struct Edge {
     pushed: HashMap<ShardId, Vec<u64>>,
     /// Up to where the pending changes have gone because the caller said so.
     settled: HashMap<ShardId, u64>,
+    /// What came from the centre, as it was then.
+    followed: HashMap<ShardId, Vec<Vec<u8>>>,
 }
 
 impl Edge {
@@ -55,8 +85,8 @@ impl Edge {
         let folder = tempfile::tempdir().expect("a folder");
         let shards = open(folder.path(), 1);
         let boots = vec![(Origin(number * 1000 + 1), HashMap::new())];
-        let (outbox, pushed, settled) = (Log::default(), HashMap::new(), HashMap::new());
-        Self { folder, shards, outbox, boots, pushed, settled }
+        let (outbox, pushed, settled, followed) = (Log::default(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self { folder, shards, outbox, boots, pushed, settled, followed }
     }
 
     fn changes(&self, shard: ShardId) -> Vec<(u64, Vec<u8>)> {
@@ -90,8 +120,12 @@ impl Edge {
         entries.map(|entry| Ordered { entry: entry.clone(), own: self.own(shard, entry) }).collect()
     }
 
-    fn follow(&self, centre: &Centre, shard: ShardId, count: usize) {
-        self.shards.follow(shard, 1, &self.ordered(centre, shard, count)).expect("follow");
+    fn follow(&mut self, centre: &Centre, shard: ShardId, count: usize) {
+        let ordered = self.ordered(centre, shard, count);
+        self.shards.follow(shard, 1, &ordered).expect("follow");
+        let followed = self.followed.entry(shard).or_default();
+        followed.extend(ordered.iter().map(|ordered| ordered.entry.bytes.to_vec()));
+        assert_eq!(followed.len() as u64, self.shards.cursor(shard).seq);
     }
 
     /// The highest own number that the base has.
@@ -139,12 +173,12 @@ impl Edge {
     }
 
     fn restart(self, number: u64) -> Self {
-        let Self { folder, shards, outbox, mut boots, pushed, settled } = self;
+        let Self { folder, shards, outbox, mut boots, pushed, settled, followed } = self;
         drop(shards);
         let shards = open(folder.path(), 1);
         let heads = ShardId::all().map(|shard| (shard, outbox.entries(shard).len() as u64));
         boots.push((Origin(number), heads.collect()));
-        let edge = Self { folder, shards, outbox, boots, pushed, settled };
+        let edge = Self { folder, shards, outbox, boots, pushed, settled, followed };
         for shard in homes() {
             let next = edge.changes(shard).len() as u64 + 1;
             edge.shards.begin_pending(shard, next).expect("begin");
@@ -158,11 +192,11 @@ impl Edge {
     }
 
     /// What a fold of the centre's log up to the cursor gives, and of what is pending on top.
-    fn naive(&self, centre: &Centre, of: &Identifier) -> (Fragment, Fragment) {
+    fn naive(&self, of: &Identifier) -> (Fragment, Fragment) {
         let shard = of.shard();
         let decode = |bytes: &[u8]| Change::decode(bytes).expect("a change");
-        let entries = &centre.of(shard)[..self.shards.cursor(shard).seq as usize];
-        let mut changes: Vec<Change> = entries.iter().map(|entry| decode(&entry.bytes)).collect();
+        let entries = self.followed.get(&shard).map_or(&[][..], Vec::as_slice);
+        let mut changes: Vec<Change> = entries.iter().map(|bytes| decode(bytes)).collect();
         let base = fold(&self.shards, of, &changes);
         changes.extend(self.outstanding(shard).iter().map(|(_, bytes)| decode(bytes)));
         (base, fold(&self.shards, of, &changes))
@@ -170,15 +204,20 @@ impl Edge {
 
     fn check(&self, centre: &Centre) -> Result<(), TestCaseError> {
         for of in people() {
-            let (base, view) = self.naive(centre, &of);
+            let (base, view) = self.naive(&of);
             prop_assert_eq!(&*self.shards.read_base(&of).expect("the base").0, &base, "the base of {}", of);
             prop_assert_eq!(&*self.shards.load(&of).expect("load").fragment, &view, "the view of {}", of);
             let whole = self.shards.as_of(&of, Timestamp(i64::MAX)).expect("as of");
             prop_assert_eq!(&whole, &view, "the history of {}", of);
+            let mut events = 0;
+            self.shards
+                .history(&of, |change| events += u64::from(matches!(change, Change::Event { .. })))
+                .expect("history");
+            prop_assert_eq!(events, view.events, "the kept events of {}", of);
             let (cursor, checksum) = self.shards.place(of.shard());
             prop_assert_eq!(checksum, centre.checksum(of.shard(), cursor.seq));
             let profile = self.shards.profile(&of).expect("profile");
-            let members = profile.identifiers().iter().map(|member| self.naive(centre, member).1);
+            let members = profile.identifiers().iter().map(|member| self.naive(member).1);
             let members: Vec<Fragment> = members.collect();
             let events: u64 = members.iter().map(|member| member.events).sum();
             let sum = |of: &Fragment| read(&self.shards, of).1;
@@ -216,10 +255,19 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
     let (mut ids, mut events) = (HashSet::new(), Vec::new());
     for change in changes.iter().filter(|change| change.fragment() == Some(of)) {
         match change {
-            Change::Event { event, .. } if ids.insert(event.id_hash()) => events.push(event),
+            Change::Erase { at, .. } => {
+                fragment.erase(definitions, *at);
+                events.clear();
+            }
+            Change::Erased { remains, .. } => ids.extend(remains.ids.map(|(id_hash, _)| id_hash)),
+            Change::Event { event, .. } if ids.insert(event.id_hash()) => {
+                if !fragment.erased_by(event.received_at) {
+                    events.push(event);
+                }
+            }
             Change::Decided { offers, .. } => fragment.apply_decided(offers),
             Change::Link { other, word, .. } => fragment.apply_link(other, *word),
-            Change::Mart { load, .. } => assert_eq!(fragment.apply_load(definitions, load), Folded::Counted),
+            Change::Mart { load, .. } => assert!(fragment.apply_load(definitions, load) <= Folded::Ignored),
             Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
     }
@@ -254,6 +302,10 @@ enum Act {
     Load(usize, u8),
     /// The centre no longer knows which ids it has, so that they come twice in its log.
     Forget(usize),
+    /// A person is erased through an edge, as of a second.
+    Erase(usize, u8, i64),
+    /// The centre replaces what was erased.
+    Sweep(usize, u8),
     /// The base of another edge takes the place of an edge's own, while an event comes.
     Replace(usize, usize, u8),
 }
@@ -275,6 +327,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (edge(), of()).prop_map(|(edge, of)| Act::Settle(edge, of)),
         3 => (edge(), of()).prop_map(|(edge, of)| Act::Load(edge, of)),
         1 => edge().prop_map(Act::Forget),
+        2 => (edge(), of(), 0_i64..1000).prop_map(|(edge, of, second)| Act::Erase(edge, of, second)),
+        1 => (edge(), of()).prop_map(|(edge, of)| Act::Sweep(edge, of)),
         2 => (edge(), edge(), of()).prop_map(|(edge, other, of)| Act::Replace(edge, other, of)),
     ]
 }
@@ -306,6 +360,8 @@ impl World {
         | Act::Settle(at, ..)
         | Act::Load(at, ..)
         | Act::Forget(at)
+        | Act::Erase(at, ..)
+        | Act::Sweep(at, ..)
         | Act::Replace(at, ..)) = act;
         let mut edge = self.edges[at].take().expect("an edge");
         match act {
@@ -333,7 +389,7 @@ impl World {
                 edge.shards.admit(person(of).shard(), vec![told], &edge.outbox).expect("admit");
             }
             Act::Say(_, one, other, linked) => {
-                let word = Word { at: Timestamp(clock), linked, id: [clock as u8; 16], how: How::Event };
+                let word = Word { at: Timestamp(clock * 10_000), linked, id: [clock as u8; 16], how: How::Event };
                 let (one, other) = (person(one), person(other));
                 if linked {
                     let _ = edge.shards.link(&one, &other, word, &edge.outbox).expect("link");
@@ -348,7 +404,13 @@ impl World {
                 let before = edge.shards.disk.place(shard).expect("the place");
                 edge.follow(&self.centre, shard, count);
                 edge.shards.disk.put_place(shard, &before);
+                let followed = edge.followed.entry(shard).or_default();
+                let cut = followed.split_off(before.cursor.seq as usize);
                 edge = edge.restart(at as u64 * 1000 + clock as u64 + 1);
+                // What an erasure took from the rows is gone before the cursor has come to it.
+                if cut.iter().any(|bytes| Change::erases(bytes)) {
+                    edge.follow(&self.centre, shard, usize::MAX);
+                }
             }
             Act::Restart(_) => edge = edge.restart(at as u64 * 1000 + clock as u64 + 1),
             Act::Settle(_, of) => {
@@ -363,8 +425,19 @@ impl World {
                 let of = person(of);
                 let source = self.edges[other].as_ref().unwrap_or(&edge);
                 let (head, chunks) = exported(&source.shards, of.shard(), 200);
+                edge.followed.insert(of.shard(), source.followed.get(&of.shard()).cloned().unwrap_or_default());
                 edge.replace(&head, &chunks, &of, clock);
             }
+            Act::Erase(_, of, second) => {
+                let (of, erasure) = (person(of), [clock as u8; 16]);
+                let erased = edge.shards.erase(&of, erasure, Timestamp(second * 1000), &edge.outbox).expect("erase");
+                prop_assert!(erased.contains(&of));
+                for of in erased {
+                    let profile = edge.shards.profile(&of).expect("profile");
+                    prop_assert!(profile.fragment().is_empty() && profile.identifiers() == [of]);
+                }
+            }
+            Act::Sweep(_, of) => self.centre.sweep(person(of).shard()),
             Act::Forget(_) => self.centre.ids.clear(),
             Act::Load(_, of) => edge.shards.prepare(&person(of)).expect("prepare"),
         }
@@ -378,7 +451,7 @@ impl World {
         for edge in self.edges.iter_mut().flatten() {
             homes().into_iter().for_each(|shard| edge.push(&mut self.centre, shard, usize::MAX));
         }
-        for edge in self.edges.iter().flatten() {
+        for edge in self.edges.iter_mut().flatten() {
             for shard in homes() {
                 edge.follow(&self.centre, shard, 3);
                 edge.follow(&self.centre, shard, usize::MAX);
@@ -405,8 +478,10 @@ proptest! {
             edge.check(&world.centre)?;
         }
         // From zero, at once and in pieces; and as a process alone would, where no id comes twice.
-        let (whole, pieces, alone) = (Edge::new(7), Edge::new(8), Edge::new(9));
+        let (mut whole, mut pieces, alone) = (Edge::new(7), Edge::new(8), Edge::new(9));
         for shard in homes() {
+            // All that these ever see is what erasures leave.
+            world.centre.sweep(shard);
             whole.follow(&world.centre, shard, usize::MAX);
             while pieces.shards.cursor(shard) != whole.shards.cursor(shard) {
                 pieces.follow(&world.centre, shard, 2);
