@@ -187,7 +187,8 @@ impl Erasures {
     pub async fn heard(&self, log: &dyn CentralLog, report: &Report) -> Result<()> {
         for of_shard in &report.shards {
             let new = |erased: &&Erased| {
-                (erased.epoch, erased.seq) <= (of_shard.epoch, of_shard.seq) && !erased.edges.contains_key(&report.name)
+                (erased.epoch, erased.seq) <= (of_shard.epoch, of_shard.kept)
+                    && !erased.edges.contains_key(&report.name)
             };
             let new: Vec<Erased> =
                 self.0.read().get(&of_shard.shard).into_iter().flatten().filter(new).cloned().collect();
