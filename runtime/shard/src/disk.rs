@@ -24,6 +24,7 @@ mod batch;
 mod place;
 mod trees;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ use selvedge_core::view::Seen;
 use self::batch::{Batch, key, part_key, parts_of, seen_key, split_count};
 use self::trees::{Current, Replaced};
 use crate::ShardError;
-use crate::block::{CorruptBlock, History, LOOSE, encode_block, pack};
+use crate::block::{CorruptBlock, History, LOOSE, Rest, encode_block, pack, without};
 use crate::record::{Head, Record};
 
 pub(crate) use self::place::Move;
@@ -90,6 +91,8 @@ pub(crate) struct HistoryEntry {
     pub(crate) bytes: Option<std::sync::Arc<[u8]>>,
     /// Of an event: the hash of its id.
     pub(crate) id_hash: Option<[u8; 16]>,
+    /// The ids of events that it withdraws.
+    pub(crate) withdraws: Option<std::sync::Arc<[[u8; 16]]>>,
 }
 
 impl Disk {
@@ -347,13 +350,18 @@ impl Disk {
         let identifier = write.identifier;
         let entries: Vec<(u64, &[u8])> =
             write.entries.iter().filter_map(|entry| Some((entry.seq, entry.bytes.as_deref()?))).collect();
-        if let Some((first, bytes)) = entries.first().copied() {
+        let erases = entries.first().is_some_and(|(_, bytes)| Change::erases(bytes));
+        let withdrawn = || write.entries.iter().filter_map(|entry| entry.withdraws.as_deref()).flatten();
+        if !erases && withdrawn().next().is_some() {
+            self.withdraw(batch, identifier, &withdrawn().copied().collect())?;
+        }
+        if let Some((first, _)) = entries.first().copied() {
             let block = (first, encode_block(LOOSE, entries)?);
             let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
             // Of what is no event nobody counts how many there were: by chance one in as many is the last of its block.
             let beside = write.entries.iter().any(|entry| entry.id_hash.is_none() && entry.seq % PACK_EVERY == 0);
             // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
-            if Change::erases(bytes) {
+            if erases {
                 // Nothing from before it stays.
                 for row_key in self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).keys() {
                     batch.remove(row_key?.to_vec())?;
@@ -365,12 +373,73 @@ impl Disk {
                 batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
             }
         }
+        let mut new = HashSet::new();
         for entry in write.entries {
             if let Some(id_hash) = entry.id_hash {
                 batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
             }
+            if withdrawn().next().is_some() {
+                new.extend(entry.id_hash);
+            }
+            for id_hash in entry.withdraws.as_deref().into_iter().flatten() {
+                // It stands where its event does, where that is known.
+                if new.insert(*id_hash) && self.seen(identifier, id_hash)?.is_none_or(|seq| seq > entry.seq) {
+                    batch.insert(seen_key(identifier, id_hash), entry.seq.to_be_bytes().to_vec())?;
+                }
+            }
         }
         batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?).map(drop)
+    }
+
+    /// Writes the blocks of a history without some events, one by one; a block keeps its key, so that no two of them meet. Nothing of it waits in the batch when
+    /// this returns.
+    fn withdraw(
+        &self,
+        batch: &mut Batch<'_>,
+        identifier: &Identifier,
+        ids: &HashSet<[u8; 16]>,
+    ) -> Result<(), ShardError> {
+        let corrupt = || ShardError::Corrupt(identifier.to_string());
+        let prefix = key(HISTORY, identifier);
+        let tree = self.tree(identifier.shard());
+        let mut rows = tree.scan_prefix(&prefix).peekable();
+        while let Some(row) = rows.next() {
+            let (row_key, value) = row?;
+            let (seq, part) = row_key[prefix.len()..].split_first_chunk::<8>().ok_or_else(corrupt)?;
+            let seq_key = &row_key[..row_key.len() - part.len()];
+            let mut keys = vec![row_key.to_vec()];
+            let mut block = match part {
+                [0, 0] => Some(split_count(&value).map(|(count, head)| (count, head.to_vec())).ok_or_else(corrupt)?),
+                // What a crash has left of a block that went.
+                _ => None,
+            };
+            let follows = |row: &Result<(sled::IVec, sled::IVec), sled::Error>| {
+                row.as_ref().is_ok_and(|(key, _)| key.starts_with(seq_key))
+            };
+            while let Some(row) = rows.next_if(follows) {
+                let (row_key, value) = row?;
+                if let Some((count, bytes)) = &mut block
+                    && keys.len() < usize::from(*count)
+                {
+                    bytes.extend_from_slice(&value);
+                }
+                keys.push(row_key.to_vec());
+            }
+            let rest = match &block {
+                Some((_, bytes)) => without(bytes, ids).map_err(|CorruptBlock| corrupt())?,
+                None => Rest::Nothing,
+            };
+            let kept = match (&rest, &block) {
+                (Rest::Some(bytes), _) => {
+                    batch.insert_parts(HISTORY, identifier, Some(u64::from_be_bytes(*seq)), bytes)?
+                }
+                (Rest::All, Some((count, _))) => usize::from(*count),
+                _ => 0,
+            };
+            let gone = keys.into_iter().skip(kept).map(|key| (key, None)).collect();
+            batch.whole(gone)?;
+        }
+        batch.flush()
     }
 
     /// Joins the loose blocks of a history and a new one; a joined block is there before the ones that it replaces go.
