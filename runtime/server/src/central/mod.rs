@@ -4,6 +4,7 @@ pub mod admin;
 mod api;
 mod copy;
 mod edges;
+mod erased;
 mod erasures;
 mod feed;
 mod keys;
