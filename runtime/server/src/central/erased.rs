@@ -217,3 +217,125 @@ impl OfShard {
         passed.filter(|erased| !erased.edges.contains_key(edge)).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use selvedge_core::event::{Event, EventKind};
+
+    fn identifier(text: &str) -> Identifier {
+        Identifier::stored(text).expect("an identifier")
+    }
+
+    fn event(of: &str, id: &str, received: i64) -> Change {
+        let event = Event {
+            kind: EventKind::Track,
+            name: "A".into(),
+            message_id: id.into(),
+            at: Timestamp(0),
+            received_at: Timestamp(received),
+            claimed: false,
+            payload: "{}".into(),
+        };
+        Change::Event { fragment: identifier(of), event }
+    }
+
+    fn erase(of: &str, erasure: u8, at: i64) -> Change {
+        Change::Erase { fragment: identifier(of), erasure: [erasure; 16], at: Timestamp(at) }
+    }
+
+    fn withdraw(of: &str, ids: &[&str]) -> Change {
+        let id = |id: &&str| Change::said_id(&event(of, id, 0).encode()).expect("an id");
+        Change::Withdraw { fragment: identifier(of), erasure: [1; 16], ids: ids.iter().map(id).collect() }
+    }
+
+    fn add(of_shard: &mut OfShard, seq: u64, change: &Change) {
+        assert!(of_shard.add(Erased::of(1, seq, change).expect("a note")).is_none());
+    }
+
+    #[test]
+    fn an_erasure_takes_what_is_before_it_and_what_was_said_by_then_and_a_withdrawal_its_events() {
+        let mut of_shard = OfShard::default();
+        add(&mut of_shard, 10, &erase("user:1", 1, 100));
+        add(&mut of_shard, 20, &erase("user:1", 2, 50));
+        add(&mut of_shard, 30, &withdraw("household:h1", &["a", "b"]));
+        add(&mut of_shard, 31, &withdraw("household:h1", &["c"]));
+        let takes = |seq, change: &Change| of_shard.takes(seq, &change.encode()).expect("a change");
+        let erased = Some(Taken::Erased([2; 16]));
+        assert_eq!(takes(Some(19), &event("user:1", "a", 999)), erased);
+        assert_eq!(takes(Some(21), &event("user:1", "a", 100)), erased, "by the latest instant");
+        assert_eq!(takes(None, &event("user:1", "a", 100)), erased);
+        assert_eq!(
+            (takes(Some(21), &event("user:1", "a", 101)), takes(None, &event("user:1", "a", 101))),
+            (None, None)
+        );
+        assert_eq!(takes(None, &event("user:2", "a", 0)), None);
+        for (id, taken) in [("a", Some(Taken::Withdrawn)), ("c", Some(Taken::Withdrawn)), ("d", None)] {
+            assert_eq!(takes(None, &event("household:h1", id, 999)), taken);
+            assert_eq!(takes(Some(1), &event("household:h1", id, 0)), taken);
+        }
+        assert!(of_shard.takes(None, &[]).is_ok_and(|taken| taken.is_none()));
+        assert_eq!(of_shard.due(30).iter().map(|erased| erased.seq).collect::<Vec<_>>(), [10, 20, 30]);
+        for key in [(1, 10), (1, 20)] {
+            of_shard.change(key, &|erased| erased.log_at = Some(Timestamp(1)));
+        }
+        of_shard.change((1, 10), &|erased| erased.snapshots_at = Some(Timestamp(1)));
+        assert_eq!(of_shard.due(30).iter().map(|erased| erased.seq).collect::<Vec<_>>(), [20, 30]);
+    }
+
+    #[test]
+    fn each_edge_is_heard_once_of_each_though_it_is_there_first() {
+        let mut of_shard = OfShard::default();
+        let seqs = |all: Vec<Erased>| all.iter().map(|erased| erased.seq).collect::<Vec<_>>();
+        assert!(!of_shard.unheard("one", (1, 5)));
+        add(&mut of_shard, 10, &erase("user:1", 1, 100));
+        assert!(of_shard.unheard("one", (1, 9)) && seqs(of_shard.hear("one", (1, 9))).is_empty());
+        assert!(!of_shard.unheard("one", (1, 9)));
+        assert_eq!(seqs(of_shard.hear("one", (1, 40))), [10]);
+        // The edge has passed it before the centre's copy came to it.
+        add(&mut of_shard, 30, &erase("user:2", 2, 100));
+        assert!(of_shard.unheard("one", (1, 40)));
+        assert_eq!(seqs(of_shard.hear("one", (1, 40))), [30]);
+        assert_eq!(seqs(of_shard.hear("two", (2, 1))), [10, 30], "in a later epoch");
+        of_shard.change((1, 10), &|erased| erased.edges = [("three".to_owned(), Timestamp(1))].into());
+        assert_eq!(seqs(of_shard.hear("three", (1, 40))), [30]);
+    }
+
+    #[test]
+    fn ten_thousand_are_remembered_and_the_oldest_go_once_nobody_may_come_back() {
+        let mut of_shard = OfShard::default();
+        let (most, long_ago) = (ERASED_MAX as u64, clock::now().plus_ms(-2 * ABSENCE.as_millis() as i64));
+        let done = |change: Change, seq: u64| {
+            let erased = Erased::of(1, seq, &change).expect("a note");
+            Erased { log_at: Some(long_ago), snapshots_at: Some(long_ago), ..erased }
+        };
+        add(&mut of_shard, 1, &withdraw("household:h1", &["open"]));
+        for seq in 2..=most {
+            assert!(of_shard.add(done(erase(&format!("user:{seq}"), 1, 100), seq)).is_none());
+        }
+        assert!(of_shard.add(done(erase("user:2", 2, 100), most + 1)).is_none(), "the oldest is not done");
+        let now = clock::now();
+        of_shard.change((1, 1), &|erased| (erased.log_at, erased.snapshots_at) = (Some(now), Some(now)));
+        assert!(of_shard.add(done(erase("user:3", 2, 100), most + 2)).is_none(), "somebody may come back");
+        of_shard.change((1, 1), &|erased| erased.snapshots_at = Some(long_ago));
+        let gone = of_shard.add(done(erase("user:4", 2, 100), most + 3)).map(|gone| gone.seq);
+        let next = of_shard.add(done(erase("user:5", 2, 100), most + 4)).map(|gone| gone.seq);
+        assert_eq!((gone, next), (Some(1), Some(2)));
+        let takes = |change: &Change| of_shard.takes(None, &change.encode()).expect("a change");
+        assert_eq!(takes(&event("household:h1", "open", 0)), None);
+        assert_eq!(takes(&event("user:2", "a", 0)), Some(Taken::Erased([2; 16])), "the later one is there");
+    }
+
+    #[test]
+    fn a_note_survives_its_bytes_and_one_from_before_withdrawals_is_read() {
+        for change in [erase("user:1", 1, 100), withdraw("household:h1", &["a", "b"])] {
+            let erased = Erased::of(1, 7, &change).expect("a note");
+            let bytes = serde_json::to_vec(&erased).expect("bytes");
+            let read: Erased = serde_json::from_slice(&bytes).expect("a note");
+            assert_eq!((read.withdraws.clone(), read.key(), read.at), (erased.withdraws.clone(), (1, 7), erased.at));
+            assert_eq!(read.takes_everything().is_some(), erased.withdraws.is_none());
+        }
+        let text = r#"{"fragment":"user:1","erasure":"x","at":1,"epoch":1,"seq":2,"log_at":null,"snapshots_at":null}"#;
+        assert!(serde_json::from_str::<Erased>(text).is_ok_and(|read| read.withdraws.is_none()));
+    }
+}

@@ -337,3 +337,109 @@ async fn shared(shards: &Arc<Shards>, erased: &Erased, between: &[Entry]) -> Res
     };
     tokio::task::spawn_blocking(gathered).await?
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_central::{CentralOptions, RedbCentral};
+    use selvedge_core::event::{Event, EventKind};
+    use selvedge_core::identity::Identifier;
+    use selvedge_core::sync::Origin;
+
+    use super::*;
+    use crate::erasures::hex16;
+
+    fn identifier(text: &str) -> Identifier {
+        Identifier::stored(text).expect("an identifier")
+    }
+
+    /// An event that names a household, as it stands in somebody's log.
+    fn event(of: &str, id: &str) -> Arc<[u8]> {
+        let event = Event {
+            kind: EventKind::Track,
+            name: "A".into(),
+            message_id: id.into(),
+            at: Timestamp(0),
+            received_at: Timestamp(50),
+            claimed: false,
+            payload: r#"{"context":{"entities":{"household":"h1"}}}"#.into(),
+        };
+        Change::Event { fragment: identifier(of), event }.encode().into()
+    }
+
+    fn push(of: &str, ids: &[&str]) -> Push {
+        let changes = ids.iter().map(|id| event(of, id)).collect();
+        let (shard, origin) = (identifier(of).shard(), Origin(7));
+        Push { shard, epoch: 1, origin, predecessor: 0, skips: false, changes }
+    }
+
+    fn says_something(push: &Push) -> Vec<bool> {
+        push.changes.iter().map(|bytes| Change::said_id(bytes).is_some()).collect()
+    }
+
+    async fn withdrawn(log: &dyn CentralLog) -> usize {
+        let read = log.read(identifier("household:h1").shard(), 0, READ_BYTES).await.expect("read");
+        let Read::Entries { entries, .. } = read else { panic!("trimmed") };
+        entries.iter().filter(|entry| Change::withdraws(&entry.bytes)).count()
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_is_replaced_with_its_copies_whichever_comes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let digest = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
+        let log =
+            RedbCentral::open(&folder.path().join("log.redb"), &CentralOptions::new("test", digest)).expect("open");
+        let erased = Change::Erase { fragment: identifier("user:1"), erasure: [3; 16], at: Timestamp(100) };
+        let at = releases::append(&log, &[(identifier("user:1").shard(), erased.clone())]).await.expect("append");
+        keep(&log, &Erased::of(at[0].epoch, at[0].seq, &erased).expect("a note")).await.expect("keep");
+        let erasures = Erasures::open(&log).await.expect("open");
+
+        // The copies stand before the events; somebody else's events stay.
+        let mut pushes = [push("household:h1", &["a", "b", "c"]), push("user:1", &["a", "b"]), push("user:2", &["c"])];
+        erasures.filter(&log, &mut pushes).await.expect("filter");
+        assert_eq!(pushes.each_ref().map(says_something), [vec![false, false, true], vec![false, false], vec![true]]);
+        assert_eq!(withdrawn(&log).await, 1);
+        // Sent again, by itself, also after a start: nothing more is said.
+        for erasures in [erasures, Erasures::open(&log).await.expect("open")] {
+            for of in ["user:1", "household:h1"] {
+                let mut again = [push(of, &["a", "b"])];
+                erasures.filter(&log, &mut again).await.expect("filter");
+                assert_eq!(says_something(&again[0]), [false, false]);
+            }
+            assert_eq!(withdrawn(&log).await, 1);
+            let receipt = erasures.receipt(&hex16(&[3; 16]), &[]).expect("a receipt");
+            assert_eq!((receipt.identifiers, receipt.done), (vec![identifier("user:1")], false));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_log_is_replaced_after_its_copies_are_withdrawn() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let digest = Arc::new(|_, bytes: &[u8]| Change::digest(bytes).map_err(|error| error.to_string()));
+        let log =
+            RedbCentral::open(&folder.path().join("log.redb"), &CentralOptions::new("test", digest)).expect("open");
+        let (person, household) = (identifier("user:1"), identifier("household:h1"));
+        let decode = |bytes: Arc<[u8]>| Change::decode(&bytes).expect("a change");
+        let erased = Change::Erase { fragment: person.clone(), erasure: [3; 16], at: Timestamp(10) };
+        let changes = [
+            (household.shard(), decode(event("household:h1", "a"))),
+            (person.shard(), decode(event("user:1", "a"))),
+            (person.shard(), erased.clone()),
+            (household.shard(), decode(event("household:h1", "b"))),
+        ];
+        let at = releases::append(&log, &changes).await.expect("append");
+        keep(&log, &Erased::of(at[2].epoch, at[2].seq, &erased).expect("a note")).await.expect("keep");
+        let erasures = Erasures::open(&log).await.expect("open");
+        erasures.clean(&log, person.shard()).await.expect("clean");
+        assert_eq!(withdrawn(&log).await, 1);
+        erasures.clean(&log, household.shard()).await.expect("clean");
+        for (shard, said) in [(person.shard(), 0), (household.shard(), 1)] {
+            let Read::Entries { entries, .. } = log.read(shard, 0, READ_BYTES).await.expect("read") else {
+                panic!("trimmed")
+            };
+            assert_eq!(entries.iter().filter(|entry| Change::said_id(&entry.bytes).is_some()).count(), said);
+        }
+        assert!(person.shard() != household.shard(), "or the figures above are of one log");
+        erasures.clean(&log, person.shard()).await.expect("clean");
+        assert_eq!(withdrawn(&log).await, 1, "twice changes nothing");
+    }
+}
