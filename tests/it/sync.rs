@@ -4,6 +4,7 @@ use selvedge_core::sync::frame::Frame;
 use selvedge_tests::cluster::{EDGE_KEY, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::orders as made;
+use selvedge_tests::process::{agent, answer};
 use serde_json::{Value, json};
 
 /// Users over several shards.
@@ -124,6 +125,13 @@ fn a_token_reads_elsewhere_what_was_written_here() {
         let user = two.profile(&format!("user:u-{}", id % USERS), None);
         assert_eq!(user["aggregates"]["retail.orders"]["value"], id / USERS + 1);
     }
+    // Links, too.
+    let link = json!({"identifiers": ["user:u-1", "anonymous:a-1"]}).to_string();
+    let token = one.post(SECRET, "/v1/identities/link", &link).header("x-selvedge-token").unwrap().to_owned();
+    let ask = json!({"visitor": {"anonymousId": "a-1"}, "slots": [{"slot": "home-hero"}], "deadlineMs": 10_000});
+    let headers = [("authorization", "Bearer wk_test_0001"), ("x-selvedge-token", token.as_str())];
+    assert_eq!(two.post_with(&headers, "/v1/decide", ask.to_string().as_bytes()).ok()["meta"]["caughtUp"], true);
+    assert_eq!(two.profile("anonymous:a-1", None)["identifiers"], json!(["user:u-1", "anonymous:a-1"]));
     let wrong = [("authorization", "Bearer wk_test_0001"), ("x-selvedge-token", "nonsense")];
     let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]}).to_string();
     assert_eq!(two.post_with(&wrong, "/v1/decide", ask.as_bytes()).problem(), (400, "token_invalid"));
@@ -154,6 +162,14 @@ fn an_edge_may_hold_some_shards() {
         caught_up(&centre, edge);
         let held = held(edge);
         assert!(!held.is_empty() && held.len() < USERS as usize, "{held:?}");
+        for user in 0..USERS {
+            let profile = edge.get(SECRET, &format!("/v1/profiles/user:u-{user}"));
+            assert!(if held.contains(&user) {
+                profile.status == 200
+            } else {
+                profile.problem() == (409, "shard_not_held")
+            });
+        }
     }
     // What it takes for shards that it does not hold goes to the centre.
     half.batches(&orders(40..80));
@@ -171,8 +187,10 @@ fn an_edge_may_hold_some_shards() {
     let too_many = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "greedy").arguments(&["--shards", "0-40"]);
     let too_many = too_many.fails();
     assert!(too_many.contains("shard_out_of_scope"), "{too_many}");
-    let own = centre.edge("own").arguments(&["--time-zone", "UTC"]).fails();
-    assert!(own.contains("give it to `selvedge central`"), "{own}");
+    let half =
+        TestEdgeBuilder::following(&centre.url, "ek_half_0001", "zoned").arguments(&["--time-zone", "Asia/Tokyo"]);
+    let half = half.fails();
+    assert!(half.contains("central release"), "{half}");
     let stranger = TestEdgeBuilder::following(&centre.url, "ek_wrong_001", "stranger").fails();
     assert!(stranger.contains("key_unknown"), "{stranger}");
 }
@@ -277,6 +295,35 @@ fn a_release_takes_the_place_of_another_without_a_failed_request() {
     assert!(done, "{error}");
     let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "only"}]}).to_string();
     eventually("the new slot is known", || two.post(WRITE, "/v1/decide", &ask).status == 200);
+    // A centre that starts with the settings of before does not undo what was released since.
+    let released = centre.admin_get("/admin/v1/release").ok();
+    let centre = centre.restart();
+    assert_eq!(centre.admin_get("/admin/v1/release").ok(), released);
+}
+
+#[test]
+fn an_edge_may_bring_what_is_to_run() {
+    let centre = TestCentreBuilder::default().plugins(None).start();
+    let one = centre.edge("one").start();
+    let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]});
+    let runs = |edge: &TestEdge| edge.decide(&ask)["meta"]["plugins"]["retail"].is_string();
+    assert!(!runs(&one));
+    let retail = selvedge_tests::only("retail");
+    let brings = centre.edge("two").plugins(retail.path());
+    let two = brings.clone().start();
+    assert!(runs(&two), "it begins with what it brought");
+    eventually("the others run it too", || runs(&one));
+    // What was replaced since is not brought back by whoever starts with it again.
+    let (done, _, error) =
+        operate(&centre, &["release", "--plugins", &selvedge_tests::plugins().display().to_string()]);
+    assert!(done, "{error}");
+    let released = centre.admin_get("/admin/v1/release").ok();
+    let two = two.restart_as(brings);
+    assert_eq!(centre.admin_get("/admin/v1/release").ok(), released);
+    assert!(two.decide(&ask)["meta"]["plugins"]["engagement"].is_string());
+    let bad = plugin_folder("bad", b"no component", "");
+    let refused = centre.edge("bad").plugins(bad.path()).fails();
+    assert!(refused.contains("nothing was released"), "{refused}");
 }
 
 #[test]
@@ -293,10 +340,34 @@ fn an_operator_sees_and_repairs() {
     };
     eventually("the edge has reported", || status(&centre.admin).contains("one"));
     assert!(status(&one.admin).contains("edge one"), "{}", status(&one.admin));
+    // The same for Prometheus.
+    let metric = |text: &str, name: &str| -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    let of_edge = || one.admin_get("/metrics").text;
+    eventually("the edge says that it is live", || {
+        let text = of_edge();
+        let of = |name: &str| metric(&text, name);
+        of("selvedge_sync_connected") == Some(1.0)
+            && of("selvedge_sync_shards_not_live") == Some(0.0)
+            && of("selvedge_outbox_changes") == Some(0.0)
+    });
+    assert!(metric(&of_edge(), "selvedge_sync_lag_seconds").unwrap() < 60.0);
+    let of_centre = centre.admin_get("/metrics").text;
+    assert_eq!(metric(&of_centre, r#"selvedge_centre_changes_total{outcome="taken"}"#), Some(100.0), "{of_centre}");
+    assert_eq!(metric(&of_centre, "selvedge_centre_entries"), Some(164.0));
+    assert_eq!(metric(&of_centre, "selvedge_centre_edges"), Some(1.0));
+    // Not for a page that somebody on this machine looks at.
+    let page = agent().post(format!("{}/admin/v1/rebuild", centre.admin)).header("origin", "https://evil.example");
+    assert_eq!(answer(page.send_empty()).problem(), (403, "foreign_origin"));
     let (done, _, error) = operate(&centre, &["snapshot"]);
     assert!(done, "{error}");
     let (done, _, error) = operate(&centre, &["trim"]);
     assert!(done, "{error}");
+    // Who exports from the beginning now is told that the log begins later.
+    let export = agent().get(format!("{}/v1/export", centre.url)).header("authorization", format!("Bearer {SECRET}"));
+    let cursor: Value = serde_json::from_str(answer(export.call()).text.lines().last().unwrap()).unwrap();
+    assert_eq!((&cursor["type"], &cursor["missing"]), (&json!("cursor"), &json!(true)));
     let (done, said, error) = operate(&centre, &["verify"]);
     assert!(done && said.contains("all copies hold the same"), "{said}{error}");
     // The centre's copy is made anew from the snapshots, since the logs begin later.
@@ -396,6 +467,8 @@ fn several_centres_serve_one_database() {
     eventually("both centres know both edges", || {
         [&first, &second].iter().all(|centre| centre.status()["edges"].as_array().unwrap().len() == 2)
     });
+    // Marks that an edge says to one centre are passed on to the one that asked.
+    assert_eq!((first.verified(), second.verified()), (3, 3));
     drop(first);
     two.batches(&orders(120..150));
     has_all(&two, 150);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
@@ -23,14 +23,15 @@ use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
 use super::Centre;
-use super::feed;
+use super::http::{Asked, At, BLOB_MIB, FRAME_MIB, mib_of, octets, ranged, tagged};
 use super::keys::check_scope;
+use super::{desk, feed, releases, verify};
 use crate::auth::Role;
 use crate::edge::erasures::unknown;
 use crate::edge::{export, method_not_allowed, not_found};
 use crate::erasures::Receipt;
 use crate::error::Problem;
-use crate::release::parse_hash;
+use crate::release::{Given, GivenBody, parse_hash};
 use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
 
 /// How long a body may take to arrive.
@@ -40,12 +41,21 @@ const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// How long a question for changes may wait for them.
 const WAIT_MS_MAX: u64 = 30_000;
 
-/// The routes.
+/// The routes: those for edges, and the edges' API for batch systems.
 pub fn router(centre: Arc<Centre>) -> Router {
+    let at_desk = Router::new()
+        .route("/v1/export", get(export))
+        .route("/v1/{*rest}", any(desk::call))
+        .with_state(Arc::clone(&centre));
+    for_edges(centre).merge(at_desk)
+}
+
+/// The routes for edges alone.
+pub fn for_edges(centre: Arc<Centre>) -> Router {
     Router::new()
         .route("/sync/v1/register", post(register))
         .route("/sync/v1/report", post(report))
-        .route("/sync/v1/release", get(release))
+        .route("/sync/v1/release", get(release).put(offer))
         .route("/sync/v1/erasures/{id}", get(erasure))
         .route("/sync/v1/follow", post(follow))
         .route("/sync/v1/push", post(push))
@@ -53,7 +63,6 @@ pub fn router(centre: Arc<Centre>) -> Router {
         .route("/sync/v1/shards/{shard}/snapshot", get(snapshot))
         .route("/sync/v1/shards/{shard}/snapshots/{number}/chunks/{index}", get(chunk))
         .route("/sync/v1/blobs/{sha256}", get(blob))
-        .route("/v1/export", get(export))
         .route("/healthz", get(health))
         .route("/readyz", get(health))
         .fallback(not_found)
@@ -82,11 +91,12 @@ impl FromRequestParts<Arc<Centre>> for Caller {
 struct Health<'a> {
     status: &'static str,
     version: &'static str,
-    cluster: &'a str,
+    /// Its name, the same at all edges that follow it.
+    log: &'a str,
 }
 
 async fn health(State(centre): State<Arc<Centre>>) -> Response {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), cluster: centre.log.id() }).into_response()
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: centre.log.id() }).into_response()
 }
 
 /// What happened since a cursor, for the batch cycle of others. With the secret key.
@@ -125,7 +135,7 @@ async fn register(
     }
     centre.edges.register(&*centre.log, &register, shards).await?;
     centre.forget_reads();
-    let keys = centre.keys.all();
+    let keys = centre.keys.hashes();
     let cluster = centre.log.id().to_owned();
     Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
 }
@@ -138,7 +148,8 @@ struct Reported {
 
 async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body) -> Result<Json<Reported>, Problem> {
     let report: Report = json(body).await?;
-    report.marked.iter().for_each(|marked| centre.marks.note(&report.name, marked.clone()));
+    let passed_on = verify::heard(&centre, &report.name, &report.marked).await;
+    passed_on.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     centre.erasures.heard(&*centre.log, &report).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     let known = centre.edges.report(&*centre.log, report).await?;
     Ok(Json(Reported { known }))
@@ -148,11 +159,28 @@ async fn release(State(centre): State<Arc<Centre>>, Caller(_): Caller) -> Result
     Ok(Json(centre.released().await?))
 }
 
+/// Releases what an edge was given at its start, as far as the log never held it. With a key that opens all shards.
+async fn offer(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    body: Body,
+) -> Result<Json<Released>, Problem> {
+    if scope != ShardSet::ALL {
+        let detail =
+            "only an edge whose key opens all shards may say what all edges run; give it to `selvedge central release`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail));
+    }
+    let _room = centre.room.body(mib_of(&body, releases::BYTES_MAX)).await?;
+    let bytes = read(body, releases::BYTES_MAX).await?;
+    let body: GivenBody = crate::edge::parse_body(crate::edge::ingest::utf8(&bytes)?)?;
+    releases::offer(&centre, Given::try_from(body)?).await.map(Json).map_err(releases::refused)
+}
+
 /// How far an erasure is, in every copy.
 async fn erasure(
     State(centre): State<Arc<Centre>>,
     Caller(_): Caller,
-    Path(id): Path<String>,
+    At(id): At<String>,
 ) -> Result<Json<Receipt>, Problem> {
     let edges = centre.edges.all(&*centre.log).await?;
     centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
@@ -178,6 +206,7 @@ async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: 
 
 /// Takes an edge's changes.
 async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Response, Problem> {
+    let _room = centre.room.body(mib_of(&body, bounds::FRAME_BYTES_MAX)).await?;
     let bytes = read(body, bounds::FRAME_BYTES_MAX).await?;
     let Frame::Pushes(mut pushes) = frame(&bytes)? else { return Err(unexpected("pushes")) };
     let reads = centre.reads().await?;
@@ -193,7 +222,9 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());
     }
-    let taken = centre.log.append(sealed).await.inspect_err(|error| {
+    let taken = centre.log.append(sealed).await;
+    centre.metrics.pushed(taken.as_deref().unwrap_or_default());
+    let taken = taken.inspect_err(|error| {
         // A log in a file that has failed once takes nothing any more.
         if let (Some(end), LogError::Store(_) | LogError::Closed) = (&centre.end, error) {
             end.fail(error.to_string());
@@ -250,8 +281,8 @@ struct Range {
 async fn changes(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path(shard): Path<u16>,
-    Query(range): Query<Range>,
+    At(shard): At<u16>,
+    Asked(range): Asked<Range>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
@@ -275,6 +306,7 @@ async fn changes(
     if head.seq < range.after {
         return refetch(&format!("the log ends at {}", head.seq));
     }
+    let room = centre.room.answer(FRAME_MIB).await?;
     let Read::Entries { epoch, mut entries } = log.read(shard, range.after, bounds::FRAME_BYTES_TARGET).await? else {
         return refetch(&format!("the log begins at {}", head.first));
     };
@@ -287,14 +319,14 @@ async fn changes(
     }
     let closed = range.until.is_some_and(|until| entries.last().is_some_and(|last| last.seq == until));
     let bytes = Frame::Changes { shard, epoch, entries }.encode().map_err(|error| Problem::storage(&error))?;
-    Ok(tagged(bytes, if closed { "private, max-age=86400" } else { "private, no-store" }, &headers))
+    Ok(tagged(bytes, room, if closed { "private, max-age=86400" } else { "private, no-store" }, &headers))
 }
 
 /// The newest snapshot of a shard: what it consists of.
 async fn snapshot(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path(shard): Path<u16>,
+    At(shard): At<u16>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
@@ -302,9 +334,10 @@ async fn snapshot(
         let detail = "there is no snapshot of this shard yet; follow it from its beginning";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_snapshot", detail));
     };
+    let room = centre.room.answer(FRAME_MIB).await?;
     let manifest: Manifest = super::snapshots::manifest(&kept, centre.reads().await?);
     let bytes = Frame::Manifest(manifest).encode().map_err(|error| Problem::storage(&error))?;
-    let mut response = tagged(bytes, "private, no-cache", &headers);
+    let mut response = tagged(bytes, room, "private, no-cache", &headers);
     if let Ok(number) = HeaderValue::from_str(&kept.id.number.to_string()) {
         response.headers_mut().insert("x-selvedge-snapshot", number);
     }
@@ -315,29 +348,31 @@ async fn snapshot(
 async fn chunk(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path((shard, number, index)): Path<(u16, u64, u32)>,
+    At((shard, number, index)): At<(u16, u64, u32)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
+    let room = centre.room.answer(FRAME_MIB).await?;
     let Some(bytes) = centre.log.chunk(SnapshotId { shard, number }, index).await? else {
         let detail = "this snapshot is gone: there is a newer one; begin again with its manifest";
         return Err(Problem::new(StatusCode::NOT_FOUND, "snapshot_gone", detail));
     };
-    Ok(ranged(bytes, &headers))
+    Ok(ranged(bytes, room, &headers))
 }
 
 /// A plugin's bytes.
 async fn blob(
     State(centre): State<Arc<Centre>>,
     Caller(_): Caller,
-    Path(sha256): Path<String>,
+    At(sha256): At<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let hash = parse_hash(&sha256).map_err(|error| Problem::bad_request("hash_invalid", error.to_string()))?;
+    let room = centre.room.answer(BLOB_MIB).await?;
     let Some(bytes) = centre.log.blob(hash).await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_such_blob", "nothing is kept under this hash"));
     };
-    Ok(ranged(bytes, &headers))
+    Ok(ranged(bytes, room, &headers))
 }
 
 fn in_scope(scope: ShardSet, shard: u16) -> Result<ShardId, Problem> {
@@ -370,59 +405,6 @@ async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     })?;
     Ok(whole.to_bytes())
-}
-
-fn octets(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.selvedge.frames")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
-    ];
-    (headers, body).into_response()
-}
-
-/// Bytes under a tag that follows from them.
-fn tagged(bytes: Vec<u8>, caching: &'static str, headers: &HeaderMap) -> Response {
-    let tag = format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&bytes));
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let same =
-        known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_matches('"') == tag.trim_matches('"')));
-    let mut response = if same { StatusCode::NOT_MODIFIED.into_response() } else { octets(Body::from(bytes)) };
-    let own = response.headers_mut();
-    own.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        own.insert(header::ETAG, tag);
-    }
-    response
-}
-
-/// Bytes that never change under their name; with `Range: bytes=N-` those from there on.
-fn ranged(bytes: Vec<u8>, headers: &HeaderMap) -> Response {
-    let total = bytes.len();
-    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    let (status, bytes) = match from {
-        Some(from) if from >= total => {
-            let at = HeaderValue::from_str(&format!("bytes */{total}"));
-            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-            if let Ok(at) = at {
-                response.headers_mut().insert(header::CONTENT_RANGE, at);
-            }
-            return response;
-        }
-        Some(from) => (StatusCode::PARTIAL_CONTENT, Bytes::from(bytes).slice(from..)),
-        None => (StatusCode::OK, Bytes::from(bytes)),
-    };
-    let mut response = octets(Body::from(bytes));
-    *response.status_mut() = status;
-    let own = response.headers_mut();
-    own.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
-    own.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if let Some(from) = from
-        && let Ok(at) = HeaderValue::from_str(&format!("bytes {from}-{}/{total}", total - 1))
-    {
-        own.insert(header::CONTENT_RANGE, at);
-    }
-    response
 }
 
 impl From<LogError> for Problem {

@@ -40,7 +40,7 @@ pub struct Erased {
     /// When each edge was first heard to have it, by name.
     #[serde(default)]
     pub edges: BTreeMap<String, Timestamp>,
-    /// Up to here the logs hold what another centre has withdrawn for it.
+    /// Where the logs stood when it was taken in: what else belongs to it is below, whoever has said it.
     #[serde(skip)]
     pub after: Arc<Vec<(ShardId, Cursor)>>,
 }

@@ -137,13 +137,15 @@ impl Erasures {
             let kept = log.note(&name(&erased)).await?.and_then(|bytes| serde_json::from_slice::<Erased>(&bytes).ok());
             match kept.filter(|kept| kept.erasure == erased.erasure) {
                 // Another centre has done so.
-                Some(kept) => erased = Erased { after: Arc::new(heads(log).await?), ..kept },
+                Some(kept) => erased = kept,
                 None => {
                     let shared = shared(shards, &erased, &entries[..at]).await?;
                     self.withdraw(log, &shared).await?;
                     keep(log, &erased).await?;
                 }
             }
+            // The person's other fragments, and what another centre has withdrawn, stand below.
+            erased.after = Arc::new(heads(log).await?);
             let gone = self.shards.write().entry(shard).or_default().add(erased);
             if let Some(gone) = gone {
                 log.remove_note(&name(&gone)).await?;
@@ -288,19 +290,21 @@ impl Erasures {
         let asked = || all.iter().filter(|erased| erased.withdraws.is_none());
         let at = asked().map(|erased| erased.at).max()?;
         // Done where all of it is, at the last of the times.
+        let every: Vec<&Erased> = all.iter().collect();
+        // Not all that belongs to it may have come to this centre's copy yet.
+        let whole = {
+            let reached = self.reached.read();
+            let passed = |(shard, head): &(ShardId, Cursor)| reached.get(shard).is_some_and(|reached| reached >= head);
+            every.iter().all(|erased| erased.after.iter().all(passed))
+        };
         let copy = |name: &str, done: &dyn Fn(&Erased) -> Option<Timestamp>, of: &[&Erased]| {
             let times: Option<Vec<Timestamp>> = of.iter().map(|erased| done(erased)).collect();
-            let at = times.and_then(|times| times.into_iter().max());
-            CopyReceipt { copy: name.to_owned(), done: at.is_some() || of.is_empty(), at: at.map(|at| at.to_string()) }
-        };
-        let every: Vec<&Erased> = all.iter().collect();
-        // What another centre has withdrawn may not have come to this one yet.
-        let reached = self.reached.read();
-        let whole = |erased: &Erased| {
-            erased.after.iter().all(|(shard, head)| reached.get(shard).is_some_and(|reached| reached >= head))
+            let at = times.filter(|_| whole).and_then(|times| times.into_iter().max());
+            let done = at.is_some() || (whole && of.is_empty());
+            CopyReceipt { copy: name.to_owned(), done, at: at.map(|at| at.to_string()) }
         };
         let mut copies = vec![
-            copy("(log)", &|erased| erased.log_at.filter(|_| whole(erased)), &every),
+            copy("(log)", &|erased| erased.log_at, &every),
             copy("(snapshots)", &|erased| erased.snapshots_at, &every),
         ];
         copies.extend(edges.iter().map(|edge| {
@@ -441,5 +445,18 @@ mod tests {
         assert!(person.shard() != household.shard(), "or the figures above are of one log");
         erasures.clean(&log, person.shard()).await.expect("clean");
         assert_eq!(withdrawn(&log).await, 1, "twice changes nothing");
+
+        // It is done once all logs are followed up to where they stood when it was taken in, and what it withdraws is done.
+        let done = |erasures: &Erasures| erasures.receipt(&hex16(&[3; 16]), &[]).expect("a receipt").done;
+        let end = |erased: &mut Erased| (erased.log_at, erased.snapshots_at) = (Some(Timestamp(1)), Some(Timestamp(1)));
+        for shard in [person.shard(), household.shard()] {
+            let due = erasures.shards.read().get(&shard).expect("the shard").due(u64::MAX);
+            assert_eq!((due.len(), done(&erasures)), (1, false));
+            erasures.note(&log, shard, &due, end).await.expect("note");
+        }
+        assert!(!done(&erasures), "nothing is followed");
+        let heads = heads(&log).await.expect("heads");
+        erasures.reached.write().extend(heads);
+        assert!(done(&erasures));
     }
 }
