@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::aggregate::Given;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, id_hash};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
 use crate::mart::Load;
@@ -72,6 +72,16 @@ pub enum Change {
         /// What is left.
         remains: Remains,
     },
+    /// Events that somebody who was erased had shared with an entity: nothing that they said counts there, whether they are ordered before it or come behind
+    /// it.
+    Withdraw {
+        /// Whose: the entity's.
+        fragment: Identifier,
+        /// The erasure that it belongs to.
+        erasure: [u8; 16],
+        /// The hashes of their ids, up to [`WITHDRAWN_MAX`].
+        ids: Vec<[u8; 16]>,
+    },
 }
 
 /// What an erasure leaves of an entry: enough for its place in the log's checksum, and for its id to be known if it comes again. No name, no time, no other identifier.
@@ -105,6 +115,9 @@ pub enum ChangeError {
     Corrupt,
 }
 
+/// Ids that one change withdraws.
+pub const WITHDRAWN_MAX: usize = 1_024;
+
 /// The newest version of changes that this build reads. The centre writes nothing newer than every registered edge reads.
 pub const CHANGE_VERSION: u16 = 1;
 
@@ -117,6 +130,7 @@ const ERASE: u8 = 6;
 const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 const ERASED: u8 = 9;
+const WITHDRAW: u8 = 10;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -179,6 +193,13 @@ struct ErasedEnvelope<'a> {
     remains: Remains,
 }
 
+#[derive(Serialize, Deserialize)]
+struct WithdrawEnvelope<'a> {
+    fragment: &'a str,
+    erasure: [u8; 16],
+    ids: Vec<[u8; 16]>,
+}
+
 /// What a load says: traits and aggregates by name.
 type LoadPayload = (Vec<(CompactString, Box<str>)>, Vec<(CompactString, Given)>);
 
@@ -191,7 +212,8 @@ impl Change {
             | Self::Link { fragment, .. }
             | Self::Mart { fragment, .. }
             | Self::Erase { fragment, .. }
-            | Self::Erased { fragment, .. } => Some(fragment),
+            | Self::Erased { fragment, .. }
+            | Self::Withdraw { fragment, .. } => Some(fragment),
             Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
         }
     }
@@ -252,6 +274,10 @@ impl Change {
             Self::Erased { fragment, remains } => {
                 append(ERASED, &ErasedEnvelope { fragment: fragment.as_str(), remains: *remains })
             }
+            Self::Withdraw { fragment, erasure, ids } => {
+                let envelope = WithdrawEnvelope { fragment: fragment.as_str(), erasure: *erasure, ids: ids.clone() };
+                append(WITHDRAW, &envelope)
+            }
         }
     }
 
@@ -263,7 +289,12 @@ impl Change {
             Self::Decided { offers, .. } => decided_before(offers, erased),
             Self::Link { word, .. } => word.at <= erased,
             Self::Mart { load, .. } => load.as_of <= erased,
-            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Erase { .. } | Self::Erased { .. } => false,
+            Self::Activate(_)
+            | Self::Mark(_)
+            | Self::Release(_)
+            | Self::Erase { .. }
+            | Self::Erased { .. }
+            | Self::Withdraw { .. } => false,
         }
     }
 
@@ -276,9 +307,12 @@ impl Change {
             Self::Decided { fragment, .. } | Self::Link { fragment, .. } | Self::Mart { fragment, .. } => {
                 (fragment, None)
             }
-            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Erase { .. } | Self::Erased { .. } => {
-                return Ok(None);
-            }
+            Self::Activate(_)
+            | Self::Mark(_)
+            | Self::Release(_)
+            | Self::Erase { .. }
+            | Self::Erased { .. }
+            | Self::Withdraw { .. } => return Ok(None),
         };
         let remains = Remains { ids: id_hash.zip(id), envelope };
         Ok(Some(Self::Erased { fragment, remains }.encode()))
@@ -288,7 +322,7 @@ impl Change {
     pub fn owner(bytes: &[u8]) -> Option<&str> {
         let (kind, rest) = bytes.split_first()?;
         // Each of these begins with its fragment.
-        let owned = matches!(*kind, EVENT | DECIDED | LINK | MART | ERASE | ERASED);
+        let owned = matches!(*kind, EVENT | DECIDED | LINK | MART | ERASE | ERASED | WITHDRAW);
         if owned { postcard::take_from_bytes(rest).ok().map(|(owner, _)| owner) } else { None }
     }
 
@@ -297,10 +331,28 @@ impl Change {
         bytes.first() == Some(&ERASE)
     }
 
+    /// Whether an entry withdraws events, by its kind alone.
+    pub fn withdraws(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&WITHDRAW)
+    }
+
+    /// Withdrawals of events from an entity, as many as it takes.
+    pub fn withdrawals(fragment: &Identifier, erasure: [u8; 16], ids: &[[u8; 16]]) -> Vec<Self> {
+        let part = |ids: &[[u8; 16]]| Self::Withdraw { fragment: fragment.clone(), erasure, ids: ids.to_vec() };
+        ids.chunks(WITHDRAWN_MAX).map(part).collect()
+    }
+
+    /// The hash of the id of an event that still says something. Its payload is not looked at.
+    pub fn said_id(bytes: &[u8]) -> Option<[u8; 16]> {
+        let rest = bytes.strip_prefix(&[EVENT])?;
+        let (envelope, _) = postcard::take_from_bytes::<EventEnvelope<'_>>(rest).ok()?;
+        Some(id_hash(envelope.message_id))
+    }
+
     /// The version of changes that a reader of these bytes needs, by their kind alone.
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
-            EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED => Ok(1),
+            EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED | WITHDRAW => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -407,6 +459,13 @@ impl Change {
                 let ErasedEnvelope { fragment, remains } = postcard::from_bytes(rest).map_err(corrupt)?;
                 Ok(Self::Erased { fragment: identifier(fragment)?, remains })
             }
+            WITHDRAW => {
+                let WithdrawEnvelope { fragment, erasure, ids } = postcard::from_bytes(rest).map_err(corrupt)?;
+                if ids.len() > WITHDRAWN_MAX {
+                    return Err(ChangeError::Corrupt);
+                }
+                Ok(Self::Withdraw { fragment: identifier(fragment)?, erasure, ids })
+            }
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -474,6 +533,11 @@ mod tests {
                 fragment: Identifier::stored("user:42").expect("an identifier"),
                 remains: Remains { ids: Some(([1; 16], [2; 16])), envelope: u64::MAX },
             },
+            Change::Withdraw {
+                fragment: Identifier::stored("household:h1").expect("an identifier"),
+                erasure: [7; 16],
+                ids: vec![[1; 16]; WITHDRAWN_MAX],
+            },
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode_plain()).as_ref(), Ok(&change));
@@ -535,9 +599,30 @@ mod tests {
             let Change::Erased { remains, .. } = read else { panic!("erased") };
             let id_hash = if let Change::Event { event, .. } = &change { Some(event.id_hash()) } else { None };
             assert_eq!(remains.ids.map(|(id_hash, _)| id_hash), id_hash);
+            assert_eq!(Change::said_id(&bytes), id_hash);
+            assert_eq!(Change::said_id(&left), None, "nothing is said any more");
             assert_eq!(Change::erased(&left), Ok(None), "once is enough");
             assert_eq!(Change::erased(&Change::Mark(1).encode()), Ok(None));
         }
+    }
+
+    #[test]
+    fn a_withdrawal_names_no_more_ids_than_it_may() {
+        let of = Identifier::stored("household:h1").expect("an identifier");
+        let ids: Vec<[u8; 16]> = (0..2_500_u16).map(|id| [(id % 251) as u8; 16]).collect();
+        let parts = Change::withdrawals(&of, [7; 16], &ids);
+        let named = |change: &Change| match change {
+            Change::Withdraw { ids, .. } => ids.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((parts.len(), parts.iter().flat_map(named).collect::<Vec<_>>()), (3, ids));
+        assert!(Change::withdrawals(&of, [7; 16], &[]).is_empty());
+        let bytes = parts[0].encode();
+        assert!(Change::withdraws(&bytes) && !Change::erases(&bytes));
+        assert_eq!(Change::digest(&bytes).map(|digest| (digest.shard, digest.id)), Ok((Some(of.shard()), None)));
+        assert_eq!((Change::erased(&bytes), Change::said_id(&bytes)), (Ok(None), None));
+        let more = Change::Withdraw { fragment: of, erasure: [7; 16], ids: vec![[1; 16]; WITHDRAWN_MAX + 1] };
+        assert_eq!(Change::decode(&more.encode()), Err(ChangeError::Corrupt));
     }
 
     #[test]

@@ -486,6 +486,22 @@ mod tests {
         assert_eq!(entities(Speaker::Server, &named(r#"{"household":"null"}"#)), Err("identifier_blocked"));
         assert_eq!(entities(Speaker::Server, &named(r#"["h1"]"#)), Err("wrong_type"));
         let group = r#"{"type":"group","userId":"42","groupId":"acme","traits":{"plan":"pro"}}"#;
+        // What is stored names the same as what arrived.
+        let odd = named(r#"{"household":" \u0068\"1","product":"a:b","account":"acme"}"#);
+        let both_ways = group.replace("\"traits\"", r#""context":{"entities":{"account":"acme","area":"x"}},"traits""#);
+        let other_account = both_ways.replace("acme\",\"area", "other\",\"area");
+        let track = both_ways.replace("group\",", "track\",\"event\":\"A\",");
+        for (speaker, text) in [&both, &odd, group, &both_ways, &other_account, &track]
+            .map(|text| (Speaker::Server, text))
+            .into_iter()
+            .chain([(Speaker::Browser, &*both), (Speaker::Server, r#"{"type":"page","userId":"1"}"#)])
+        {
+            let arrival = parse_by(speaker, text).expect("a good event");
+            assert_eq!(arrival.event.entities(), arrival.entities, "{text}");
+        }
+        let arrival = parse(&other_account).expect("a good event");
+        let found: Vec<_> = arrival.entities.iter().map(Identifier::as_str).collect();
+        assert_eq!(found, ["account:other", "area:x", "account:acme"]);
         assert_eq!(entities(Speaker::Server, group).as_deref(), Ok("account:acme"));
         assert_eq!(entities(Speaker::Server, r#"{"type":"group","userId":"42"}"#), Err("group_id_missing"));
         assert_eq!(

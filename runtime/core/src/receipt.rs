@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::event::{EventKind, Refusal, quoted, text_field};
+use crate::event::{Event, EventKind, Refusal, quoted, text_field};
 use crate::identity::{ENTITIES, Identifier, NamespaceKind, Namespaces};
 use crate::limits;
 use crate::value::Timestamp;
@@ -198,17 +198,13 @@ impl Receipt<'_> {
 
     /// The entities of `context.entities`, where the caller may say what somebody belongs to.
     pub(crate) fn entities(&self, context: Option<&RawValue>) -> Result<Vec<Identifier>, Refusal> {
-        let Some(context) = context.filter(|context| context.get().contains("\"entities\"")) else {
-            return Ok(Vec::new());
-        };
         if self.speaker != Speaker::Server {
             return Ok(Vec::new());
         }
         let place = "/context/entities";
-        let named: Entities<'_> = serde_json::from_str(context.get()).map_err(|_| {
+        let named = named_entities(context).map_err(|_| {
             Refusal::new("wrong_type", place, "is not an object of texts, such as {\"household\": \"h1\"}")
         })?;
-        let named = named.entities.unwrap_or_default();
         if named.len() > limits::EVENT_ENTITIES_MAX {
             let detail =
                 format!("names {} entities; an event names at most {}", named.len(), limits::EVENT_ENTITIES_MAX);
@@ -248,10 +244,49 @@ impl Receipt<'_> {
     }
 }
 
+/// Entities by the name of their kind, as they were written.
+type Named<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
+
 #[derive(Deserialize)]
 struct Entities<'a> {
     #[serde(borrow, default)]
-    entities: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+    entities: Option<Named<'a>>,
+}
+
+/// What `context.entities` names.
+fn named_entities(context: Option<&RawValue>) -> Result<Named<'_>, serde_json::Error> {
+    let Some(context) = context.filter(|context| context.get().contains("\"entities\"")) else {
+        return Ok(Named::new());
+    };
+    serde_json::from_str::<Entities<'_>>(context.get()).map(|named| named.entities.unwrap_or_default())
+}
+
+#[derive(Deserialize)]
+struct EntityReads<'a> {
+    #[serde(borrow, default)]
+    context: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "groupId")]
+    group_id: Option<Cow<'a, str>>,
+}
+
+impl Event {
+    /// The entities that it named when it was taken, which have a copy of it: those of [`Arrival`](crate::event::Arrival), whatever the settings are now.
+    pub fn entities(&self) -> Vec<Identifier> {
+        let group = self.kind == EventKind::Group;
+        if self.claimed || (!group && !self.payload.contains("\"entities\"")) {
+            return Vec::new();
+        }
+        let Ok(reads) = serde_json::from_str::<EntityReads<'_>>(&self.payload) else { return Vec::new() };
+        let stored = |kind: &str, value: &str| Identifier::stored(&format!("{kind}:{}", value.trim())).ok();
+        let named = named_entities(reads.context).unwrap_or_default();
+        let known = named.iter().filter(|(kind, _)| ENTITIES.contains(&kind.as_ref()));
+        let mut entities: Vec<_> = known.filter_map(|(kind, value)| stored(kind, value)).collect();
+        if let Some(account) = reads.group_id.filter(|_| group).and_then(|value| stored("account", &value)) {
+            entities.retain(|entity| *entity != account);
+            entities.push(account);
+        }
+        entities
+    }
 }
 
 #[derive(Deserialize)]

@@ -73,13 +73,13 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     // What was committed up to here is in the base already.
     while committed.try_recv().is_ok() {}
 
-    // What a crash has cut off.
-    erasures::clean_behind(&house.erasures, &log);
     let edge = Arc::new(Edge::assemble(house, loaded, observer, Arc::clone(&shards))?);
     let applier = std::thread::Builder::new().name("apply".into()).spawn({
         let (shards, end) = (Arc::clone(&shards), Arc::clone(&end));
         move || apply(&shards, &committed, &end)
     })?;
+    // What a crash has cut off.
+    erasures::clean_behind(&edge.erasures, &log, &shards);
     let backfilling = backfill::Thread::spawn(
         Arc::clone(&edge.backfill),
         Arc::clone(&shards),

@@ -9,9 +9,11 @@ use selvedge_central::RedbLog;
 use selvedge_core::change::Change;
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::value::Timestamp;
+use selvedge_shard::Shards;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::edge::LogOutbox;
 
 /// The note beside the log.
 const NOTE: &str = "erasures";
@@ -99,21 +101,29 @@ impl Erasures {
         Some(Receipt::new(id, at, identifiers, copies))
     }
 
-    /// Replaces in the log of an edge that is its own centre what was erased and is not replaced yet. Blocks on the disk.
-    pub fn clean(&self, log: &RedbLog) -> Result<()> {
+    /// Replaces in the log of an edge that is its own centre what was erased and is not replaced yet, with the copies at entities. Blocks on the disk.
+    pub fn clean(&self, log: &RedbLog, shards: &Shards) -> Result<()> {
         let open: Vec<Asked> = self.0.lock().iter().filter(|asked| asked.log_at.is_none()).cloned().collect();
-        let mut owners: Vec<&Identifier> = open.iter().flat_map(|asked| &asked.identifiers).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        let mut shards: Vec<ShardId> = owners.iter().map(|owner| owner.shard()).collect();
-        shards.sort_unstable();
-        shards.dedup();
+        let mut owners: BTreeMap<ShardId, BTreeSet<&str>> = BTreeMap::new();
+        for owner in open.iter().flat_map(|asked| &asked.identifiers) {
+            owners.entry(owner.shard()).or_default().insert(owner.as_str());
+        }
         // Of what was asked for and is not durable yet, the log does not say so.
-        let mut found = BTreeSet::new();
-        for shard in shards {
-            let of_shard: Vec<&str> =
-                owners.iter().filter(|owner| owner.shard() == shard).map(|owner| owner.as_str()).collect();
-            found.extend(clean_shard(log, shard, &of_shard)?);
+        let (mut found, mut shared) = (BTreeSet::new(), Shared::default());
+        let mut erased = Vec::new();
+        for (shard, owners) in owners {
+            let last = last_erasures(log, shard, &owners, &mut found)?;
+            gather(log, shard, &last, &mut shared)?;
+            erased.push((shard, last));
+        }
+        // The copies first: it is the person's entries that tell of them.
+        withdraw(log, shards, &shared)?;
+        for (shard, last) in erased {
+            for_each(log, shard, |seq, bytes| {
+                let before =
+                    Change::owner(bytes).and_then(|owner| last.get(owner)).is_some_and(|(last, _)| seq < *last);
+                if before { Ok(Change::erased(bytes)?) } else { Ok(None) }
+            })?;
         }
         let mut all = self.0.lock();
         for asked in all.iter_mut().filter(|asked| asked.log_at.is_none() && found.contains(&asked.id)) {
@@ -123,30 +133,92 @@ impl Erasures {
     }
 }
 
-/// Replaces the entries of some fragments before the last erasure of each. Gives the erasures that it has found.
-fn clean_shard(log: &RedbLog, shard: ShardId, owners: &[&str]) -> Result<BTreeSet<String>> {
-    let (mut last, mut found) = (BTreeMap::new(), BTreeSet::new());
+/// The last erasure of each owner: its sequence and its id.
+type Last = BTreeMap<String, (u64, [u8; 16])>;
+
+/// Finds the last erasure of each owner, and adds the ids of all.
+fn last_erasures(log: &RedbLog, shard: ShardId, owners: &BTreeSet<&str>, found: &mut BTreeSet<String>) -> Result<Last> {
+    let mut last = Last::new();
     for_each(log, shard, |seq, bytes| {
         if Change::erases(bytes)
-            && let Some(owner) = Change::owner(bytes).filter(|owner| owners.contains(owner))
+            && Change::owner(bytes).is_some_and(|owner| owners.contains(owner))
+            && let Change::Erase { fragment, erasure, .. } = Change::decode(bytes)?
         {
-            last.insert(owner.to_owned(), seq);
-            if let Change::Erase { erasure, .. } = Change::decode(bytes)? {
-                found.insert(hex16(&erasure));
-            }
+            found.insert(hex16(&erasure));
+            last.insert(fragment.as_str().to_owned(), (seq, erasure));
         }
         Ok(None)
     })?;
+    Ok(last)
+}
+
+/// Gathers what was shared by events before the last erasure of each owner.
+fn gather(log: &RedbLog, shard: ShardId, last: &Last, shared: &mut Shared) -> Result<()> {
     for_each(log, shard, |seq, bytes| {
-        let before = Change::owner(bytes).and_then(|owner| last.get(owner)).is_some_and(|last| seq < *last);
-        if before { Ok(Change::erased(bytes)?) } else { Ok(None) }
-    })?;
-    Ok(found)
+        let by = Change::owner(bytes).and_then(|owner| last.get(owner)).filter(|(last, _)| seq < *last);
+        if let Some((_, erasure)) = by {
+            shared.add(*erasure, &Change::decode(bytes)?);
+        }
+        Ok(None)
+    })
+}
+
+/// Withdraws from entities what was shared with them, and replaces that in their log.
+fn withdraw(log: &RedbLog, shards: &Shards, shared: &Shared) -> Result<()> {
+    let mut withdrawn: BTreeMap<ShardId, BTreeMap<&str, BTreeSet<[u8; 16]>>> = BTreeMap::new();
+    for ((erasure, entity), ids) in shared.iter() {
+        let all: Vec<[u8; 16]> = ids.iter().copied().collect();
+        shards.withdraw(entity, *erasure, &all, &LogOutbox(log))?;
+        let of_shard = withdrawn.entry(entity.shard()).or_default();
+        of_shard.entry(entity.as_str()).or_default().extend(all);
+    }
+    // Whatever came before is durable with it, so it is found.
+    log.barrier().wait_blocking()?;
+    for (shard, of_shard) in withdrawn {
+        for_each(log, shard, |_, bytes| {
+            let ids = Change::owner(bytes).and_then(|owner| of_shard.get(owner));
+            let gone = ids.zip(Change::said_id(bytes)).is_some_and(|(ids, id)| ids.contains(&id));
+            if gone { Ok(Change::erased(bytes)?) } else { Ok(None) }
+        })?;
+    }
+    Ok(())
+}
+
+/// Which events were shared with entities, by the erasure that takes them away and the entity.
+#[derive(Default)]
+pub struct Shared(BTreeMap<([u8; 16], Identifier), BTreeSet<[u8; 16]>>);
+
+impl Shared {
+    /// Adds what a change of a person, which an erasure takes away, had shared.
+    pub fn add(&mut self, erasure: [u8; 16], change: &Change) {
+        let Change::Event { fragment, event } = change else { return };
+        // An entity shares nothing: what it has is of persons.
+        if fragment.is_entity() {
+            return;
+        }
+        for entity in event.entities() {
+            self.0.entry((erasure, entity)).or_default().insert(event.id_hash());
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&([u8; 16], Identifier), &BTreeSet<[u8; 16]>)> {
+        self.0.iter()
+    }
 }
 
 /// An erasure's id as text.
 pub fn hex16(erasure: &[u8; 16]) -> String {
     erasure.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The id that a text stands for.
+pub fn unhex16(text: &str) -> Option<[u8; 16]> {
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits { u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes) } else { None }
 }
 
 fn for_each(log: &RedbLog, shard: ShardId, mut take: impl FnMut(u64, &[u8]) -> Result<Option<Vec<u8>>>) -> Result<()> {
@@ -166,10 +238,10 @@ fn for_each(log: &RedbLog, shard: ShardId, mut take: impl FnMut(u64, &[u8]) -> R
 }
 
 /// Does so on a thread of its own. What is cut off is done after the next start.
-pub fn clean_behind(erasures: &Arc<Erasures>, log: &Arc<RedbLog>) {
-    let (erasures, log) = (Arc::clone(erasures), Arc::clone(log));
+pub fn clean_behind(erasures: &Arc<Erasures>, log: &Arc<RedbLog>, shards: &Arc<Shards>) {
+    let (erasures, log, shards) = (Arc::clone(erasures), Arc::clone(log), Arc::clone(shards));
     let cleaned = move || {
-        if let Err(error) = erasures.clean(&log) {
+        if let Err(error) = erasures.clean(&log, &shards) {
             tracing::error!("what was erased stays in the log for now: {error:#}; it is tried again after a start");
         }
     };

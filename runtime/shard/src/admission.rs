@@ -73,7 +73,12 @@ impl Prepared {
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {
             Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_) | Body::Link { .. } | Body::Mart(_) | Body::Erase { .. } | Body::Erased(_) => None,
+            Body::Decided(_)
+            | Body::Link { .. }
+            | Body::Mart(_)
+            | Body::Erase { .. }
+            | Body::Erased(_)
+            | Body::Withdraw(_) => None,
         }
     }
 }
@@ -234,7 +239,8 @@ impl Shards {
                     });
                     continue;
                 }
-                Body::Decided(_) | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) => {
+                Body::Decided(_) | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => {
+                    fresh.extend(change.body.ids().map(|id_hash| (identifier, id_hash)));
                     verdicts.push(Verdict::Accepted);
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! Blocks of history: changes of one fragment as they are stored together.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use selvedge_core::change::Change;
@@ -102,18 +103,52 @@ pub(crate) fn plain_entries(block: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, Corrupt
     Ok(entries)
 }
 
+/// What a block comes to without some of its events.
+pub(crate) enum Rest {
+    /// None of them was in it.
+    All,
+    /// The others, as a block of the same form.
+    Some(Vec<u8>),
+    /// There are no others.
+    Nothing,
+}
+
+/// A block without the events of some ids.
+pub(crate) fn without(block: &[u8], ids: &HashSet<[u8; 16]>) -> Result<Rest, CorruptBlock> {
+    let mut entries = expand(block)?;
+    let before = entries.len();
+    entries.retain(|(_, bytes)| Change::said_id(bytes).is_none_or(|id_hash| !ids.contains(&id_hash)));
+    if entries.len() == before && before > 0 {
+        return Ok(Rest::All);
+    }
+    if entries.is_empty() {
+        return Ok(Rest::Nothing);
+    }
+    let entries = entries.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
+    let rest = match block.first() {
+        Some(&PACKED) => packed(entries)?,
+        _ => encode_block(LOOSE, entries).map_err(|_| CorruptBlock)?,
+    };
+    Ok(Rest::Some(rest))
+}
+
+/// A block that is compressed whole, of plain entries.
+fn packed(entries: Vec<(u64, &[u8])>) -> Result<Vec<u8>, CorruptBlock> {
+    let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
+    let mut block = vec![PACKED];
+    compress_into(&mut block, &joined);
+    Ok(block)
+}
+
 /// Joins blocks to such that are compressed whole, each with its first sequence.
 pub(crate) fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, CorruptBlock> {
-    let mut packed = Vec::new();
+    let mut blocks_packed = Vec::new();
     let mut open: Vec<(u64, Vec<u8>)> = Vec::new();
     let (mut bytes, mut last) = (0, 0);
     let mut close = |open: &mut Vec<(u64, Vec<u8>)>| {
         let Some((first, _)) = open.first() else { return Ok(()) };
         let entries = open.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
-        let joined = postcard::to_allocvec(&Block { entries }).map_err(|_| CorruptBlock)?;
-        let mut block = vec![PACKED];
-        compress_into(&mut block, &joined);
-        packed.push((*first, block));
+        blocks_packed.push((*first, packed(entries)?));
         open.clear();
         Ok(())
     };
@@ -133,5 +168,5 @@ pub(crate) fn pack(blocks: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, Cor
         }
     }
     close(&mut open)?;
-    Ok(packed)
+    Ok(blocks_packed)
 }

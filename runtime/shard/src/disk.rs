@@ -8,8 +8,8 @@
 //! | `k` | the checksum of the log up to there |
 //! | `o` origin | the last change of an origin that is in: its number, its sequence |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
-//! | `h` identifier `0` seq part | a block of history: the changes from this sequence on, cut likewise |
-//! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen |
+//! | `h` identifier `0` seq part | a block of history: changes from this sequence on, cut likewise |
+//! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen, or withdrawn before |
 //!
 //! Update rule: the cursor moves in the very batch that carries the data up to it, and only forwards. What a write is cut off from by a
 //! crash is written again from the log: blocks may then overlap, and a reader takes each sequence once. The first part of a value says how
@@ -21,9 +21,11 @@
 //! (a batch holds a process-wide lock).
 
 mod batch;
+mod blocks;
 mod place;
 mod trees;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,10 +34,10 @@ use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::view::Seen;
 
-use self::batch::{Batch, key, part_key, parts_of, seen_key, split_count};
+use self::batch::{Batch, key, part_key, seen_key, split_count};
 use self::trees::{Current, Replaced};
 use crate::ShardError;
-use crate::block::{CorruptBlock, History, LOOSE, encode_block, pack};
+use crate::block::{History, LOOSE, encode_block};
 use crate::record::{Head, Record};
 
 pub(crate) use self::place::Move;
@@ -90,6 +92,8 @@ pub(crate) struct HistoryEntry {
     pub(crate) bytes: Option<std::sync::Arc<[u8]>>,
     /// Of an event: the hash of its id.
     pub(crate) id_hash: Option<[u8; 16]>,
+    /// The ids of events that it withdraws.
+    pub(crate) withdraws: Option<std::sync::Arc<[[u8; 16]]>>,
 }
 
 impl Disk {
@@ -274,63 +278,6 @@ impl Disk {
         Ok(found)
     }
 
-    /// Whole blocks by their first sequence.
-    pub(crate) fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
-        let corrupt = || ShardError::Corrupt(identifier.to_string());
-        let prefix = key(HISTORY, identifier);
-        let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
-        // Parts of the open block that are there, and that there are.
-        let (mut taken, mut count) = (0, 0);
-        for row in self.tree(identifier.shard()).scan_prefix(&prefix) {
-            let (row_key, value) = row?;
-            let (seq, part) = row_key[prefix.len()..]
-                .split_first_chunk::<8>()
-                .and_then(|(seq, part)| Some((u64::from_be_bytes(*seq), u16::from_be_bytes(part.try_into().ok()?))))
-                .ok_or_else(corrupt)?;
-            if part == 0 {
-                if taken != count {
-                    return Err(corrupt());
-                }
-                let (parts, head) = split_count(&value).ok_or_else(corrupt)?;
-                (taken, count) = (1, parts);
-                blocks.push((seq, head.to_vec()));
-            } else if let Some((open, bytes)) = blocks.last_mut()
-                && *open == seq
-                && part < count
-            {
-                if part != taken {
-                    return Err(corrupt());
-                }
-                taken += 1;
-                bytes.extend_from_slice(&value);
-            }
-        }
-        if taken == count { Ok(blocks) } else { Err(corrupt()) }
-    }
-
-    /// The loose blocks at the end of a history, by their first sequence: what stands before them is packed.
-    fn loose_blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
-        let prefix = key(HISTORY, identifier);
-        let tree = self.tree(identifier.shard());
-        let mut loose = Vec::new();
-        for row in tree.scan_prefix(&prefix).rev() {
-            let (row_key, value) = row?;
-            let Some((seq, [0, 0])) = row_key[prefix.len()..].split_first_chunk::<8>() else { continue };
-            let first = split_count(&value).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
-            if first.1.first() != Some(&LOOSE) {
-                break;
-            }
-            let mut bytes = first.1.to_vec();
-            for part in 1..first.0 {
-                let next = tree.get(part_key(HISTORY, identifier, Some(u64::from_be_bytes(*seq)), part))?;
-                bytes.extend_from_slice(&next.ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?);
-            }
-            loose.push((u64::from_be_bytes(*seq), bytes));
-        }
-        loose.reverse();
-        Ok(loose)
-    }
-
     /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
     /// repeated from the log as a whole and gives the same rows.
     pub(crate) fn write(&self, shard: ShardId, to: &Move, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
@@ -347,13 +294,18 @@ impl Disk {
         let identifier = write.identifier;
         let entries: Vec<(u64, &[u8])> =
             write.entries.iter().filter_map(|entry| Some((entry.seq, entry.bytes.as_deref()?))).collect();
-        if let Some((first, bytes)) = entries.first().copied() {
+        let erases = entries.first().is_some_and(|(_, bytes)| Change::erases(bytes));
+        let withdrawn = || write.entries.iter().filter_map(|entry| entry.withdraws.as_deref()).flatten();
+        if !erases && withdrawn().next().is_some() {
+            self.withdraw(batch, identifier, &withdrawn().copied().collect())?;
+        }
+        if let Some((first, _)) = entries.first().copied() {
             let block = (first, encode_block(LOOSE, entries)?);
             let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
             // Of what is no event nobody counts how many there were: by chance one in as many is the last of its block.
             let beside = write.entries.iter().any(|entry| entry.id_hash.is_none() && entry.seq % PACK_EVERY == 0);
             // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
-            if Change::erases(bytes) {
+            if erases {
                 // Nothing from before it stays.
                 for row_key in self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).keys() {
                     batch.remove(row_key?.to_vec())?;
@@ -365,40 +317,22 @@ impl Disk {
                 batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
             }
         }
+        let mut new = HashSet::new();
         for entry in write.entries {
             if let Some(id_hash) = entry.id_hash {
                 batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
             }
+            if withdrawn().next().is_some() {
+                new.extend(entry.id_hash);
+            }
+            for id_hash in entry.withdraws.as_deref().into_iter().flatten() {
+                // It stands where its event does, where that is known.
+                if new.insert(*id_hash) && self.seen(identifier, id_hash)?.is_none_or(|seq| seq > entry.seq) {
+                    batch.insert(seen_key(identifier, id_hash), entry.seq.to_be_bytes().to_vec())?;
+                }
+            }
         }
         batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?).map(drop)
-    }
-
-    /// Joins the loose blocks of a history and a new one; a joined block is there before the ones that it replaces go.
-    fn write_packed(
-        &self,
-        batch: &mut Batch<'_>,
-        identifier: &Identifier,
-        newest: (u64, Vec<u8>),
-    ) -> Result<(), ShardError> {
-        let mut loose = self.loose_blocks(identifier)?;
-        loose.retain(|(seq, _)| *seq < newest.0);
-        let mut replaced: Vec<_> = loose.iter().map(|(seq, bytes)| (*seq, parts_of(bytes.len()))).collect();
-        loose.push(newest);
-        for (seq, packed) in pack(&loose).map_err(|CorruptBlock| ShardError::Corrupt(identifier.to_string()))? {
-            let kept = batch.insert_parts(HISTORY, identifier, Some(seq), &packed)?;
-            if let Some((_, parts)) = replaced.iter_mut().find(|(of, _)| *of == seq) {
-                for part in kept..*parts {
-                    batch.remove(part_key(HISTORY, identifier, Some(seq), part as u16))?;
-                }
-                *parts = 0;
-            }
-        }
-        for (seq, parts) in replaced {
-            for part in 0..parts {
-                batch.remove(part_key(HISTORY, identifier, Some(seq), part as u16))?;
-            }
-        }
-        Ok(())
     }
 
     /// The rows of a history as they stand.

@@ -5,8 +5,11 @@
 //! a base that has followed the log from its beginning after the payloads were replaced equals one that has seen them.
 //!
 //! What stays of a fragment: that it was erased, when, and the hashes of its events' ids, so that a late duplicate is still known.
+//!
+//! A `Withdraw` takes events out of a fragment by their ids, payloads and all, as if they had never been. The ids are known from there on: what comes behind it under
+//! one of them is a duplicate like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use selvedge_core::change::Change;
@@ -36,6 +39,23 @@ impl Shards {
             Some(Prepared::erase(identifier.clone(), erasure, at))
         })?;
         Ok(identifiers)
+    }
+
+    /// Withdraws events from an entity, for an erasure: they are out of the views from here on, and their ids stay known. May block on the disk.
+    pub fn withdraw(
+        &self,
+        entity: &Identifier,
+        erasure: [u8; 16],
+        ids: &[[u8; 16]],
+        outbox: &dyn Outbox,
+    ) -> Result<(), ShardError> {
+        // One by one: each is as large as a change may be.
+        for change in Change::withdrawals(entity, erasure, ids) {
+            let Change::Withdraw { ids, .. } = &change else { continue };
+            let (bytes, body) = (change.encode().into(), Body::Withdraw(ids.as_slice().into()));
+            self.admit(entity.shard(), vec![Prepared::new(entity.clone(), bytes, body)], outbox)?;
+        }
+        Ok(())
     }
 
     /// When what is known of an identifier was last erased. May block on the disk.
@@ -117,7 +137,7 @@ impl Prepared {
 }
 
 /// What a fragment's history gets of changes in the order of the log, given when it was erased before them: of the last erasure that, and of what came then
-/// whatever counts; of the rest the ids.
+/// whatever counts and is not withdrawn; of the rest the ids.
 pub(crate) fn kept<'c>(
     identifier: &Identifier,
     erased: Option<Timestamp>,
@@ -137,10 +157,18 @@ pub(crate) fn kept<'c>(
                 }
                 erased = erased.max(Some(*at));
             }
+            Body::Withdraw(ids) => {
+                let ids: HashSet<&[u8; 16]> = ids.iter().collect();
+                let gone = |entry: &&mut HistoryEntry| entry.id_hash.as_ref().is_some_and(|id| ids.contains(id));
+                entries.iter_mut().filter(gone).for_each(|entry| entry.bytes = None);
+                // All that it does is done by then.
+                bytes = None;
+            }
             body if !body.counts(erased) => bytes = None,
             _ => {}
         }
-        entries.push(HistoryEntry { seq, bytes, id_hash: change.body.id_hash() });
+        let withdraws = if let Body::Withdraw(ids) = &change.body { Some(Arc::clone(ids)) } else { None };
+        entries.push(HistoryEntry { seq, bytes, id_hash: change.body.id_hash(), withdraws });
     }
     entries
 }

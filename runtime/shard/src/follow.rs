@@ -211,6 +211,7 @@ impl Shards {
         let (mut count, several) = (Vec::with_capacity(items.len()), items.len() > 1);
         for item in items {
             let Some(id_hash) = item.change.body.id_hash() else {
+                ids.extend(item.change.body.ids());
                 count.push(item);
                 continue;
             };
@@ -256,7 +257,7 @@ impl Shards {
     ) -> Result<(), ShardError> {
         let mut void = HashSet::new();
         for (identifier, Touched { items, .. }) in touched {
-            let ids = items.iter().filter(|item| !item.pending).filter_map(|item| item.change.body.id_hash());
+            let ids = items.iter().filter(|item| !item.pending).flat_map(|item| item.change.body.ids());
             void.extend(ids.filter(|id| state.pending.holds(identifier, *id)).map(|id| (identifier.clone(), id)));
         }
         let mut left = state.pending.leave(own, &void);
@@ -272,7 +273,7 @@ impl Shards {
                 continue;
             }
             let new = || touched.items.iter().filter(|item| !item.pending).map(|item| &item.change);
-            let ids: Vec<_> = new().filter_map(|change| change.body.id_hash()).collect();
+            let ids: Vec<_> = new().flat_map(|change| change.body.ids()).collect();
             // A join follows where nothing went but what came.
             let pending = touched.items.iter().filter(|item| item.pending).count();
             let joins = went == pending

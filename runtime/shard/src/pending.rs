@@ -43,6 +43,8 @@ pub(crate) enum Body {
     },
     /// What an erasure has left of an entry: the hash of the id, of an event.
     Erased(Option<[u8; 16]>),
+    /// The ids of events that never were, wherever they stand.
+    Withdraw(Arc<[[u8; 16]]>),
 }
 
 impl Body {
@@ -54,6 +56,8 @@ impl Body {
             Self::Mart(load) => return fragment.apply_load(definitions, load),
             Self::Erase { at, .. } => fragment.erase(definitions, *at),
             Self::Erased(_) => {}
+            // Which of them have been folded, and what that did, only the history knows.
+            Self::Withdraw(_) => return Folded::Refold,
         }
         Folded::Counted
     }
@@ -61,7 +65,7 @@ impl Body {
     /// What is not an event.
     pub(crate) fn beside(&self) -> Option<Self> {
         match self {
-            Self::Event { .. } | Self::Erase { .. } | Self::Erased(_) => None,
+            Self::Event { .. } | Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => None,
             Self::Decided(offers) => Some(Self::Decided(offers.clone())),
             Self::Link { other, word } => Some(Self::Link { other: other.clone(), word: *word }),
             Self::Mart(load) => Some(Self::Mart(load.clone())),
@@ -75,7 +79,7 @@ impl Body {
             && match self {
                 Self::Event { event, effects } => effects.retracts.is_none() && !own.mart.covers(event.at),
                 Self::Decided(_) => true,
-                Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Erased(_) => false,
+                Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => false,
             }
     }
 
@@ -86,7 +90,7 @@ impl Body {
             Self::Decided(offers) => decided_before(offers, erased),
             Self::Link { word, .. } => word.at <= erased,
             Self::Mart(load) => load.as_of <= erased,
-            Self::Erase { .. } | Self::Erased(_) => false,
+            Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => false,
         };
         !matches!(self, Self::Erased(_)) && !erased.is_some_and(before)
     }
@@ -95,8 +99,14 @@ impl Body {
         match self {
             Self::Event { event, .. } => Some(event.id_hash),
             Self::Erased(id_hash) => *id_hash,
-            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } => None,
+            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Withdraw(_) => None,
         }
+    }
+
+    /// The hashes of all ids that are known from it on: that of an event, or those that it withdraws.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = [u8; 16]> {
+        let withdrawn = if let Self::Withdraw(ids) = self { &ids[..] } else { &[] };
+        self.id_hash().into_iter().chain(withdrawn.iter().copied())
     }
 }
 
@@ -110,6 +120,7 @@ impl PendingChange {
             }
             Body::Decided(offers) => offers.len() * 40,
             Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) => 0,
+            Body::Withdraw(ids) => ids.len() * 16,
             Body::Mart(load) => load.weight(),
         };
         size_of::<Self>() + 128 + self.bytes.len() + effects
@@ -215,7 +226,7 @@ impl Pending {
             let Held { fragment: base, seen } = held();
             PendingFragment { view: Arc::clone(&base), base, seen, changes: VecDeque::new() }
         });
-        if let Some(id_hash) = change.body.id_hash() {
+        for id_hash in change.body.ids() {
             if let Some(seen) = &mut fragment.seen {
                 Arc::make_mut(seen).insert(&id_hash);
             }
@@ -355,7 +366,7 @@ impl Pending {
     fn pop_first(&mut self, left: &mut Left) -> bool {
         let Some(Queued { identifier, change, .. }) = self.order.pop_front() else { return false };
         left.weight += change.weight();
-        if let Some(id_hash) = change.body.id_hash() {
+        for id_hash in change.body.ids() {
             self.ids.remove(&(identifier.clone(), id_hash));
         }
         if let Some(fragment) = self.fragments.get_mut(&identifier) {

@@ -5,6 +5,7 @@
 //! gets the same bytes. Which of them are retracted is found out before the first one is folded.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub(crate) struct Past {
     erased: Option<Timestamp>,
     /// What the history does not hold yet.
     pending: Vec<Arc<PendingChange>>,
+    /// The ids that this withdraws: their events are passed over, wherever they stand.
+    withdrawn: HashSet<[u8; 16]>,
     /// The changes of a short history.
     read: OnceCell<Vec<Change>>,
 }
@@ -61,6 +64,10 @@ impl Past {
     /// The same of a fragment that is known to have been erased.
     pub(crate) fn since(self, erased: Option<Timestamp>) -> Self {
         Self { erased: self.erased.max(erased), ..self }
+    }
+
+    fn withdraws(&self, id_hash: &[u8; 16]) -> bool {
+        !self.withdrawn.is_empty() && self.withdrawn.contains(id_hash)
     }
 
     /// Hands over its changes whose positions lie in a range, each with its position.
@@ -172,8 +179,11 @@ impl Shards {
         let past = self.past(identifier)?;
         let last = past.pending.iter().rposition(|change| matches!(change.body, Body::Erase { .. }));
         let mut erased = None;
+        let withdrawn = |id_hash: Option<[u8; 16]>| id_hash.is_some_and(|id_hash| past.withdraws(&id_hash));
         past.history.for_each_of(past.upto, &ALL, |_, _, change| {
-            if let Change::Erase { at, .. } = &change {
+            let id_hash = if let Change::Event { event, .. } = &change { Some(event.id_hash()) } else { None };
+            if withdrawn(id_hash) {
+            } else if let Change::Erase { at, .. } = &change {
                 erased = erased.max(Some(*at));
             } else if last.is_none() {
                 take(change);
@@ -182,7 +192,11 @@ impl Shards {
         for (position, change) in past.pending.iter().enumerate() {
             if let Body::Erase { at, .. } = &change.body {
                 erased = erased.max(Some(*at));
-            } else if last.is_none_or(|last| last < position) && change.body.counts(erased) {
+            } else if !matches!(change.body, Body::Withdraw(_))
+                && !withdrawn(change.body.id_hash())
+                && last.is_none_or(|last| last < position)
+                && change.body.counts(erased)
+            {
                 take(Change::decode(&change.bytes)?);
             }
         }
@@ -208,8 +222,10 @@ impl Shards {
         upto: u64,
         pending: Vec<Arc<PendingChange>>,
     ) -> Result<Past, ShardError> {
-        let history = self.disk.history(identifier)?;
-        Ok(Past { identifier: identifier.clone(), history, upto, erased: None, pending, read: OnceCell::new() })
+        let (history, read) = (self.disk.history(identifier)?, OnceCell::new());
+        let withdrawn = pending.iter().filter(|change| matches!(change.body, Body::Withdraw(_)));
+        let withdrawn = withdrawn.flat_map(|change| change.body.ids()).collect();
+        Ok(Past { identifier: identifier.clone(), history, upto, erased: None, pending, withdrawn, read })
     }
 
     /// Finds the events up to an instant, in the order in which they are folded; of each past the ids that it retracts, and when it was erased. Hands over the
@@ -236,6 +252,8 @@ impl Shards {
                     }
                     Whole::Logged(change) if erased.is_some_and(|erased| change.is_before(erased)) => return,
                     Whole::Pending(body) if !body.counts(erased) => return,
+                    Whole::Logged(Change::Event { event, .. }) if past.withdraws(&event.id_hash()) => return,
+                    Whole::Pending(Body::Event { event, .. }) if past.withdraws(&event.id_hash) => return,
                     Whole::Logged(Change::Event { event, .. }) if event.at <= at => {
                         // Most are passed over at a glance; what the rest does is found out again when it is folded.
                         let retracts =
@@ -349,6 +367,7 @@ fn beside(change: &Change) -> Option<Body> {
         Change::Mart { load, .. } => Some(Body::Mart(Box::new(load.clone()))),
         Change::Erase { erasure, at, .. } => Some(Body::Erase { erasure: *erasure, at: *at }),
         Change::Erased { remains, .. } => Some(Body::Erased(remains.ids.map(|(id_hash, _)| id_hash))),
+        Change::Withdraw { ids, .. } => Some(Body::Withdraw(ids.as_slice().into())),
         Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
     }
 }
@@ -356,7 +375,7 @@ fn beside(change: &Change) -> Option<Body> {
 /// What is not an event, as of an instant.
 fn up_to(body: Option<Body>, at: Timestamp) -> Option<Body> {
     match body? {
-        Body::Event { .. } | Body::Erase { .. } | Body::Erased(_) => None,
+        Body::Event { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => None,
         Body::Decided(mut offers) => {
             offers.retain(|decided| decided.minute <= at);
             Some(Body::Decided(offers))

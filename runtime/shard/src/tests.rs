@@ -16,6 +16,7 @@ use super::*;
 use selvedge_core::fragment::{EventRef, Fragment};
 
 mod backfill;
+mod centre;
 mod erasure;
 mod follow;
 mod mart;

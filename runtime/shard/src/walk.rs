@@ -107,6 +107,9 @@ impl Shards {
             let entries = plain_entries(&block).map_err(|CorruptBlock| ShardError::Corrupt(identifier.to_string()))?;
             last = entries.iter().map(|(of, _)| *of).filter(|of| *of <= seq).max().max(last);
         }
+        // Of what was erased or withdrawn only the ids are there.
+        let ids = self.disk.ids(identifier)?;
+        let last = ids.iter().map(|(_, of)| *of).filter(|of| *of <= seq).max().max(last);
         let Some(last) = last else { return Ok(None) };
         let (fragment, _) = self.read_base(identifier)?;
         Record { layout: self.observer.layout(), seq: last, fragment: &fragment }.encode().map(Some)

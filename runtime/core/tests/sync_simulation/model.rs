@@ -186,7 +186,7 @@ impl Row {
             Change::Decided { offers, .. } => self.fragment.apply_decided(offers),
             Change::Mart { load, .. } => assert_eq!(self.fragment.apply_load(definitions(), load), Folded::Counted),
             Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
-            Change::Erase { .. } | Change::Erased { .. } => {}
+            Change::Erase { .. } | Change::Erased { .. } | Change::Withdraw { .. } => {}
         }
         true
     }

@@ -208,17 +208,16 @@ async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: 
 async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Response, Problem> {
     let _room = centre.room.body(mib_of(&body, bounds::FRAME_BYTES_MAX)).await?;
     let bytes = read(body, bounds::FRAME_BYTES_MAX).await?;
-    let Frame::Pushes(pushes) = frame(&bytes)? else { return Err(unexpected("pushes")) };
+    let Frame::Pushes(mut pushes) = frame(&bytes)? else { return Err(unexpected("pushes")) };
     let reads = centre.reads().await?;
     let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
     let mut sealed = Vec::with_capacity(pushes.len());
-    for mut push in pushes {
+    for push in &pushes {
         check_scope(scope, push.shard)?;
-        for bytes in &mut push.changes {
-            if let Some(left) = centre.erasures.instead_of(push.shard, bytes) {
-                *bytes = left.into();
-            }
-        }
+    }
+    let filtered = centre.erasures.filter(&*centre.log, &mut pushes).await;
+    filtered.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    for push in pushes {
         let outcome = seal(push, reads)?;
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());
@@ -256,7 +255,7 @@ fn seal(push: Push, reads: u16) -> Result<Result<SealedPush, Pushed>, Problem> {
             return Ok(Err(Pushed::Behind { watermark: push.predecessor, head: 0 }));
         }
         match Change::digest(bytes) {
-            Ok(digest) if digest.shard.is_none() => {
+            Ok(digest) if digest.shard.is_none() || Change::withdraws(bytes) => {
                 return Ok(Err(Pushed::Refused { index, reason: "only the centre says this".into() }));
             }
             Ok(digest) => digests.push(digest),

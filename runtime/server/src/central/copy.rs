@@ -230,6 +230,8 @@ async fn advance_one(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId,
     let cursor = shards.cursor(shard);
     if (cursor.epoch != head.epoch && cursor.seq > 0) || cursor.seq > head.seq || head.first > cursor.seq + 1 {
         snapshots::load(centre, shards, shard).await?;
+        // Of what the copy was carried over.
+        centre.erasures.refresh(&*centre.log, shard).await?;
         return Ok(Step::Loaded);
     }
     centre.erasures.work(centre, shards, shard).await?;
@@ -247,7 +249,7 @@ async fn advance_one(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId,
         return Ok(Step::Behind);
     };
     let last = entries.last().map_or(cursor.seq, |last| last.seq);
-    centre.erasures.before(&*centre.log, shard, epoch, &entries).await?;
+    centre.erasures.before(&*centre.log, shards, shard, epoch, &entries).await?;
     apply(centre, shards, shard, epoch, entries).await?;
     centre.erasures.work(centre, shards, shard).await?;
     let newest = centre.copy.snapshots.lock().get(&shard).copied();

@@ -15,7 +15,7 @@ use crate::sync::wire::{Register, Report};
 /// Under which notes edges are kept.
 const NOTES: &str = "edge/";
 /// Edges that are remembered.
-const EDGES_MAX: usize = 4096;
+pub const EDGES_MAX: usize = 4096;
 /// How often a report is kept for other centres over the same store.
 pub const KEEP_EVERY: Duration = Duration::from_secs(20);
 /// How long an edge that says nothing is waited for when the centre must know what all edges can read. One that is away for longer must begin

@@ -5,6 +5,7 @@ mod api;
 mod copy;
 mod desk;
 mod edges;
+mod erased;
 mod erasures;
 mod feed;
 mod http;

@@ -11,6 +11,7 @@ use selvedge_core::identity::ShardId;
 use selvedge_core::release::Release;
 use selvedge_core::sync::{Origin, Push, Pushed};
 use selvedge_core::time::BusinessTime;
+use selvedge_core::view::Cursor;
 
 use super::Centre;
 use crate::config::CentralConfig;
@@ -112,8 +113,8 @@ pub async fn publish(centre: &Arc<Centre>, mut bundle: Bundle) -> Result<Release
     Ok(centre.released().await?)
 }
 
-/// Appends changes of the centre's own.
-pub async fn append(log: &dyn CentralLog, changes: &[(ShardId, Change)]) -> Result<Vec<u64>> {
+/// Appends changes of the centre's own. Gives their places.
+pub async fn append(log: &dyn CentralLog, changes: &[(ShardId, Change)]) -> Result<Vec<Cursor>> {
     for _ in 0..TRIES {
         let heads = log.heads().await?;
         let seal = |(shard, change): &(ShardId, Change)| -> Result<SealedPush> {
@@ -125,9 +126,10 @@ pub async fn append(log: &dyn CentralLog, changes: &[(ShardId, Change)]) -> Resu
         };
         let sealed = changes.iter().map(seal).collect::<Result<Vec<_>>>()?;
         let mut seqs = Vec::with_capacity(changes.len());
-        for pushed in log.append(sealed).await? {
+        let epochs: Vec<u32> = sealed.iter().map(|sealed| sealed.push.epoch).collect();
+        for (pushed, epoch) in log.append(sealed).await?.into_iter().zip(epochs) {
             match pushed {
-                Pushed::Taken { seqs: taken } => seqs.extend(taken),
+                Pushed::Taken { seqs: taken } => seqs.extend(taken.into_iter().map(|seq| Cursor { epoch, seq })),
                 Pushed::Refused { reason, .. } => bail!("the log refuses a change of the centre: {reason}"),
                 // Between the question and the append another epoch began.
                 Pushed::Epoch { .. } | Pushed::Behind { .. } => {}

@@ -43,7 +43,7 @@ pub async fn erase(
         let answer = blocking(&edge, move |edge| admit(edge, &identifier)).await?;
         acknowledge(&edge, Ack::Durable).await?;
         if edge.uplink.is_none() {
-            clean_behind(&edge.erasures, &edge.log);
+            clean_behind(&edge.erasures, &edge.log, &edge.shards);
         }
         Ok((StatusCode::ACCEPTED, Json(answer)))
     };

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 
 use super::ingest::blocking;
 use crate::auth::Role;
+use crate::erasures::hex16;
 use crate::error::Problem;
 use crate::gate::Serving;
 
@@ -293,6 +294,10 @@ impl Page<'_> {
             Change::Link { fragment, other, word } if fragment < other => self.link(&fragment, &other, word),
             Change::Erase { fragment, at, .. } => {
                 self.line(&json!({"type": "erasure", "profile": fragment, "at": at.to_string()}));
+            }
+            Change::Withdraw { fragment, ids, .. } => {
+                let ids: Vec<String> = ids.iter().map(hex16).collect();
+                self.line(&json!({"type": "withdrawal", "profile": fragment, "messageIdHashes": ids}));
             }
             _ => {}
         }

@@ -98,3 +98,130 @@ fn a_load_from_before_an_erasure_is_refused() {
     assert!(matches!(tell(60), Verdict::Refused(refusal) if refusal.code == "erased"));
     assert_eq!(tell(61), Verdict::Accepted);
 }
+
+fn household() -> Identifier {
+    Identifier::stored("household:h1").expect("an identifier")
+}
+
+fn share(shards: &Shards, log: &Log, event: Event) -> Verdict {
+    let effects = shards.observer.observe(&event).of_entity();
+    let prepared = Prepared::event(household(), event, effects);
+    shards.admit(household().shard(), vec![prepared], log).expect("admit").remove(0)
+}
+
+fn hashes(ids: impl Iterator<Item = i64>) -> Vec<[u8; 16]> {
+    ids.map(|id| event(&id.to_string(), 0).id_hash()).collect()
+}
+
+/// The ids of the events in the rows of the household, whatever the cursor.
+fn on_disk(shards: &Shards) -> Vec<[u8; 16]> {
+    let blocks = shards.disk.blocks(&household()).expect("blocks");
+    let entries = blocks.iter().flat_map(|(_, block)| crate::block::plain_entries(block).ok().expect("a block"));
+    let mut ids: Vec<_> = entries.filter_map(|(_, bytes)| Change::said_id(&bytes)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn counted(shards: &Shards) -> (i128, i128) {
+    read(shards, &shards.load(&household()).expect("load").fragment)
+}
+
+#[test]
+fn what_is_withdrawn_from_an_entity_never_was_and_the_rest_stays() {
+    let (folder, log) = (tempfile::tempdir().expect("a folder"), Log::default());
+    let shards = open(folder.path(), 1);
+    let (of, shard) = (household(), household().shard());
+    // Large enough for blocks of several rows; packed ones and loose ones.
+    let noise: String = (0..3_000_u32).map(|at| char::from(b'a' + (at.wrapping_mul(at) >> 5) as u8 % 26)).collect();
+    for number in 0..70 {
+        let payload = format!(r#"{{"note":"{noise}{number}"}}"#);
+        assert_eq!(share(&shards, &log, said(&number.to_string(), number, &payload)), Verdict::Accepted);
+        if number % 3 == 0 || number > 60 {
+            advance(&shards, &log, shard);
+        }
+    }
+    // What is withdrawn takes nothing back.
+    assert_eq!(share(&shards, &log, super::retraction::retraction("taken-back", 70, "1")), Verdict::Accepted);
+    assert_eq!(counted(&shards), (70, (2..=70).sum::<i64>().into()));
+    let gone = || (0..70).filter(|id| id % 2 == 0);
+    let mut ids = hashes(gone());
+    ids.push(event("taken-back", 0).id_hash());
+    // One that comes later, too.
+    ids.push(event("late", 0).id_hash());
+    shards.withdraw(&of, [9; 16], &ids, &log).expect("withdraw");
+    let left = (35, (1..70).filter(|id| id % 2 == 1).sum::<i64>().into());
+    let check = |shards: &Shards| {
+        assert_eq!(counted(shards), left, "1 counts again");
+        assert_eq!(shards.load(&of).expect("load").fragment.events, 35);
+        assert_eq!(read(shards, &shards.as_of(&of, Timestamp(9_000)).expect("as of")), (5, 1 + 3 + 5 + 7 + 9));
+        let mut events = 0;
+        shards.history(&of, |_| events += 1).expect("history");
+        assert_eq!(events, 35);
+        let again = share(shards, &log, said("4", 4, "{}"));
+        assert_eq!((again, share(shards, &log, said("late", 4, "{}"))), (Verdict::Duplicate, Verdict::Duplicate));
+    };
+    check(&shards);
+    assert!(on_disk(&shards).contains(&ids[0]), "until the log has it");
+    let (before, rows_before) = (shards.cursor(shard), shards.disk.rows(&of));
+    advance(&shards, &log, shard);
+    check(&shards);
+    let mut stays = hashes((0..70).filter(|id| id % 2 == 1));
+    stays.sort_unstable();
+    assert_eq!(on_disk(&shards), stays);
+    let (rows, hash) = (shards.disk.rows(&of), shards.state_hash(shard).expect("hash"));
+    drop(shards);
+
+    // A write that is cut off anywhere before its cursor is repeated, and gives the same rows.
+    let entries = log.entries(shard);
+    for cut in (0..=rows_before.len()).rev().step_by(5) {
+        let shards = open(folder.path(), 1);
+        shards.disk.put_rows(&of, &rows_before[cut..]);
+        shards.disk.write(shard, &Move { cursor: before, ..Move::default() }, &[]).expect("write");
+        drop(shards);
+        let shards = open(folder.path(), 1);
+        shards.recover(shard, &entries[before.seq as usize..]).expect("recover");
+        assert_eq!((shards.disk.rows(&of), shards.state_hash(shard).expect("hash")), (rows.clone(), hash), "{cut}");
+    }
+    let shards = open(folder.path(), 1);
+    check(&shards);
+
+    // Whoever only ever sees what is left of the log gets the same.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let again = open(elsewhere.path(), 1);
+    let replaced: Vec<_> = entries
+        .iter()
+        .map(|(seq, bytes)| {
+            let gone = Change::said_id(bytes).is_some_and(|id| ids.contains(&id));
+            (*seq, if gone { Change::erased(bytes).expect("a change").expect("an event") } else { bytes.clone() })
+        })
+        .collect();
+    for piece in replaced.chunks(7) {
+        again.recover(shard, piece).expect("recover");
+    }
+    assert_eq!(again.state_hash(shard).expect("hash"), shards.state_hash(shard).expect("hash"));
+    check(&again);
+}
+
+#[test]
+fn more_than_one_change_holds_is_withdrawn_and_twice_is_once() {
+    let (folder, log) = (tempfile::tempdir().expect("a folder"), Log::default());
+    let shards = open(folder.path(), 1);
+    let shard = household().shard();
+    for number in 0..2_500 {
+        share(&shards, &log, said(&number.to_string(), number, "{}"));
+    }
+    advance(&shards, &log, shard);
+    shards.withdraw(&household(), [9; 16], &hashes(0..2_400), &log).expect("withdraw");
+    advance(&shards, &log, shard);
+    let state = shards.load(&household()).expect("load").fragment.clone();
+    assert_eq!((counted(&shards).0, on_disk(&shards).len()), (100, 100));
+    shards.withdraw(&household(), [9; 16], &hashes(0..2_400), &log).expect("withdraw");
+    advance(&shards, &log, shard);
+    assert_eq!(shards.load(&household()).expect("load").fragment, state);
+    assert_eq!(shards.disk.ids(&household()).expect("ids").len(), 2_500);
+    // All of it, as a person alone in their household.
+    shards.withdraw(&household(), [9; 16], &hashes(0..2_500), &log).expect("withdraw");
+    advance(&shards, &log, shard);
+    assert!(shards.disk.rows(&household()).is_empty() && shards.load(&household()).expect("load").fragment.is_empty());
+}

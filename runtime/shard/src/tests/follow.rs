@@ -1,69 +1,10 @@
 //! Edges that follow a centre, against a naive fold of what the centre has ordered and what waits to be.
 
-use selvedge_core::sync::{Entry, mix};
+use selvedge_core::sync::Entry;
 
+use super::centre::Centre;
 use super::retraction::retraction;
 use super::*;
-
-/// The centre's logs, as far as an edge can tell.
-#[derive(Default)]
-struct Centre {
-    entries: HashMap<ShardId, Vec<Entry>>,
-    ids: HashMap<(ShardId, [u8; 16]), u64>,
-    /// Whose entries it has replaced, and up to when it replaces what comes late.
-    erased: HashMap<Identifier, Timestamp>,
-}
-
-impl Centre {
-    /// Takes a change, unless its id is there. Gives its sequence, or that of the first one.
-    fn take(&mut self, shard: ShardId, origin: Origin, number: u64, bytes: &[u8]) -> u64 {
-        let id = Change::digest(bytes).expect("a change").id;
-        if let Some(seq) = id.and_then(|id| self.ids.get(&(shard, id))) {
-            return *seq;
-        }
-        let change = Change::decode(bytes).expect("a change");
-        let erased = change.fragment().and_then(|fragment| self.erased.get(fragment)).copied();
-        let late = erased.is_some_and(|erased| change.is_before(erased));
-        let left = if late { Change::erased(bytes).expect("a change") } else { None };
-        let entries = self.entries.entry(shard).or_default();
-        let seq = entries.len() as u64 + 1;
-        entries.push(Entry { seq, origin, number, bytes: left.as_deref().unwrap_or(bytes).into() });
-        self.ids.extend(id.map(|id| ((shard, id), seq)));
-        seq
-    }
-
-    fn of(&self, shard: ShardId) -> &[Entry] {
-        self.entries.get(&shard).map_or(&[], Vec::as_slice)
-    }
-
-    /// Replaces what erasures take away by what they leave.
-    fn sweep(&mut self, shard: ShardId) {
-        let Some(entries) = self.entries.get_mut(&shard) else { return };
-        for at in 0..entries.len() {
-            let Change::Erase { fragment, at: instant, .. } = Change::decode(&entries[at].bytes).expect("a change")
-            else {
-                continue;
-            };
-            for (index, entry) in entries.iter_mut().enumerate() {
-                let change = Change::decode(&entry.bytes).expect("a change");
-                if change.fragment() == Some(&fragment)
-                    && (index < at || change.is_before(instant))
-                    && let Some(left) = Change::erased(&entry.bytes).expect("a change")
-                {
-                    entry.bytes = left.into();
-                }
-            }
-            let erased = self.erased.entry(fragment).or_insert(instant);
-            *erased = instant.max(*erased);
-        }
-    }
-
-    fn checksum(&self, shard: ShardId, upto: u64) -> u64 {
-        let mixed = self.of(shard)[..upto as usize].iter();
-        let envelope = |entry: &Entry| Change::digest(&entry.bytes).expect("a change").envelope;
-        mixed.fold(0, |sum, entry| sum.wrapping_add(mix(entry.seq, envelope(entry))))
-    }
-}
 
 /// An edge with its outbox, which survives whatever happens to the base.
 struct Edge {
@@ -228,8 +169,21 @@ impl Edge {
     }
 }
 
+const PEOPLE: u8 = 4;
+const ENTITIES: u8 = 2;
+
+/// Persons, and behind them entities.
+fn whom(number: u8) -> Identifier {
+    let entity = |number| Identifier::stored(&format!("household:{number}")).expect("an identifier");
+    number.checked_sub(PEOPLE).map_or_else(|| person(number), entity)
+}
+
 fn people() -> impl Iterator<Item = Identifier> {
-    (0..4).map(person)
+    (0..PEOPLE + ENTITIES).map(whom)
+}
+
+fn id_hash(id: u8) -> [u8; 16] {
+    event(&id.to_string(), 0).id_hash()
 }
 
 /// Their shards.
@@ -260,6 +214,10 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
                 events.clear();
             }
             Change::Erased { remains, .. } => ids.extend(remains.ids.map(|(id_hash, _)| id_hash)),
+            Change::Withdraw { ids: withdrawn, .. } => {
+                ids.extend(withdrawn);
+                events.retain(|event: &&Event| !withdrawn.contains(&event.id_hash()));
+            }
             Change::Event { event, .. } if ids.insert(event.id_hash()) => {
                 if !fragment.erased_by(event.received_at) {
                     events.push(event);
@@ -271,7 +229,7 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
             Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
         }
     }
-    let effects: Vec<_> = events.iter().map(|event| shards.observer.observe(event)).collect();
+    let effects: Vec<_> = events.iter().map(|event| shards.observer.observe(event).on(of)).collect();
     for retracts in effects.iter().filter_map(|effects| effects.retracts) {
         fragment.retracted.insert(retracts);
     }
@@ -283,10 +241,19 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
     fragment
 }
 
+fn told((id, second, retracts): (u8, i64, Option<u8>)) -> Event {
+    match retracts {
+        Some(other) => retraction(&id.to_string(), second, &other.to_string()),
+        None => event(&id.to_string(), second),
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     /// Events of a person through an edge: ids, seconds, and the id that each takes back.
     Admit(usize, u8, Vec<(u8, i64, Option<u8>)>),
+    /// An event of a person that names an entity, through an edge: id, second, and the id that it takes back.
+    Share(usize, u8, u8, (u8, i64, Option<u8>)),
     Decide(usize, u8),
     /// A mart says of a person how many events there were up to a second, through an edge.
     Tell(usize, u8, i64, i64),
@@ -306,6 +273,8 @@ enum Act {
     Erase(usize, u8, i64),
     /// The centre replaces what was erased.
     Sweep(usize, u8),
+    /// The centre withdraws ids of somebody.
+    Withdraw(usize, u8, Vec<u8>),
     /// The base of another edge takes the place of an edge's own, while an event comes.
     Replace(usize, usize, u8),
 }
@@ -313,13 +282,14 @@ enum Act {
 const EDGES: usize = 3;
 
 fn act() -> impl Strategy<Value = Act> {
-    let (edge, of) = (|| 0..EDGES, || 0_u8..4);
-    let event = (0_u8..24, 0_i64..1000, prop::option::weighted(0.15, 0_u8..24));
+    let (edge, person, of) = (|| 0..EDGES, || 0..PEOPLE, || 0..PEOPLE + ENTITIES);
+    let event = || (0_u8..24, 0_i64..1000, prop::option::weighted(0.15, 0_u8..24));
     prop_oneof![
-        6 => (edge(), of(), prop::collection::vec(event, 1..5)).prop_map(|(edge, of, events)| Act::Admit(edge, of, events)),
+        6 => (edge(), of(), prop::collection::vec(event(), 1..5)).prop_map(|(edge, of, events)| Act::Admit(edge, of, events)),
+        3 => (edge(), person(), 0..ENTITIES, event()).prop_map(|(edge, of, entity, event)| Act::Share(edge, of, entity, event)),
         1 => (edge(), of()).prop_map(|(edge, of)| Act::Decide(edge, of)),
         1 => (edge(), of(), 0_i64..1000, 0_i64..9).prop_map(|(edge, of, second, count)| Act::Tell(edge, of, second, count)),
-        1 => (edge(), of(), of(), any::<bool>()).prop_map(|(edge, one, other, linked)| Act::Say(edge, one, other, linked)),
+        1 => (edge(), person(), person(), any::<bool>()).prop_map(|(edge, one, other, linked)| Act::Say(edge, one, other, linked)),
         5 => (edge(), of(), 1_usize..6).prop_map(|(edge, of, count)| Act::Push(edge, of, count)),
         6 => (edge(), of(), 1_usize..9).prop_map(|(edge, of, count)| Act::Follow(edge, of, count)),
         1 => (edge(), of(), 1_usize..9).prop_map(|(edge, of, count)| Act::Cut(edge, of, count)),
@@ -329,6 +299,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => edge().prop_map(Act::Forget),
         2 => (edge(), of(), 0_i64..1000).prop_map(|(edge, of, second)| Act::Erase(edge, of, second)),
         1 => (edge(), of()).prop_map(|(edge, of)| Act::Sweep(edge, of)),
+        1 => (edge(), of(), prop::collection::vec(0_u8..24, 1..6)).prop_map(|(edge, of, ids)| Act::Withdraw(edge, of, ids)),
         2 => (edge(), edge(), of()).prop_map(|(edge, other, of)| Act::Replace(edge, other, of)),
     ]
 }
@@ -350,6 +321,8 @@ impl World {
         self.clock += 1;
         let clock = self.clock;
         let (Act::Admit(at, ..)
+        | Act::Share(at, ..)
+        | Act::Withdraw(at, ..)
         | Act::Decide(at, ..)
         | Act::Tell(at, ..)
         | Act::Say(at, ..)
@@ -366,41 +339,57 @@ impl World {
         let mut edge = self.edges[at].take().expect("an edge");
         match act {
             Act::Admit(_, of, events) => {
-                let of = person(of);
-                let prepare = |(id, second, retracts): (u8, i64, Option<u8>)| {
-                    let event = match retracts {
-                        Some(other) => retraction(&id.to_string(), second, &other.to_string()),
-                        None => event(&id.to_string(), second),
-                    };
-                    let effects = edge.shards.observer.observe(&event);
+                let of = whom(of);
+                let prepare = |said: (u8, i64, Option<u8>)| {
+                    let event = told(said);
+                    let effects = edge.shards.observer.observe(&event).on(&of);
                     Prepared::event(of.clone(), event, effects)
                 };
                 let changes = events.into_iter().map(prepare).collect();
                 edge.shards.admit(of.shard(), changes, &edge.outbox).expect("admit");
             }
+            Act::Share(_, of, entity, said) => {
+                let entity = whom(PEOPLE + entity);
+                let context = format!(r#"{{"context":{{"entities":{{"household":"{}"}},"#, entity.value());
+                let event = told(said);
+                let payload = match event.payload.strip_prefix(r#"{"context":{"#) {
+                    Some(rest) => context + rest,
+                    None => context + r#""page":{}}}"#,
+                };
+                let event = Event { payload: payload.into(), ..event };
+                assert_eq!(event.entities(), std::slice::from_ref(&entity));
+                for of in [whom(of), entity] {
+                    let effects = edge.shards.observer.observe(&event).on(&of);
+                    let prepared = Prepared::event(of.clone(), event.clone(), effects);
+                    edge.shards.admit(of.shard(), vec![prepared], &edge.outbox).expect("admit");
+                }
+            }
+            Act::Withdraw(_, of, ids) => {
+                self.centre.withdraw(&whom(of), &ids.into_iter().map(id_hash).collect::<Vec<_>>());
+            }
             Act::Decide(_, of) => {
                 let offer = DecidedOffer { offer: "kettle".into(), minute: Timestamp(clock * 60_000), count: 1 };
-                let decided = Prepared::decided(person(of), vec![offer]);
-                edge.shards.admit(person(of).shard(), vec![decided], &edge.outbox).expect("admit");
+                let decided = Prepared::decided(whom(of), vec![offer]);
+                edge.shards.admit(whom(of).shard(), vec![decided], &edge.outbox).expect("admit");
             }
             Act::Tell(_, of, second, count) => {
                 let load = super::mart::load(&edge.shards, second, count, 10 * count);
-                let told = Prepared::mart(person(of), load);
-                edge.shards.admit(person(of).shard(), vec![told], &edge.outbox).expect("admit");
+                let told = Prepared::mart(whom(of), load);
+                edge.shards.admit(whom(of).shard(), vec![told], &edge.outbox).expect("admit");
             }
             Act::Say(_, one, other, linked) => {
                 let word = Word { at: Timestamp(clock * 10_000), linked, id: [clock as u8; 16], how: How::Event };
-                let (one, other) = (person(one), person(other));
+                let (one, other) = (whom(one), whom(other));
                 if linked {
                     let _ = edge.shards.link(&one, &other, word, &edge.outbox).expect("link");
                 } else {
                     edge.shards.unlink(&one, &other, word, &edge.outbox).expect("unlink");
                 }
             }
-            Act::Push(_, of, count) => edge.push(&mut self.centre, person(of).shard(), count),
-            Act::Follow(_, of, count) => edge.follow(&self.centre, person(of).shard(), count),
+            Act::Push(_, of, count) => edge.push(&mut self.centre, whom(of).shard(), count),
+            Act::Follow(_, of, count) => edge.follow(&self.centre, whom(of).shard(), count),
             Act::Cut(_, of, count) => {
-                let shard = person(of).shard();
+                let shard = whom(of).shard();
                 let before = edge.shards.disk.place(shard).expect("the place");
                 edge.follow(&self.centre, shard, count);
                 edge.shards.disk.put_place(shard, &before);
@@ -408,13 +397,13 @@ impl World {
                 let cut = followed.split_off(before.cursor.seq as usize);
                 edge = edge.restart(at as u64 * 1000 + clock as u64 + 1);
                 // What an erasure took from the rows is gone before the cursor has come to it.
-                if cut.iter().any(|bytes| Change::erases(bytes)) {
+                if cut.iter().any(|bytes| Change::erases(bytes) || Change::withdraws(bytes)) {
                     edge.follow(&self.centre, shard, usize::MAX);
                 }
             }
             Act::Restart(_) => edge = edge.restart(at as u64 * 1000 + clock as u64 + 1),
             Act::Settle(_, of) => {
-                let shard = person(of).shard();
+                let shard = whom(of).shard();
                 let cursor = edge.shards.cursor(shard).seq;
                 let there =
                     edge.pushed.get(&shard).map_or(0, |seqs| seqs.iter().take_while(|seq| **seq <= cursor).count());
@@ -422,14 +411,14 @@ impl World {
                 edge.settled.insert(shard, there as u64);
             }
             Act::Replace(_, other, of) => {
-                let of = person(of);
+                let of = whom(of);
                 let source = self.edges[other].as_ref().unwrap_or(&edge);
                 let (head, chunks) = exported(&source.shards, of.shard(), 200);
                 edge.followed.insert(of.shard(), source.followed.get(&of.shard()).cloned().unwrap_or_default());
                 edge.replace(&head, &chunks, &of, clock);
             }
             Act::Erase(_, of, second) => {
-                let (of, erasure) = (person(of), [clock as u8; 16]);
+                let (of, erasure) = (whom(of), [clock as u8; 16]);
                 let erased = edge.shards.erase(&of, erasure, Timestamp(second * 1000), &edge.outbox).expect("erase");
                 prop_assert!(erased.contains(&of));
                 for of in erased {
@@ -437,9 +426,9 @@ impl World {
                     prop_assert!(profile.fragment().is_empty() && profile.identifiers() == [of]);
                 }
             }
-            Act::Sweep(_, of) => self.centre.sweep(person(of).shard()),
+            Act::Sweep(_, of) => self.centre.sweep(whom(of).shard()),
             Act::Forget(_) => self.centre.ids.clear(),
-            Act::Load(_, of) => edge.shards.prepare(&person(of)).expect("prepare"),
+            Act::Load(_, of) => edge.shards.prepare(&whom(of)).expect("prepare"),
         }
         let checked = edge.check(&self.centre);
         self.edges[at] = Some(edge);
@@ -474,6 +463,9 @@ proptest! {
             world.act(act)?;
         }
         world.heal();
+        // What that withdraws from others, they have once more.
+        homes().into_iter().chain(homes()).for_each(|shard| world.centre.sweep(shard));
+        world.heal();
         for edge in world.edges.iter().flatten() {
             edge.check(&world.centre)?;
         }
@@ -481,7 +473,6 @@ proptest! {
         let (mut whole, mut pieces, alone) = (Edge::new(7), Edge::new(8), Edge::new(9));
         for shard in homes() {
             // All that these ever see is what erasures leave.
-            world.centre.sweep(shard);
             whole.follow(&world.centre, shard, usize::MAX);
             while pieces.shards.cursor(shard) != whole.shards.cursor(shard) {
                 pieces.follow(&world.centre, shard, 2);
@@ -493,9 +484,17 @@ proptest! {
                 prop_assert_eq!(edge.shards.place(shard), whole.shards.place(shard));
             }
             let entries = world.centre.of(shard);
-            let ids = entries.iter().filter_map(|entry| Change::digest(&entry.bytes).expect("a change").id);
             let mut seen = HashSet::new();
-            if ids.into_iter().all(|id| seen.insert(id)) {
+            let new = |entry: &Entry| match Change::decode(&entry.bytes).expect("a change") {
+                Change::Event { fragment, event } => seen.insert((fragment, event.id_hash())),
+                Change::Erased { fragment, remains } => remains.ids.is_none_or(|(id, _)| seen.insert((fragment, id))),
+                Change::Withdraw { fragment, ids, .. } => {
+                    seen.extend(ids.into_iter().map(|id| (fragment.clone(), id)));
+                    true
+                }
+                _ => true,
+            };
+            if entries.iter().all(new) {
                 let entries: Vec<_> = entries.iter().map(|entry| (entry.seq, entry.bytes.to_vec())).collect();
                 alone.shards.recover(shard, &entries).expect("recover");
                 prop_assert_eq!(alone.shards.state_hash(shard).expect("hash"), hash);
