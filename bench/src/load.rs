@@ -46,9 +46,9 @@ pub enum Pace {
 
 /// What came of it.
 pub struct Outcome {
-    /// Requests answered.
+    /// Requests answered until the end.
     pub requests: u64,
-    /// How long it took.
+    /// How long that took.
     pub seconds: f64,
     /// Nanoseconds from when a request was due to its answer.
     pub latency: Histogram<u64>,
@@ -58,6 +58,13 @@ pub struct Outcome {
     pub judged: u64,
     /// See `judged`.
     pub fallbacks: u64,
+}
+
+impl Outcome {
+    /// All requests that were answered, also those after the end.
+    pub fn answered(&self) -> u64 {
+        self.latency.len()
+    }
 }
 
 /// Connections to one server.
@@ -210,7 +217,7 @@ impl Tally {
 
     fn outcome(self, nanos: u64) -> Result<Outcome> {
         let seconds = Duration::from_nanos(nanos).as_secs_f64();
-        let Self { requests: _, in_time, latency, server, judged, fallbacks } = self;
+        let Self { in_time, latency, server, judged, fallbacks, .. } = self;
         if in_time == 0 {
             bail!("nothing was answered");
         }

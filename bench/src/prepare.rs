@@ -123,6 +123,18 @@ impl House {
         Server::start(&self.command(setup, data)?, cores.server, &log)
     }
 
+    /// Removes what servers of this run have written.
+    pub fn clean(&self) -> Result<()> {
+        let run = self.own.join("run");
+        for entry in fs::read_dir(&run).with_context(|| format!("list {}", run.display()))? {
+            let path = entry?.path();
+            if path.join("log.redb").exists() {
+                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A hash of everything that the data follows from.
     fn fingerprint(&self) -> Result<u64> {
         let mut hash = Xxh3::new();

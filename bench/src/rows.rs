@@ -95,10 +95,10 @@ impl Row {
 const OFFERED: usize = 3;
 const VIEWED: &str = r#""event":"Product Viewed","messageId":"{message}","timestamp":"{now}","properties":{"product_id":"p-22423","category":"kitchen","price":12.75,"quantity":1}"#;
 
-/// The body of a decide call.
+/// The body of a decide call. Its deadline is far off, so that a server which is slow shows as slow and not as one that falls back.
 pub fn decide_body(slot: &str, more: &str) -> String {
     format!(
-        r#"{{"visitor":{{"userId":"u-{{visitor}}"}},"slots":[{{"slot":"{slot}","count":{OFFERED}}}],"context":{{"page":{{"path":"/"}},"locale":"en-GB"}},"channel":"web"{more}}}"#
+        r#"{{"visitor":{{"userId":"u-{{visitor}}"}},"slots":[{{"slot":"{slot}","count":{OFFERED}}}],"context":{{"page":{{"path":"/"}},"locale":"en-GB"}},"channel":"web","deadlineMs":10000{more}}}"#
     )
 }
 
@@ -115,8 +115,8 @@ fn template(ask: Ask) -> Template {
     }
 }
 
-/// What brings every profile into memory: a decision for each, which may take its time.
+/// What brings every profile into memory: a decision for each, which is not recorded.
 pub fn warming(profiles: u32) -> Traffic {
-    let template = Template::post("/v1/decide", KEY, &decide_body("home", r#","deadlineMs":10000"#));
+    let template = Template::post("/v1/decide", KEY, &decide_body("home", r#","dryRun":true"#));
     Traffic { requests: vec![(100, template, Check::Offers(OFFERED))], visitors: Visitors::everyone(profiles, 1) }
 }

@@ -37,7 +37,7 @@ pub struct RunArguments {
     /// Connections of the generator.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds of each loop [default: 4, with --quick 1].
+    /// Seconds of each loop [default: 4, with --quick 0.8].
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -142,8 +142,12 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
     pin(std::process::id(), &cores.generator.to_string())?;
     let mut servers = Servers::begin(&house, cores)?;
-    let each = arguments.seconds.unwrap_or(if arguments.quick { 1.0 } else { 4.0 });
-    let times = Times { warm: Duration::from_secs_f64(each / 4.0), each: Duration::from_secs_f64(each) };
+    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.8 } else { 4.0 });
+    let times = Times {
+        warm: Duration::from_secs_f64(each / 4.0),
+        each: Duration::from_secs_f64(each),
+        rest_between: !arguments.quick,
+    };
     for row in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, row)| row) {
         servers.get(row.target)?;
     }
@@ -175,6 +179,8 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     });
     let path = house.own.join("results.json");
     report::write(&path, &document)?;
+    drop(servers);
+    house.clean()?;
     println!("Written to {} after {:.0} s.", path.display(), began.elapsed().as_secs_f64());
     Ok(())
 }
