@@ -117,9 +117,10 @@ impl Generator {
                 left -= wanted;
                 due.extend((0..wanted).map(|_| at));
             }
-            while let (Some(at), Some(connection)) = (due.front(), idle.front()) {
-                let (at, index) = (*at, *connection);
-                (due.pop_front(), idle.pop_front());
+            while !due.is_empty()
+                && let Some(index) = idle.pop_front()
+            {
+                let at = due.pop_front().unwrap_or(at);
                 checks[index] = self.send(index, at, traffic)?;
                 busy[index] = true;
             }

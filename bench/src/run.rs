@@ -140,6 +140,8 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let wanted = |index: usize| wanted.is_empty() || ROWS[index].is_floor() || wanted.contains(&index);
     let cores = Cores::choose()?;
     let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
+    // Before this process keeps to one core.
+    let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
     let mut servers = Servers::begin(&house, cores)?;
     let each = arguments.seconds.unwrap_or(if arguments.quick { 0.8 } else { 4.0 });
@@ -168,7 +170,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let rows = report::rows(&ROWS, &findings);
     report::print(&rows);
     let document = json!({
-        "machine": machine::describe(),
+        "machine": machine,
         "workload": {
             "profiles": house.profiles, "traits": 50, "aggregates": 100, "offers": data::OFFERS, "connections": arguments.connections,
             "repetitions": arguments.repetitions, "seconds": each,

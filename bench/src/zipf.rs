@@ -21,7 +21,7 @@ impl Random {
 
     /// The next number below a bound, which is small beside 2³².
     pub fn below(&mut self, bound: u32) -> u32 {
-        ((self.bits() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.bits() >> 32) * u64::from(bound)) >> 32) as u32
     }
 }
 

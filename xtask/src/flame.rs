@@ -1,19 +1,17 @@
-//! A flame graph of a server under load: Linux's perf takes samples, inferno draws them.
+//! A flame graph of a server under load, by samples that Linux's perf takes.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter};
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use inferno::collapse::Collapse as _;
-use inferno::collapse::perf::{Folder, Options as Folding};
-use inferno::flamegraph::{self, Options as Drawing};
 use serde_json::Value;
 
 use crate::bench::load_bench;
+use crate::flame_graph::Frame;
 use crate::plugins::{self, Toolchain};
-use crate::shell::{exists, root, run};
+use crate::shell::{exists, output, root, run};
 
 /// Samples a second, no divisor of anything that happens regularly.
 const FREQUENCY: &str = "797";
@@ -58,17 +56,10 @@ pub fn flame(arguments: &FlameArguments) -> Result<()> {
     }
 
     let mut script = Command::new("perf");
-    script.args(["script", "--no-inline", "--input"]).arg(&samples).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut scripted = script.spawn().context("start perf")?;
-    let stacks = scripted.stdout.take().context("read perf's samples")?;
-    let mut folded = Vec::new();
-    Folder::from(Folding::default()).collapse(BufReader::new(stacks), &mut folded).context("fold the samples")?;
-    scripted.wait().context("wait for perf")?;
+    script.args(["script", "--no-inline", "--fields", "comm,ip,sym,dso", "--input"]).arg(&samples);
+    let graph = Frame::read(&output(&mut script)?).draw(&format!("selvedge, {}", arguments.row));
     let path = folder.join("flame.svg");
-    let image = BufWriter::new(File::create(&path).with_context(|| format!("create {}", path.display()))?);
-    let mut drawing = Drawing::default();
-    drawing.title = format!("selvedge, {}", arguments.row);
-    flamegraph::from_reader(&mut drawing, folded.as_slice(), image).context("draw the samples")?;
+    fs::write(&path, graph).with_context(|| format!("create {}", path.display()))?;
     println!("Written to {}.", path.display());
     Ok(())
 }

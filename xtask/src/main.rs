@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod demo_edges;
 mod flame;
+mod flame_graph;
 mod plugins;
 mod postgres;
 mod shell;

@@ -11,7 +11,7 @@ pub const LEVELS: usize = 5;
 /// How much a number weighs; signs alternate, so that no sum runs away.
 const fn weight(index: usize) -> f64 {
     let size = ((index * 37) % 101) as f64 / 1e4;
-    if index % 2 == 0 { size } else { -size }
+    if index.is_multiple_of(2) { size } else { -size }
 }
 
 const fn weights() -> [f64; NUMBERS] {
