@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
-use selvedge_tests::edge::{SECRET, WRITE, binary};
+use selvedge_tests::agent;
+use selvedge_tests::cluster::{TestCentre, caught_up, eventually};
+use selvedge_tests::edge::{PUBLISHABLE, SECRET, WRITE, binary};
+use selvedge_tests::process::answer;
 use selvedge_tests::{TestEdge, TestEdgeBuilder};
 use serde_json::{Value, json};
 
@@ -36,14 +39,22 @@ impl Files {
     }
 
     fn import(&self, edge: &TestEdge, name: &str, map: &str, more: &[&str]) -> Output {
+        self.import_to(&edge.public, name, map, more)
+    }
+
+    fn import_to(&self, url: &str, name: &str, map: &str, more: &[&str]) -> Output {
         let mut command = Command::new(binary());
         command.current_dir(self.0.path()).arg("import").arg(self.path(name)).arg("--map").arg(self.path(map));
-        command.args(["--to", &edge.public, "--key", SECRET, "--json"]).args(more).output().unwrap()
+        command.args(["--to", url, "--key", SECRET, "--json"]).args(more).output().unwrap()
     }
 
     fn export(&self, edge: &TestEdge, more: &[&str]) -> Output {
+        self.export_from(&edge.public, more)
+    }
+
+    fn export_from(&self, url: &str, more: &[&str]) -> Output {
         let mut command = Command::new(binary());
-        command.current_dir(self.0.path()).args(["export", "--from", &edge.public, "--key", SECRET]);
+        command.current_dir(self.0.path()).args(["export", "--from", url, "--key", SECRET]);
         command.args(more).output().unwrap()
     }
 }
@@ -64,6 +75,60 @@ fn value<'p>(profile: &'p Value, name: &str) -> &'p Value {
 
 fn load(edge: &TestEdge, body: &Value) -> Value {
     edge.post(SECRET, "/v1/mart", &body.to_string()).ok()
+}
+
+#[test]
+fn the_centre_itself_takes_loads_and_gives_what_happened() {
+    let mut centre = TestCentre::start();
+    let edge = centre.edge("one").start();
+    edge.batch(&[order("1", "a", "2026-01-05T00:00:00.001Z", 5.5)]);
+    caught_up(&centre, &edge);
+    let rows = "customer,segment,lines,revenue,first,last,last_amount\n\
+        1,gold,12,1200.50,2019-03-01,2026-01-04,20\n\
+        2,,1,40,2025-12-30,2025-12-30,40\n\
+        4,silver,many,1,,,\n";
+    let files = Files::new(&[("mart.csv", rows), ("mart.toml", MAP)]);
+    let loaded = report(&files.import_to(&centre.url, "mart.csv", "mart.toml", &["--reconcile"]));
+    assert_eq!((&loaded["accepted"], &loaded["refused"]["wrong_type"]["first_rows"]), (&json!(2), &json!([3])));
+    assert_eq!(loaded["reconciliation"]["retail.lines"]["mart"], 13);
+    // What it acknowledged it keeps, whenever it is killed.
+    let events = "customer,order,total,at\n2,e-1,7.5,2026-01-06T00:00:00Z\n";
+    let map = r#"
+        [[events]]
+        name = "Order Completed"
+        [time]
+        column = "at"
+        [identity]
+        message_id = "{order}"
+        user_id = "{customer}"
+        [properties]
+        order_id = "{order}"
+        total = { number = "total" }
+    "#;
+    let events = Files::new(&[("events.csv", events), ("events.toml", map)]);
+    report(&events.import_to(&centre.url, "events.csv", "events.toml", &[]));
+    centre.kill_and_restart();
+    eventually("the edge has both", || {
+        let (one, two) = (edge.profile("user:1", None), edge.profile("user:2", None));
+        value(&one, "retail.revenue") == &json!(1206) && value(&two, "retail.revenue") == &json!(47.5)
+    });
+    // The centre reads and exports without an edge.
+    let caller = agent();
+    let read = |path: &str, key: &str| {
+        answer(caller.get(format!("{}{path}", centre.url)).header("authorization", format!("Bearer {key}")).call())
+    };
+    eventually("the centre's own edge has it too", || {
+        value(&read("/v1/profiles/user:2", SECRET).ok(), "retail.revenue") == &json!(47.5)
+    });
+    assert_eq!(read("/v1/profiles/user:2", PUBLISHABLE).problem(), (403, "key_not_allowed"));
+    assert_eq!(read("/v1/profiles/user:2", "nobody_0001").problem(), (401, "key_unknown"));
+    let exported = files.export_from(&centre.url, &[]);
+    let lines: Vec<Value> =
+        String::from_utf8(exported.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&str> = lines.iter().filter_map(|line| line["messageId"].as_str()).collect();
+    assert!(ids.contains(&"a") && ids.contains(&"e-1"), "{lines:?}");
+    caught_up(&centre, &edge);
+    assert_eq!(centre.verified(), 3, "the centre's copy, its own edge, and the other");
 }
 
 #[test]

@@ -171,8 +171,10 @@ fn an_edge_may_hold_some_shards() {
     let too_many = TestEdgeBuilder::following(&centre.url, "ek_half_0001", "greedy").arguments(&["--shards", "0-40"]);
     let too_many = too_many.fails();
     assert!(too_many.contains("shard_out_of_scope"), "{too_many}");
-    let own = centre.edge("own").arguments(&["--time-zone", "UTC"]).fails();
-    assert!(own.contains("give it to `selvedge central`"), "{own}");
+    let half =
+        TestEdgeBuilder::following(&centre.url, "ek_half_0001", "zoned").arguments(&["--time-zone", "Asia/Tokyo"]);
+    let half = half.fails();
+    assert!(half.contains("central release"), "{half}");
     let stranger = TestEdgeBuilder::following(&centre.url, "ek_wrong_001", "stranger").fails();
     assert!(stranger.contains("key_unknown"), "{stranger}");
 }
@@ -277,6 +279,35 @@ fn a_release_takes_the_place_of_another_without_a_failed_request() {
     assert!(done, "{error}");
     let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "only"}]}).to_string();
     eventually("the new slot is known", || two.post(WRITE, "/v1/decide", &ask).status == 200);
+    // A centre that starts with the settings of before does not undo what was released since.
+    let released = centre.admin_get("/admin/v1/release").ok();
+    let centre = centre.restart();
+    assert_eq!(centre.admin_get("/admin/v1/release").ok(), released);
+}
+
+#[test]
+fn an_edge_may_bring_what_is_to_run() {
+    let centre = TestCentreBuilder::default().plugins(None).start();
+    let one = centre.edge("one").start();
+    let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]});
+    let runs = |edge: &TestEdge| edge.decide(&ask)["meta"]["plugins"]["retail"].is_string();
+    assert!(!runs(&one));
+    let retail = selvedge_tests::only("retail");
+    let brings = centre.edge("two").plugins(retail.path());
+    let two = brings.clone().start();
+    assert!(runs(&two), "it begins with what it brought");
+    eventually("the others run it too", || runs(&one));
+    // What was replaced since is not brought back by whoever starts with it again.
+    let (done, _, error) =
+        operate(&centre, &["release", "--plugins", &selvedge_tests::plugins().display().to_string()]);
+    assert!(done, "{error}");
+    let released = centre.admin_get("/admin/v1/release").ok();
+    let two = two.restart_as(brings);
+    assert_eq!(centre.admin_get("/admin/v1/release").ok(), released);
+    assert!(two.decide(&ask)["meta"]["plugins"]["engagement"].is_string());
+    let bad = plugin_folder("bad", b"no component", "");
+    let refused = centre.edge("bad").plugins(bad.path()).fails();
+    assert!(refused.contains("nothing was released"), "{refused}");
 }
 
 #[test]

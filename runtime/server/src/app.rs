@@ -52,8 +52,8 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
     let keys = Keys::open(&config.data, config.keys.clone())?;
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
-    let loaded =
-        Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), &config.time_zone)?.load(threads())?;
+    let time_zone = config.time_zone.as_deref().unwrap_or("UTC");
+    let loaded = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), time_zone)?.load(threads())?;
 
     let end = Arc::new(End::default());
     let (commits, committed) = mpsc::channel();
@@ -88,7 +88,10 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     )?;
     let runtime = runtime()?;
     let gate = Arc::new(Gate::new(Arc::clone(&edge)));
-    let served = runtime.block_on(serve(&edge, gate, &config, &end, started));
+    let served = runtime.block_on(async {
+        end.listen()?;
+        serve(&edge, gate, &config, &end, started).await
+    });
     runtime.shutdown_timeout(DRAIN);
 
     // Everything that was accepted goes to the log, then the log to the base, then the base to the disk.
@@ -256,7 +259,7 @@ pub async fn serve(
         serde_json::json!({"ready": true, "public": format!("http://{public_at}"), "admin": format!("http://{admin_at}")})
     );
 
-    end.wanted().await?;
+    end.wanted().await;
     tracing::info!("ending: no new requests; those under way are answered");
     house.serving.store(false, Ordering::Relaxed);
     stop.notify_waiters();
@@ -272,7 +275,7 @@ pub async fn serve(
 }
 
 /// Once a second: counts of decisions become changes, caches do their housekeeping, gauges are taken.
-async fn tick(gate: Arc<Gate>, end: Arc<End>) {
+pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -1,7 +1,8 @@
-//! The wiring of an edge that follows a centre. Read [`run`].
+//! The wiring of an edge that follows a centre. Read [`run`] and [`Follower::begin`].
 
 use std::fs;
 use std::sync::{Arc, Weak, mpsc};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -14,9 +15,10 @@ use crate::app::{house, runtime, serve, threads};
 use crate::auth::Keys;
 use crate::backfill;
 use crate::config::{EdgeConfig, UplinkConfig};
-use crate::edge::{Edge, LogOutbox};
+use crate::edge::{Edge, House, LogOutbox};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::release::Given;
 use crate::serve::{DRAIN, End};
 use crate::sync::client::{Centre, Refusal};
 use crate::sync::wire::Registered;
@@ -30,77 +32,109 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs an edge until it is told to end.
 pub fn run(config: EdgeConfig, uplink: UplinkConfig) -> Result<()> {
     let started = Instant::now();
-    fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
     crate::central::install_tls();
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
     let end = Arc::new(End::default());
     let runtime = runtime()?;
-    let (outbox, committed) = sync::open_outbox(&config.data.join("outbox.redb"), Arc::clone(&end))?;
-    let centre = Centre::new(&uplink)?;
-    let plugins = config.data.join("plugins");
     let begun = runtime.block_on(async {
+        end.listen()?;
         tokio::select! {
-            begun = async {
-                let registered = introduce(&centre, &outbox.log, &uplink).await?;
-                let release = &registered.released.release;
-                let bundle = sync::releases::fetch(&centre, &registered.cluster, &plugins, release).await?;
-                Ok::<_, anyhow::Error>((registered, bundle))
-            } => begun.map(Some),
-            ended = end.wanted() => ended.map(|()| None),
+            begun = Follower::begin(&config, &uplink, metrics, &end) => begun.map(Some),
+            () = end.wanted() => Ok(None),
         }
     })?;
-    let Some((registered, bundle)) = begun else { return end.outcome() };
-    let keys = Keys::of_centre(config.keys.clone(), registered.keys.clone())?;
-    let held = registered.shards;
-    let loaded = bundle.load(threads())?;
-
-    let log = Arc::clone(&outbox.log);
-    let observer = Arc::new(loaded.observer(&metrics));
-    let namespaces = Arc::new(config.namespaces.clone());
-    let shards = Arc::new(Shards::open_holding(
-        &config.data.join("shards"),
-        &registered.cluster,
-        config.cache_bytes,
-        Arc::clone(&observer) as Arc<dyn Observer>,
-        Arc::clone(&namespaces),
-        &|shard| held.holds(shard),
-    )?);
-    // In memory a change is about three times as large as in the outbox.
-    shards.bound_pending(usize::try_from(uplink.outbox_bytes.saturating_mul(3)).unwrap_or(usize::MAX));
-    let uplink = Uplink::begin(centre, &uplink, registered, outbox, &shards, plugins)?;
-    let uplink = Arc::new(uplink);
-    let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)))?;
-    let edge = Arc::new(Edge::assemble(Arc::new(house), loaded, observer, Arc::clone(&shards))?);
-    uplink.keep_backfill(backfill::Thread::spawn(
-        Arc::clone(&edge.backfill),
-        shards,
-        Arc::clone(&edge.metrics),
-        Some(Arc::clone(&end)),
-    )?);
-    let durable = std::thread::Builder::new().name("outbox".into()).spawn({
-        // It must not hold the outbox, whose end it waits for.
-        let uplink = Arc::downgrade(&uplink);
-        move || note_durable(&uplink, &committed)
-    })?;
-
-    let house = Arc::clone(&edge.house);
-    let gate = Arc::new(Gate::new(edge));
-    let served = runtime.block_on(async {
-        let syncing = tokio::spawn(sync::run(Arc::clone(&uplink), Arc::clone(&gate), Arc::clone(&end)));
-        let served = serve(&house, Arc::clone(&gate), &config, &end, started).await;
-        syncing.abort();
-        served
-    });
+    let Some(follower) = begun else {
+        runtime.shutdown_timeout(DRAIN);
+        return end.outcome();
+    };
+    let served = runtime.block_on(serve(&follower.house, Arc::clone(&follower.gate), &config, &end, started));
     // What serves now may not be what served first.
-    let edge = runtime.block_on(gate.enter());
+    let edge = runtime.block_on(follower.gate.enter());
     runtime.shutdown_timeout(DRAIN);
-    let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&house.log)).map_err(anyhow::Error::from);
-    drop(uplink.take_backfill());
-    let checkpointed = sync::checkpoint::make(&uplink, &edge);
-    drop((edge, gate, house, uplink));
-    let _ = durable.join();
-    served.and(flushed).and(checkpointed)?;
+    let finished = follower.finish(edge);
+    served.and(finished)?;
     end.outcome()
+}
+
+/// An edge that follows a centre, without its listeners.
+pub struct Follower {
+    pub gate: Arc<Gate>,
+    pub house: Arc<House>,
+    pub uplink: Arc<Uplink>,
+    durable: JoinHandle<()>,
+}
+
+impl Follower {
+    /// Registers with the centre, opens what is kept, and begins to follow. Waits for a centre that is away where nothing is kept yet.
+    pub async fn begin(
+        config: &EdgeConfig,
+        uplink: &UplinkConfig,
+        metrics: Arc<Metrics>,
+        end: &Arc<End>,
+    ) -> Result<Self> {
+        let (path, ending) = (config.data.join("outbox.redb"), Arc::clone(end));
+        let data = config.data.clone();
+        let (outbox, committed) = tokio::task::spawn_blocking(move || {
+            fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+            sync::open_outbox(&path, ending)
+        })
+        .await??;
+        let centre = Centre::new(uplink)?;
+        let plugins = config.data.join("plugins");
+        let mut registered = introduce(&centre, &outbox.log, uplink).await?;
+        offer(&centre, config, &mut registered).await?;
+        let release = &registered.released.release;
+        let bundle = sync::releases::fetch(&centre, &registered.cluster, &plugins, release).await?;
+        let (config, upward, ending) = (config.clone(), uplink.clone(), Arc::clone(end));
+        let opened = tokio::task::spawn_blocking(move || -> Result<Self> {
+            let keys = Keys::of_centre(config.keys.clone(), registered.keys.clone())?;
+            let held = registered.shards;
+            let loaded = bundle.load(threads())?;
+            let log = Arc::clone(&outbox.log);
+            let observer = Arc::new(loaded.observer(&metrics));
+            let shards = Arc::new(Shards::open_holding(
+                &config.data.join("shards"),
+                &registered.cluster,
+                config.cache_bytes,
+                Arc::clone(&observer) as Arc<dyn Observer>,
+                Arc::new(config.namespaces.clone()),
+                &|shard| held.holds(shard),
+            )?);
+            // In memory a change is about three times as large as in the outbox.
+            shards.bound_pending(usize::try_from(upward.outbox_bytes.saturating_mul(3)).unwrap_or(usize::MAX));
+            let uplink = Arc::new(Uplink::begin(centre, &upward, registered, outbox, &shards, plugins)?);
+            let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)))?;
+            let house = Arc::new(house);
+            let edge = Arc::new(Edge::assemble(Arc::clone(&house), loaded, observer, Arc::clone(&shards))?);
+            uplink.keep_backfill(backfill::Thread::spawn(
+                Arc::clone(&edge.backfill),
+                shards,
+                Arc::clone(&edge.metrics),
+                Some(ending),
+            )?);
+            let durable = std::thread::Builder::new().name("outbox".into()).spawn({
+                // It must not hold the outbox, whose end it waits for.
+                let uplink = Arc::downgrade(&uplink);
+                move || note_durable(&uplink, &committed)
+            })?;
+            Ok(Self { gate: Arc::new(Gate::new(edge)), house, uplink, durable })
+        });
+        let follower = opened.await??;
+        // It ends with the runtime.
+        tokio::spawn(sync::run(Arc::clone(&follower.uplink), Arc::clone(&follower.gate), Arc::clone(end)));
+        Ok(follower)
+    }
+
+    /// Brings everything to the disk. To be called with what serves now once the runtime has ended, and with it whoever holds the edge. Blocks.
+    pub fn finish(self, edge: Arc<Edge>) -> Result<()> {
+        let Self { gate, house, uplink, durable } = self;
+        let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&house.log)).map_err(anyhow::Error::from);
+        drop(uplink.take_backfill());
+        let checkpointed = sync::checkpoint::make(&uplink, &edge);
+        drop((edge, gate, house, uplink));
+        let _ = durable.join();
+        flushed.and(checkpointed)
+    }
 }
 
 /// Registers with the centre. An edge that has worked before does without for now, where the centre does not answer; a new one waits.
@@ -135,6 +169,24 @@ async fn introduce(centre: &Centre, outbox: &RedbLog, uplink: &UplinkConfig) -> 
         tracing::warn!("waiting for the centre at {}: {error:#}", uplink.central);
         sleep(Duration::from_millis(backoff.fail())).await;
     }
+}
+
+/// Has the centre release what this edge was given at its start, where that is new. What the log held before is the centre's to say.
+async fn offer(centre: &Centre, config: &EdgeConfig, registered: &mut Registered) -> Result<()> {
+    let (plugins, catalog, zone) = (config.plugins.clone(), config.catalog.clone(), config.time_zone.clone());
+    let read = tokio::task::spawn_blocking(move || Given::read(plugins.as_deref(), catalog.as_deref(), zone));
+    let given = read.await??;
+    if given.is_empty() || given.clone().over(&registered.released.release).release == registered.released.release {
+        return Ok(());
+    }
+    match centre.offer(&registered.cluster, &given.body()?).await {
+        Ok(released) => registered.released = released,
+        Err(error) if error.downcast_ref::<Refusal>().is_some() => bail!(error),
+        Err(error) => tracing::warn!(
+            "plugins, catalogue and time zone that were given are not released: the centre cannot be reached ({error:#})"
+        ),
+    }
+    Ok(())
 }
 
 /// Tells the forwarders what is durable, as long as there is an outbox.

@@ -5,19 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use selvedge_central::{CONTROL, RedbCentral};
 use selvedge_core::identity::SHARDS;
-use selvedge_core::release::ReleasedPlugin;
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use crate::central::admin::{CentreStatus, PluginBody, ReleaseBody};
+use crate::central::admin::CentreStatus;
 use crate::config::CentralArguments;
-use crate::release::{Bundle, parse_hash};
+use crate::release::Given;
 
 /// How long the longest of these may take: a comparison waits for every edge, a backup for the disk.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -269,8 +266,11 @@ pub fn central(command: CentralCommand) -> Result<()> {
         }
         CentralCommand::Restore { from, central } => restore(&from, *central)?,
         CentralCommand::Release { plugins, catalog, time_zone, admin } => {
-            let body = release_body(plugins.as_deref(), catalog.as_deref(), time_zone)?;
-            let released = admin.call("PUT", "/admin/v1/release", &body)?;
+            let given = Given::read(plugins.as_deref(), catalog.as_deref(), time_zone)?;
+            if given.is_empty() {
+                bail!("nothing to release; give --plugins, --catalog or --time-zone");
+            }
+            let released = admin.call("PUT", "/admin/v1/release", &serde_json::to_string(&given.body()?)?)?;
             admin.say(&released, || {
                 format!("release {} is in force; `selvedge status` shows which edges run it", released["seq"])
             });
@@ -281,21 +281,6 @@ pub fn central(command: CentralCommand) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What files say, as the admin listener takes it.
-fn release_body(plugins: Option<&Path>, catalog: Option<&Path>, time_zone: Option<String>) -> Result<String> {
-    if plugins.is_none() && catalog.is_none() && time_zone.is_none() {
-        bail!("nothing to release; give --plugins, --catalog or --time-zone");
-    }
-    let bundle = Bundle::read(plugins, catalog, "UTC")?;
-    let plugin = |plugin: &ReleasedPlugin| -> Result<PluginBody> {
-        let wasm = bundle.components.get(&parse_hash(&plugin.sha256)?).context("a plugin without bytes")?;
-        Ok(PluginBody { name: plugin.name.clone(), wasm: STANDARD.encode(wasm), config: plugin.config.clone() })
-    };
-    let all = bundle.release.plugins.iter().map(plugin).collect::<Result<Vec<_>>>()?;
-    let (plugins, catalog) = (plugins.map(|_| all), catalog.map(|_| bundle.release.catalog.clone()));
-    Ok(serde_json::to_string(&ReleaseBody { time_zone, plugins, catalog })?)
 }
 
 fn verified_text(found: &Value) -> String {

@@ -7,13 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use selvedge_core::activation::{Activation, Layout};
 use selvedge_core::catalog::Catalog;
 use selvedge_core::release::{Release, ReleasedPlugin};
 use selvedge_core::time::BusinessTime;
 use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin, PluginSet};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::Problem;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 
@@ -35,6 +39,105 @@ pub struct Loaded {
     pub catalog_reads: CatalogReads,
     pub activation: Activation,
     pub layout: Layout,
+}
+
+/// What somebody wants to run; what is not said stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    pub time_zone: Option<String>,
+    /// All plugins, in the order in which they fold.
+    pub plugins: Option<Vec<ReleasedPlugin>>,
+    /// Their bytes, by hash.
+    pub components: BTreeMap<Hash, Vec<u8>>,
+    /// As TOML.
+    pub catalog: Option<String>,
+}
+
+/// The same as it travels.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GivenBody {
+    time_zone: Option<String>,
+    plugins: Option<Vec<PluginBody>>,
+    catalog: Option<String>,
+}
+
+/// A plugin with its bytes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PluginBody {
+    name: String,
+    /// The component, in Base64.
+    wasm: String,
+    /// Its configuration, as TOML.
+    #[serde(default)]
+    config: String,
+}
+
+impl Given {
+    /// What files say.
+    pub fn read(plugins: Option<&Path>, catalog: Option<&Path>, time_zone: Option<String>) -> Result<Self> {
+        let bundle = Bundle::read(plugins, catalog, time_zone.as_deref().unwrap_or_default())?;
+        let Bundle { release, components } = bundle;
+        Ok(Self {
+            time_zone,
+            plugins: plugins.map(|_| release.plugins),
+            components,
+            catalog: catalog.map(|_| release.catalog),
+        })
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.time_zone.is_none() && self.plugins.is_none() && self.catalog.is_none()
+    }
+
+    /// What runs once this is put over a release.
+    pub fn over(self, release: &Release) -> Bundle {
+        let Self { time_zone, plugins, components, catalog } = self;
+        let release = Release {
+            time_zone: time_zone.unwrap_or_else(|| release.time_zone.clone()),
+            plugins: plugins.unwrap_or_else(|| release.plugins.clone()),
+            catalog: catalog.unwrap_or_else(|| release.catalog.clone()),
+        };
+        Bundle { release, components }
+    }
+
+    /// As it travels.
+    pub fn body(&self) -> Result<GivenBody> {
+        let body = |plugin: &ReleasedPlugin| -> Result<PluginBody> {
+            let wasm = self.components.get(&parse_hash(&plugin.sha256)?).context("a plugin without bytes")?;
+            Ok(PluginBody { name: plugin.name.clone(), wasm: STANDARD.encode(wasm), config: plugin.config.clone() })
+        };
+        let all = |plugins: &Vec<ReleasedPlugin>| plugins.iter().map(body).collect::<Result<_>>();
+        Ok(GivenBody {
+            time_zone: self.time_zone.clone(),
+            plugins: self.plugins.as_ref().map(all).transpose()?,
+            catalog: self.catalog.clone(),
+        })
+    }
+}
+
+impl TryFrom<GivenBody> for Given {
+    type Error = Problem;
+
+    fn try_from(body: GivenBody) -> Result<Self, Problem> {
+        let mut bundle = Bundle::default();
+        let has_plugins = body.plugins.is_some();
+        for (place, plugin) in body.plugins.into_iter().flatten().enumerate() {
+            let wasm = STANDARD.decode(plugin.wasm.as_bytes()).map_err(|error| {
+                let pointer = format!("/plugins/{place}/wasm");
+                Problem::bad_request("wrong_type", format!("the component is not Base64: {error}")).at(pointer)
+            })?;
+            bundle.add(plugin.name, wasm, plugin.config);
+        }
+        Ok(Self {
+            time_zone: body.time_zone,
+            plugins: has_plugins.then_some(bundle.release.plugins),
+            components: bundle.components,
+            catalog: body.catalog,
+        })
+    }
 }
 
 impl Loaded {

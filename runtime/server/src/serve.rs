@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
@@ -40,12 +41,25 @@ impl End {
         self.wanted.notify_one();
     }
 
-    /// Resolves when the process is to end: at a signal, or after a failure.
-    pub async fn wanted(&self) -> Result<()> {
-        tokio::select! {
-            signal = signal() => signal,
-            () = self.wanted.notified() => Ok(()),
-        }
+    /// Has signals end the process from now on. To be called once, in the runtime.
+    pub fn listen(self: &Arc<Self>) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let end = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // It is kept until somebody waits.
+            end.wanted.notify_one();
+        });
+        Ok(())
+    }
+
+    /// Resolves when the process is to end: after a signal, or a failure. For one who waits at a time.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// What the process ends with.
@@ -120,13 +134,4 @@ pub async fn listener(
     // Whoever comes now is told so at once, and asks another edge.
     drop(listener);
     graceful.shutdown().await;
-}
-
-async fn signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt?,
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }

@@ -13,8 +13,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
@@ -31,12 +29,10 @@ use crate::edge::erasures::unknown;
 use crate::edge::{method_not_allowed, not_found, parse_body};
 use crate::erasures::Receipt;
 use crate::error::Problem;
-use crate::release::Bundle;
+use crate::release::{Given, GivenBody};
 use crate::sync::wire::Released;
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// A release brings its plugins with it.
-const RELEASE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How long the centre's copy of the shards is waited for, and how often it is looked for.
 const COPY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
@@ -220,59 +216,16 @@ async fn released(State(centre): State<Arc<Centre>>) -> Result<Json<Released>, P
     Ok(Json(centre.released().await?))
 }
 
-/// What an operator releases; what is not said stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ReleaseBody {
-    pub time_zone: Option<String>,
-    /// All plugins, in the order in which they fold.
-    pub plugins: Option<Vec<PluginBody>>,
-    /// The catalogue, as TOML.
-    pub catalog: Option<String>,
-}
-
-/// A plugin with its bytes.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PluginBody {
-    pub name: String,
-    /// The component, in Base64.
-    pub wasm: String,
-    /// Its configuration, as TOML.
-    #[serde(default)]
-    pub config: String,
-}
-
 /// Checks a release and puts it into force everywhere.
 async fn release(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<Released>, Problem> {
-    let bytes = whole(body, RELEASE_BYTES_MAX).await?;
-    let body: ReleaseBody = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
+    let bytes = whole(body, releases::BYTES_MAX).await?;
+    let body: GivenBody = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
     let known = centre.released().await?;
-    let mut bundle = Bundle { release: known.release.clone(), ..Bundle::default() };
-    if let Some(time_zone) = body.time_zone {
-        bundle.release.time_zone = time_zone;
-    }
-    if let Some(catalog) = body.catalog {
-        bundle.release.catalog = catalog;
-    }
-    if let Some(plugins) = body.plugins {
-        bundle.release.plugins.clear();
-        for (place, plugin) in plugins.into_iter().enumerate() {
-            let wasm = STANDARD.decode(plugin.wasm.as_bytes()).map_err(|error| {
-                let pointer = format!("/plugins/{place}/wasm");
-                Problem::bad_request("wrong_type", format!("the component is not Base64: {error}")).at(pointer)
-            })?;
-            bundle.add(plugin.name, wasm, plugin.config);
-        }
-    }
+    let bundle = Given::try_from(body)?.over(&known.release);
     if known.seq > 0 && bundle.release == known.release {
         return Ok(Json(known));
     }
-    let refused = |error: anyhow::Error| {
-        let detail = format!("nothing was released: {error:#}");
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "release_invalid", detail)
-    };
-    releases::publish(&centre, bundle).await.map(Json).map_err(refused)
+    releases::publish(&centre, bundle).await.map(Json).map_err(releases::refused)
 }
 
 /// A body, within its bound and in time.

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use selvedge_central::{CONTROL, LogError, Read, SealedPush, SnapshotId};
@@ -23,14 +23,14 @@ use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
 use super::Centre;
-use super::feed;
 use super::keys::check_scope;
+use super::{desk, feed, releases};
 use crate::auth::Role;
 use crate::edge::erasures::unknown;
 use crate::edge::{export, method_not_allowed, not_found};
 use crate::erasures::Receipt;
 use crate::error::Problem;
-use crate::release::parse_hash;
+use crate::release::{Given, GivenBody, parse_hash};
 use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
 
 /// How long a body may take to arrive.
@@ -40,12 +40,21 @@ const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// How long a question for changes may wait for them.
 const WAIT_MS_MAX: u64 = 30_000;
 
-/// The routes.
+/// The routes: those for edges, and the edges' API for batch systems.
 pub fn router(centre: Arc<Centre>) -> Router {
+    let at_desk = Router::new()
+        .route("/v1/export", get(export))
+        .route("/v1/{*rest}", any(desk::call))
+        .with_state(Arc::clone(&centre));
+    for_edges(centre).merge(at_desk)
+}
+
+/// The routes for edges alone.
+pub fn for_edges(centre: Arc<Centre>) -> Router {
     Router::new()
         .route("/sync/v1/register", post(register))
         .route("/sync/v1/report", post(report))
-        .route("/sync/v1/release", get(release))
+        .route("/sync/v1/release", get(release).put(offer))
         .route("/sync/v1/erasures/{id}", get(erasure))
         .route("/sync/v1/follow", post(follow))
         .route("/sync/v1/push", post(push))
@@ -53,7 +62,6 @@ pub fn router(centre: Arc<Centre>) -> Router {
         .route("/sync/v1/shards/{shard}/snapshot", get(snapshot))
         .route("/sync/v1/shards/{shard}/snapshots/{number}/chunks/{index}", get(chunk))
         .route("/sync/v1/blobs/{sha256}", get(blob))
-        .route("/v1/export", get(export))
         .route("/healthz", get(health))
         .route("/readyz", get(health))
         .fallback(not_found)
@@ -82,11 +90,12 @@ impl FromRequestParts<Arc<Centre>> for Caller {
 struct Health<'a> {
     status: &'static str,
     version: &'static str,
-    cluster: &'a str,
+    /// Its name, the same at all edges that follow it.
+    log: &'a str,
 }
 
 async fn health(State(centre): State<Arc<Centre>>) -> Response {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), cluster: centre.log.id() }).into_response()
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), log: centre.log.id() }).into_response()
 }
 
 /// What happened since a cursor, for the batch cycle of others. With the secret key.
@@ -146,6 +155,22 @@ async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body
 
 async fn release(State(centre): State<Arc<Centre>>, Caller(_): Caller) -> Result<Json<Released>, Problem> {
     Ok(Json(centre.released().await?))
+}
+
+/// Releases what an edge was given at its start, as far as the log never held it. With a key that opens all shards.
+async fn offer(
+    State(centre): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    body: Body,
+) -> Result<Json<Released>, Problem> {
+    if scope != ShardSet::ALL {
+        let detail =
+            "only an edge whose key opens all shards may say what all edges run; give it to `selvedge central release`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail));
+    }
+    let bytes = read(body, releases::BYTES_MAX).await?;
+    let body: GivenBody = crate::edge::parse_body(crate::edge::ingest::utf8(&bytes)?)?;
+    releases::offer(&centre, Given::try_from(body)?).await.map(Json).map_err(releases::refused)
 }
 
 /// How far an erasure is, in every copy.

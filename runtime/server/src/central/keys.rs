@@ -15,7 +15,11 @@ use crate::auth::{fresh_key, presented_key, write_private};
 use crate::error::Problem;
 
 /// All keys that edges may present.
-pub struct EdgeKeys(Vec<(String, ShardSet)>);
+pub struct EdgeKeys {
+    known: Vec<(String, ShardSet)>,
+    /// That of the edge in this very process, another one at each start.
+    own: String,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,8 +30,9 @@ struct Kept {
 impl EdgeKeys {
     /// The keys that are given, else the one in the data directory, else a new one, which is stored there and printed once.
     pub fn open(data: &Path, given: &[(String, ShardSet)]) -> Result<Self> {
+        let own = fresh_key("own")?;
         if !given.is_empty() {
-            return Ok(Self(given.to_vec()));
+            return Ok(Self { known: given.to_vec(), own });
         }
         let path = data.join("edge-key.toml");
         let key = match fs::read_to_string(&path) {
@@ -41,7 +46,12 @@ impl EdgeKeys {
             }
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        Ok(Self(vec![(key, ShardSet::ALL)]))
+        Ok(Self { known: vec![(key, ShardSet::ALL)], own })
+    }
+
+    /// The key of the edge in this very process.
+    pub fn own(&self) -> &str {
+        &self.own
     }
 
     /// The shards that a call's key opens.
@@ -50,9 +60,10 @@ impl EdgeKeys {
             Problem::new(StatusCode::UNAUTHORIZED, "key_missing", "send the edge's key as Authorization: Bearer KEY")
         })?;
         // All are compared whatever the outcome, so that the time tells nothing.
-        let found = self.0.iter().fold(None, |found, (key, shards)| {
+        let known = self.known.iter().map(|(key, shards)| (key, *shards));
+        let found = known.chain([(&self.own, ShardSet::ALL)]).fold(None, |found, (key, shards)| {
             let same = bool::from(key.as_bytes().ct_eq(presented.as_bytes()));
-            if same { Some(*shards) } else { found }
+            if same { Some(shards) } else { found }
         });
         found.ok_or_else(|| {
             let detail = "this key is none of this centre's edge keys; give the edge one of those that the centre was started with";
@@ -78,7 +89,8 @@ mod tests {
     #[test]
     fn a_key_opens_its_shards() {
         let some: ShardSet = "0-3".parse().expect("a set");
-        let keys = EdgeKeys(vec![("ek_12345".into(), some), ("ek_67890".into(), ShardSet::ALL)]);
+        let known = vec![("ek_12345".into(), some), ("ek_67890".into(), ShardSet::ALL)];
+        let keys = EdgeKeys { known, own: "own_12345".into() };
         let opened = |key: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", format!("Bearer {key}").parse().expect("a header"));

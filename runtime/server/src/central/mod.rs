@@ -3,6 +3,7 @@
 pub mod admin;
 mod api;
 mod copy;
+mod desk;
 mod edges;
 mod erasures;
 mod feed;
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, Semaphore};
 pub use self::tls::install_provider as install_tls;
 
 use self::copy::Copy;
+use self::desk::Desk;
 use self::edges::Edges;
 use self::erasures::Erasures;
 use self::keys::EdgeKeys;
@@ -61,6 +63,8 @@ pub struct Centre {
     pub copy: Arc<Copy>,
     /// What was marked in the logs to compare copies, and what came of it.
     pub marks: Marks,
+    /// The edge in this very process, for batch systems.
+    pub desk: Arc<Desk>,
     /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
     pub end: Option<Arc<End>>,
     released: Mutex<Released>,
@@ -151,7 +155,9 @@ pub fn run(config: CentralConfig) -> Result<()> {
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
     let end = Arc::new(End::default());
     let runtime = crate::app::runtime()?;
+    let desk = Arc::new(Desk::new(config.desk.clone(), Arc::clone(&end)));
     let served = runtime.block_on(async {
+        end.listen()?;
         let log = open_log(&config).await?;
         if config.new_epoch {
             let epoch = log.bump_epoch().await?;
@@ -168,6 +174,7 @@ pub fn run(config: CentralConfig) -> Result<()> {
             copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
             metrics,
             marks: Marks::default(),
+            desk: Arc::clone(&desk),
             end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
             released: Mutex::default(),
             reads: Mutex::default(),
@@ -175,8 +182,14 @@ pub fn run(config: CentralConfig) -> Result<()> {
         releases::begin(&centre, &config).await?;
         serve(centre, &config, &end, started).await
     });
+    let at_desk = runtime.block_on(desk.serving());
     runtime.shutdown_timeout(DRAIN);
-    served?;
+    let finished = match (at_desk, Arc::into_inner(desk)) {
+        (Some(edge), Some(desk)) => desk.finish(edge),
+        // Somebody still holds it after all: the next start begins with the last checkpoint.
+        _ => Ok(()),
+    };
+    served.and(finished)?;
     end.outcome()
 }
 
@@ -192,13 +205,14 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     let routes = admin::router(Arc::clone(&centre), !admin_at.ip().is_loopback());
     let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
     let copying = tokio::spawn(copy::run(Arc::clone(&centre), Arc::clone(end)));
+    Desk::resume(&centre);
     tracing::info!(after = ?started.elapsed(), cluster = centre.log.id(), "ready");
     println!(
         "{}",
         serde_json::json!({"ready": true, "central": format!("{scheme}://{edges_at}"), "admin": format!("http://{admin_at}")})
     );
 
-    end.wanted().await?;
+    end.wanted().await;
     tracing::info!("ending: no new requests; those under way are answered");
     stop.notify_waiters();
     copying.abort();

@@ -1,19 +1,21 @@
 //! Releases at the centre: what the operator gives is compiled and checked here before any edge hears of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use selvedge_central::{CONTROL, CentralLog, SealedPush};
+use axum::http::StatusCode;
+use selvedge_central::{CONTROL, CentralLog, Read, SealedPush};
 use selvedge_core::activation::Activation;
 use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
+use selvedge_core::release::Release;
 use selvedge_core::sync::{Origin, Push, Pushed};
 use selvedge_core::time::BusinessTime;
 
 use super::Centre;
 use crate::config::CentralConfig;
-use crate::release::{Bundle, parse_hash};
+use crate::error::Problem;
+use crate::release::{Bundle, Given, parse_hash};
 use crate::sync::wire::Released;
 
 /// Times that an append is tried again where another centre was faster.
@@ -21,33 +23,74 @@ const TRIES: usize = 5;
 /// Plugins are only looked at here, by one thread.
 const THREADS: usize = 4;
 
-/// Puts into force what the settings name, as far as the log does not hold it yet.
+/// Bytes of what is given for a release: it brings its plugins with it.
+pub const BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of the control shard's log that are read at once.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Puts into force what the settings name, as far as the log never held it.
 pub async fn begin(centre: &Arc<Centre>, config: &CentralConfig) -> Result<()> {
-    let known = centre.released().await?;
-    let mut bundle = Bundle { release: known.release.clone(), components: BTreeMap::new() };
-    if let Some(zone) = &config.time_zone {
-        bundle.release.time_zone.clone_from(zone);
+    let given = Given::read(config.plugins.as_deref(), config.catalog.as_deref(), config.time_zone.clone())?;
+    if given.plugins.as_ref().is_some_and(Vec::is_empty) {
+        tracing::warn!("the folder of plugins is empty: edges are to run none");
     }
+    offer(centre, given).await.map(drop)
+}
+
+/// Puts into force of what is given what the log never held. What was released before and replaced since stays replaced: an old setting must not undo at a
+/// restart what was released meanwhile.
+pub async fn offer(centre: &Arc<Centre>, mut given: Given) -> Result<Released> {
+    let known = centre.released().await?;
+    let before = history(&*centre.log).await?;
+    let replaced = |what: &str, was: bool| {
+        if was {
+            tracing::warn!(
+                "the {what} given at the start were released before, and replaced since; to go back to them say `selvedge central release`"
+            );
+        }
+        was
+    };
+    let old = |is: &dyn Fn(&Release) -> bool| !is(&known.release) && before.iter().any(is);
+    if given.plugins.as_ref().is_some_and(|given| replaced("plugins", old(&|release| release.plugins == *given))) {
+        given.plugins = None;
+    }
+    if given.catalog.as_ref().is_some_and(|given| replaced("offers", old(&|release| release.catalog == *given))) {
+        given.catalog = None;
+    }
+    let zone = |release: &Release, given: &str| release.time_zone == given;
+    if given.time_zone.as_ref().is_some_and(|given| replaced("time zone's days", old(&|release| zone(release, given))))
+    {
+        given.time_zone = None;
+    }
+    let mut bundle = given.over(&known.release);
     if bundle.release.time_zone.is_empty() {
         bundle.release.time_zone = "UTC".into();
     }
-    let given = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), &bundle.release.time_zone)?;
-    if config.plugins.is_some() {
-        if given.release.plugins.is_empty() {
-            tracing::warn!("the folder of plugins is empty: edges are to run none");
-        }
-        bundle.release.plugins = given.release.plugins;
-        bundle.components = given.components;
-    }
-    if config.catalog.is_some() {
-        bundle.release.catalog = given.release.catalog;
-    }
     if known.seq > 0 && bundle.release == known.release {
-        return Ok(());
+        return Ok(known);
     }
     let released = publish(centre, bundle).await?;
     tracing::info!(release = released.seq, plugins = released.release.plugins.len(), "released");
-    Ok(())
+    Ok(released)
+}
+
+/// All releases that there ever were.
+async fn history(log: &dyn CentralLog) -> Result<Vec<Release>> {
+    let (mut all, mut after) = (Vec::new(), 0);
+    while let Read::Entries { entries, .. } = log.read(CONTROL, after, READ_BYTES).await? {
+        let Some(last) = entries.last() else { break };
+        after = last.seq;
+        all.extend(entries.iter().filter_map(|entry| match Change::decode(&entry.bytes) {
+            Ok(Change::Release(release)) => Some(release),
+            _ => None,
+        }));
+    }
+    Ok(all)
+}
+
+/// That a release was not made.
+pub fn refused(error: anyhow::Error) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "release_invalid", format!("nothing was released: {error:#}"))
 }
 
 /// Checks a release, keeps its plugins, and puts it into force everywhere.

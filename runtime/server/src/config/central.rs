@@ -8,7 +8,7 @@ use clap::Args;
 use selvedge_core::shard_set::ShardSet;
 use serde::Deserialize;
 
-use super::{address, read_file};
+use super::{EdgeConfig, IdentitySettings, RunArguments, address, read_file};
 use crate::auth::GivenKeys;
 
 /// What `selvedge central` can be told; each also by the environment variable, and by the same name with `_` in the configuration file.
@@ -73,6 +73,9 @@ pub struct CentralArguments {
     /// When edges may forget what they sent: once the log has committed it, or once a backup holds it [default: commit].
     #[arg(long, env = "SELVEDGE_STABLE", value_name = "commit|backup")]
     stable: Option<Stable>,
+    /// In the file only, and the same as at the edges: namespaces, limits, and whose word on a trait holds; see docs/identity.md.
+    #[arg(skip)]
+    identity: IdentitySettings,
 }
 
 /// From when on nothing that the operator is prepared for loses a change.
@@ -113,6 +116,8 @@ pub struct CentralConfig {
     pub new_epoch: bool,
     pub snapshot_every: u64,
     pub stable: Stable,
+    /// The edge in its own process.
+    pub desk: EdgeConfig,
 }
 
 impl CentralArguments {
@@ -134,6 +139,7 @@ impl CentralArguments {
             _ => bail!("tls_cert and tls_key belong together; give both"),
         };
         Ok(CentralConfig {
+            desk: desk(data.join("desk"), file.identity)?,
             store,
             data,
             listen: address(self.listen.or(file.listen), "127.0.0.1:8090", "listen")?,
@@ -153,6 +159,11 @@ impl CentralArguments {
             stable: self.stable.or(file.stable).unwrap_or_default(),
         })
     }
+}
+
+/// How the edge in a centre's own process is set up. It has no listeners of its own; keys, and what runs, it is told like any other.
+fn desk(data: PathBuf, identity: IdentitySettings) -> Result<EdgeConfig> {
+    RunArguments::default().settle_with(RunArguments { data: Some(data), identity, ..RunArguments::default() })
 }
 
 impl Store {

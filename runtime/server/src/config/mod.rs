@@ -122,7 +122,8 @@ pub struct EdgeConfig {
     pub data: PathBuf,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
-    pub time_zone: String,
+    /// None where it is not given.
+    pub time_zone: Option<String>,
     pub plugins: Option<PathBuf>,
     pub catalog: Option<PathBuf>,
     pub keys: GivenKeys,
@@ -138,6 +139,10 @@ impl RunArguments {
     /// Settles what is in force. Flags and the environment are in `self` already; the file fills the rest.
     pub fn settle(self) -> Result<EdgeConfig> {
         let file = self.file()?;
+        self.settle_with(file)
+    }
+
+    fn settle_with(self, file: Self) -> Result<EdgeConfig> {
         let cors_origins = if self.cors_origins.is_empty() { file.cors_origins } else { self.cors_origins };
         let cache_mib = self.cache_mib.or(file.cache_mib).unwrap_or(64);
         if cache_mib == 0 {
@@ -147,7 +152,7 @@ impl RunArguments {
             data: self.data.or(file.data).unwrap_or_else(|| "selvedge-data".into()),
             listen: address(self.listen.or(file.listen), "127.0.0.1:8080", "listen")?,
             admin: address(self.admin.or(file.admin), "127.0.0.1:8081", "admin")?,
-            time_zone: self.time_zone.or(file.time_zone).unwrap_or_else(|| "UTC".into()),
+            time_zone: self.time_zone.or(file.time_zone),
             plugins: self.plugins.or(file.plugins),
             catalog: self.catalog.or(file.catalog),
             keys: GivenKeys {
@@ -162,22 +167,6 @@ impl RunArguments {
             trait_sources: TraitSources::new(file.identity.trait_sources),
             tokens: file.identity.tokens,
         })
-    }
-
-    /// The same for an edge that follows a centre, which says what runs.
-    fn settle_for_edge(self) -> Result<EdgeConfig> {
-        let file = self.file()?;
-        let given = [
-            ("plugins", self.plugins.is_some() || file.plugins.is_some()),
-            ("catalog", self.catalog.is_some() || file.catalog.is_some()),
-            ("time_zone", self.time_zone.is_some() || file.time_zone.is_some()),
-        ];
-        if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
-            bail!(
-                "{name} is what the centre releases to all of its edges: give it to `selvedge central`, and leave it out here"
-            );
-        }
-        self.settle()
     }
 
     /// What the configuration file says, where there is one.
@@ -220,7 +209,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let flags = RunArguments { time_zone: Some("Europe/Paris".into()), ..RunArguments::default() };
         let config = settle("time_zone = \"Europe/London\"\nlisten = \"127.0.0.1:0\"", flags).expect("settled");
-        assert_eq!(config.time_zone, "Europe/Paris");
+        assert_eq!(config.time_zone.as_deref(), Some("Europe/Paris"));
         assert_eq!(config.listen.port(), 0);
         assert_eq!(config.admin.port(), 8081);
     }

@@ -93,8 +93,7 @@ impl EdgeArguments {
             outbox_bytes: outbox_mib * 1024 * 1024,
             ca: self.central_ca.or(file.central_ca),
         };
-        let edge = self.edge.settle_for_edge()?;
-        Ok((edge, uplink))
+        Ok((self.edge.settle()?, uplink))
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
 use crate::config::UplinkConfig;
 use crate::erasures::Receipt;
-use crate::release::{Hash, hash, hex};
+use crate::release::{GivenBody, Hash, hash, hex};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -101,6 +101,12 @@ impl Centre {
     /// The release in force.
     pub async fn release(&self, cluster: &str) -> Result<Released> {
         json(self.get("release", cluster).timeout(WHOLE).send().await?).await
+    }
+
+    /// Has the centre release what the log never held. Gives what is in force then.
+    pub async fn offer(&self, cluster: &str, given: &GivenBody) -> Result<Released> {
+        let request = self.of(self.client.put(format!("{}/sync/v1/release", self.url)), cluster);
+        json(request.timeout(WHOLE).body(to_json(given)?).send().await?).await
     }
 
     /// How far an erasure is; none where the centre does not know of it.
@@ -226,7 +232,7 @@ async fn accepted(mut answer: Response) -> Result<Response> {
         Ok(problem) => format!("{status}, {}: {}", problem.code, problem.detail),
         Err(_) => status.to_string(),
     };
-    if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+    if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::UNPROCESSABLE_ENTITY].contains(&status) {
         return Err(Refusal(said).into());
     }
     bail!("the centre answered {said}")
