@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::measure::Found;
 use crate::rows::Row;
 
+/// How busy the generator may be, in a hundred, for a row to say something of the server.
+const GENERATOR_MAX: f64 = 90.0;
+
 /// What was found, by row, then by repetition.
 pub type Findings = BTreeMap<usize, Vec<Found>>;
 
@@ -90,6 +93,9 @@ pub fn print(rows: &[Value]) {
             }
         }
         println!();
+    }
+    for row in rows.iter().filter(|row| row["generator_percent"].as_f64() > Some(GENERATOR_MAX)) {
+        println!("{} measures the generator, which was busy all the time.", row["name"].as_str().unwrap_or_default());
     }
 }
 
