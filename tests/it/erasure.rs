@@ -96,7 +96,8 @@ fn a_person_is_erased_everywhere_and_may_begin_anew() {
     assert!(left.iter().all(|change| matches!(change, Change::Erase { .. } | Change::Erased { .. })), "{left:?}");
     let exported = agent().get(format!("{}/v1/export", centre.url)).header("authorization", format!("Bearer {SECRET}"));
     let exported = exported.call().unwrap().body_mut().read_to_string().unwrap();
-    assert!(exported.contains("k-2") && !exported.contains("eva"), "{exported}");
+    assert!(exported.contains("k-2") && exported.contains("erasure"), "{exported}");
+    assert!(exported.lines().all(|line| line.contains("erasure") || !line.contains("eva")), "{exported}");
 
     // An edge that begins with the snapshots has nothing either, and all hold the same.
     for shard in 0..64 {
@@ -129,7 +130,9 @@ fn an_edge_that_is_its_own_centre_erases_its_log() {
     assert!(gone(&edge));
     eventually("the log is clean", || receipt(&edge, &erased)["done"] == true);
     let exported = |edge: &TestEdge| edge.get(SECRET, "/v1/export").text;
-    assert!(exported(&edge).contains("k-1") && !exported(&edge).contains("eva"));
+    let kept = |edge: &TestEdge| exported(edge).lines().filter(|line| !line.contains("erasure")).collect::<String>();
+    assert!(kept(&edge).contains("k-1") && !kept(&edge).contains("eva"));
+    assert!(exported(&edge).contains(r#""profile":"user:eva""#), "who keeps a copy is told");
     // Also from the log alone.
     let (data, _) = edge.stop();
     std::fs::remove_dir_all(data.path().join("shards")).unwrap();

@@ -4,6 +4,7 @@ use selvedge_core::sync::frame::Frame;
 use selvedge_tests::cluster::{EDGE_KEY, TestCentre, TestCentreBuilder, caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::orders as made;
+use selvedge_tests::process::{agent, answer};
 use serde_json::{Value, json};
 
 /// Users over several shards.
@@ -124,6 +125,13 @@ fn a_token_reads_elsewhere_what_was_written_here() {
         let user = two.profile(&format!("user:u-{}", id % USERS), None);
         assert_eq!(user["aggregates"]["retail.orders"]["value"], id / USERS + 1);
     }
+    // Links, too.
+    let link = json!({"identifiers": ["user:u-1", "anonymous:a-1"]}).to_string();
+    let token = one.post(SECRET, "/v1/identities/link", &link).header("x-selvedge-token").unwrap().to_owned();
+    let ask = json!({"visitor": {"anonymousId": "a-1"}, "slots": [{"slot": "home-hero"}], "deadlineMs": 10_000});
+    let headers = [("authorization", "Bearer wk_test_0001"), ("x-selvedge-token", token.as_str())];
+    assert_eq!(two.post_with(&headers, "/v1/decide", ask.to_string().as_bytes()).ok()["meta"]["caughtUp"], true);
+    assert_eq!(two.profile("anonymous:a-1", None)["identifiers"], json!(["user:u-1", "anonymous:a-1"]));
     let wrong = [("authorization", "Bearer wk_test_0001"), ("x-selvedge-token", "nonsense")];
     let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]}).to_string();
     assert_eq!(two.post_with(&wrong, "/v1/decide", ask.as_bytes()).problem(), (400, "token_invalid"));
@@ -154,6 +162,14 @@ fn an_edge_may_hold_some_shards() {
         caught_up(&centre, edge);
         let held = held(edge);
         assert!(!held.is_empty() && held.len() < USERS as usize, "{held:?}");
+        for user in 0..USERS {
+            let profile = edge.get(SECRET, &format!("/v1/profiles/user:u-{user}"));
+            assert!(if held.contains(&user) {
+                profile.status == 200
+            } else {
+                profile.problem() == (409, "shard_not_held")
+            });
+        }
     }
     // What it takes for shards that it does not hold goes to the centre.
     half.batches(&orders(40..80));
@@ -324,10 +340,34 @@ fn an_operator_sees_and_repairs() {
     };
     eventually("the edge has reported", || status(&centre.admin).contains("one"));
     assert!(status(&one.admin).contains("edge one"), "{}", status(&one.admin));
+    // The same for Prometheus.
+    let metric = |text: &str, name: &str| -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    let of_edge = || one.admin_get("/metrics").text;
+    eventually("the edge says that it is live", || {
+        let text = of_edge();
+        let of = |name: &str| metric(&text, name);
+        of("selvedge_sync_connected") == Some(1.0)
+            && of("selvedge_sync_shards_not_live") == Some(0.0)
+            && of("selvedge_outbox_changes") == Some(0.0)
+    });
+    assert!(metric(&of_edge(), "selvedge_sync_lag_seconds").unwrap() < 60.0);
+    let of_centre = centre.admin_get("/metrics").text;
+    assert_eq!(metric(&of_centre, r#"selvedge_centre_changes_total{outcome="taken"}"#), Some(100.0), "{of_centre}");
+    assert_eq!(metric(&of_centre, "selvedge_centre_entries"), Some(164.0));
+    assert_eq!(metric(&of_centre, "selvedge_centre_edges"), Some(1.0));
+    // Not for a page that somebody on this machine looks at.
+    let page = agent().post(format!("{}/admin/v1/rebuild", centre.admin)).header("origin", "https://evil.example");
+    assert_eq!(answer(page.send_empty()).problem(), (403, "foreign_origin"));
     let (done, _, error) = operate(&centre, &["snapshot"]);
     assert!(done, "{error}");
     let (done, _, error) = operate(&centre, &["trim"]);
     assert!(done, "{error}");
+    // Who exports from the beginning now is told that the log begins later.
+    let export = agent().get(format!("{}/v1/export", centre.url)).header("authorization", format!("Bearer {SECRET}"));
+    let cursor: Value = serde_json::from_str(answer(export.call()).text.lines().last().unwrap()).unwrap();
+    assert_eq!((&cursor["type"], &cursor["missing"]), (&json!("cursor"), &json!(true)));
     let (done, said, error) = operate(&centre, &["verify"]);
     assert!(done && said.contains("all copies hold the same"), "{said}{error}");
     // The centre's copy is made anew from the snapshots, since the logs begin later.
@@ -427,6 +467,8 @@ fn several_centres_serve_one_database() {
     eventually("both centres know both edges", || {
         [&first, &second].iter().all(|centre| centre.status()["edges"].as_array().unwrap().len() == 2)
     });
+    // Marks that an edge says to one centre are passed on to the one that asked.
+    assert_eq!((first.verified(), second.verified()), (3, 3));
     drop(first);
     two.batches(&orders(120..150));
     has_all(&two, 150);

@@ -19,6 +19,13 @@ pub struct ShardSetError(String);
 impl ShardSet {
     /// All data shards.
     pub const ALL: Self = Self(u64::MAX);
+    /// No shard.
+    pub const EMPTY: Self = Self(0);
+
+    /// Adds a shard. One that is no data shard is passed over.
+    pub fn insert(&mut self, shard: ShardId) {
+        self.0 |= 1_u64.checked_shl(u32::from(shard.0)).unwrap_or(0);
+    }
 
     /// Whether a shard is in it.
     pub fn holds(self, shard: ShardId) -> bool {

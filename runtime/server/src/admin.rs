@@ -2,10 +2,11 @@
 //!
 //! On a loopback address it is open to whoever is on the machine; on any other it wants the secret key.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -34,7 +35,28 @@ pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
-    routes.with_state(gate)
+    routes.layer(middleware::from_fn(no_pages)).with_state(gate)
+}
+
+/// Refuses what a browser sends on behalf of some page: a listener on loopback is open to whoever is on the machine, not to whatever they look at.
+pub async fn no_pages(request: Request, next: Next) -> Result<Response, Problem> {
+    if is_of_a_page(request.headers()) {
+        let detail = "the admin listener answers no page of another origin; ask it by its address";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Whether a browser asks for a page of another origin than this listener's own.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let Some(origin) = text(header::ORIGIN) else { return false };
+    let host = text(header::HOST).unwrap_or_default();
+    // A name may be made to mean this machine by whoever owns it; an address may not.
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let by_address = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let own = origin.split_once("://").is_some_and(|(_, of)| of == host);
+    !(own && by_address)
 }
 
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Result<Response, Problem> {
@@ -98,4 +120,26 @@ async fn status(Serving(edge): Serving) -> Json<Status> {
 
 async fn backfill(Serving(edge): Serving) -> Json<BackfillAnswer> {
     Json(edge.backfill.answer())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_others_are_told_from_programs_and_from_its_own() {
+        let of_a_page = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("a host"));
+            origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().expect("an origin")));
+            is_of_a_page(&headers)
+        };
+        assert!(!of_a_page("127.0.0.1:8081", None));
+        assert!(!of_a_page("127.0.0.1:8081", Some("http://127.0.0.1:8081")));
+        assert!(!of_a_page("localhost:8081", Some("http://localhost:8081")));
+        assert!(!of_a_page("[::1]:8081", Some("http://[::1]:8081")));
+        assert!(of_a_page("127.0.0.1:8081", Some("https://evil.example")));
+        assert!(of_a_page("127.0.0.1:8081", Some("null")));
+        assert!(of_a_page("evil.example:8081", Some("http://evil.example:8081")), "a name that was made to mean us");
+    }
 }

@@ -28,7 +28,7 @@ use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
 use crate::release::Bundle;
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
-use crate::sync::Uplink;
+use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
@@ -286,6 +286,7 @@ pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
             edge.shards.maintain();
             if let Some(uplink) = &edge.uplink {
                 uplink.watch();
+                edge.metrics.follows(uplink.is_connected(), &sync::report(uplink, &edge));
             }
             edge.metrics.maintain(edge.shards.usage());
             flushed

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::error::Problem;
-use crate::sync::wire::PublicKeys;
+use crate::release::{Hash, hash, hex, parse_hash};
+use crate::sync::wire::KeyHashes;
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +29,18 @@ pub enum Role {
     Secret,
 }
 
-/// The keys of this edge.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The keys of this edge. Only their hashes: neither this process nor what a centre tells its edges gives a key away.
+#[derive(Clone, Debug)]
 pub struct Keys {
+    publishable: Hash,
+    write: Hash,
+    secret: Hash,
+}
+
+/// The keys as they are kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
     publishable: String,
     write: String,
     secret: String,
@@ -49,7 +58,7 @@ impl Keys {
     /// The keys that are given, else those in the data directory, else new ones, which are stored there and printed once.
     pub fn open(data: &Path, given: GivenKeys) -> Result<Self> {
         let path = data.join("keys.toml");
-        let stored: Option<Self> = match fs::read_to_string(&path) {
+        let stored: Option<Kept> = match fs::read_to_string(&path) {
             Ok(text) => Some(from_toml(&text).with_context(|| format!("read {}", path.display()))?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
@@ -58,12 +67,12 @@ impl Keys {
         let fresh = stored.is_none() && are_given.contains(&false);
         let kept = match stored {
             Some(kept) => kept,
-            None => Self { publishable: fresh_key("pk")?, write: fresh_key("wk")?, secret: fresh_key("sk")? },
+            None => Kept { publishable: fresh_key("pk")?, write: fresh_key("wk")?, secret: fresh_key("sk")? },
         };
         let keys = Self {
-            publishable: given.publishable.unwrap_or_else(|| kept.publishable.clone()),
-            write: given.write.unwrap_or_else(|| kept.write.clone()),
-            secret: given.secret.unwrap_or_else(|| kept.secret.clone()),
+            publishable: hashed("publishable", given.publishable.as_ref().unwrap_or(&kept.publishable))?,
+            write: hashed("write", given.write.as_ref().unwrap_or(&kept.write))?,
+            secret: hashed("secret", given.secret.as_ref().unwrap_or(&kept.secret))?,
         };
         keys.check()?;
         if fresh {
@@ -79,31 +88,29 @@ impl Keys {
     }
 
     /// The keys that are given, else those that the centre has.
-    pub fn of_centre(given: GivenKeys, of_centre: PublicKeys) -> Result<Self> {
+    pub fn of_centre(given: &GivenKeys, of_centre: &KeyHashes) -> Result<Self> {
+        let key = |name, given: &Option<String>, of_centre: &str| match given {
+            Some(given) => hashed(name, given),
+            None => parse_hash(of_centre).context("the centre's keys"),
+        };
         let keys = Self {
-            publishable: given.publishable.unwrap_or(of_centre.publishable),
-            write: given.write.unwrap_or(of_centre.write),
-            secret: given.secret.unwrap_or(of_centre.secret),
+            publishable: key("publishable", &given.publishable, &of_centre.publishable)?,
+            write: key("write", &given.write, &of_centre.write)?,
+            secret: key("secret", &given.secret, &of_centre.secret)?,
         };
         keys.check()?;
         Ok(keys)
     }
 
-    /// All three.
-    pub fn all(&self) -> PublicKeys {
-        let Self { publishable, write, secret } = self.clone();
-        PublicKeys { publishable, write, secret }
+    /// What edges need in order to know all three.
+    pub fn hashes(&self) -> KeyHashes {
+        KeyHashes { publishable: hex(&self.publishable), write: hex(&self.write), secret: hex(&self.secret) }
     }
 
-    /// Two roles that share a key, or a key that anybody guesses, would be a hole.
+    /// Two roles that share a key would be a hole.
     fn check(&self) -> Result<()> {
         let keys = [("publishable", &self.publishable), ("write", &self.write), ("secret", &self.secret)];
         for (name, key) in keys {
-            anyhow::ensure!(key.len() >= 8, "the {name} key is shorter than 8 characters; use a longer one");
-            anyhow::ensure!(
-                key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'),
-                "the {name} key may hold printable ASCII without blanks and colons"
-            );
             let shared = keys.iter().find(|(other, value)| *other != name && *value == key);
             anyhow::ensure!(
                 shared.is_none(),
@@ -116,7 +123,8 @@ impl Keys {
 
     /// The role of a key.
     fn role(&self, key: &str) -> Option<Role> {
-        let same = |own: &str| bool::from(own.as_bytes().ct_eq(key.as_bytes()));
+        let key = hash(key.as_bytes());
+        let same = |own: &Hash| bool::from(own.ct_eq(&key));
         // All three are compared whatever the outcome, so that the time tells nothing.
         let found = [
             (same(&self.secret), Role::Secret),
@@ -143,6 +151,16 @@ impl Keys {
             )
         })
     }
+}
+
+/// The hash of a key, if nobody guesses it.
+fn hashed(name: &str, key: &str) -> Result<Hash> {
+    anyhow::ensure!(key.len() >= 8, "the {name} key is shorter than 8 characters; use a longer one");
+    anyhow::ensure!(
+        key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'),
+        "the {name} key may hold printable ASCII without blanks and colons"
+    );
+    Ok(hash(key.as_bytes()))
 }
 
 impl Role {
@@ -201,7 +219,8 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys { publishable: "pk_12345".into(), write: "wk_12345".into(), secret: "sk_12345".into() }
+        let of = |key: &str| hash(key.as_bytes());
+        Keys { publishable: of("pk_12345"), write: of("wk_12345"), secret: of("sk_12345") }
     }
 
     fn role(name: &'static str, value: &str) -> Result<Role, &'static str> {
@@ -235,10 +254,12 @@ mod tests {
         let first = Keys::open(folder.path(), GivenKeys::default()).expect("keys");
         let given = GivenKeys { secret: Some("sk_given_1".into()), ..GivenKeys::default() };
         let second = Keys::open(folder.path(), given).expect("keys");
-        assert_eq!((first.publishable.as_str(), second.secret.as_str()), (second.publishable.as_str(), "sk_given_1"));
+        assert_eq!((first.publishable, second.secret), (second.publishable, hash(b"sk_given_1")));
+        let kept: Kept = from_toml(&fs::read_to_string(folder.path().join("keys.toml")).expect("kept")).expect("kept");
+        assert_eq!(first.write, hash(kept.write.as_bytes()));
         // A given key is never written down.
         assert!(!fs::read_to_string(folder.path().join("keys.toml")).expect("keys").contains("sk_given_1"));
-        let shared = GivenKeys { secret: Some(first.write.clone()), ..GivenKeys::default() };
+        let shared = GivenKeys { secret: Some(kept.write.clone()), ..GivenKeys::default() };
         assert!(
             Keys::open(folder.path(), shared)
                 .expect_err("shared")
@@ -247,5 +268,8 @@ mod tests {
         );
         let short = GivenKeys { secret: Some("sk".into()), ..GivenKeys::default() };
         assert!(Keys::open(folder.path(), short).is_err());
+        // An edge knows the centre's keys without having them.
+        let edge = Keys::of_centre(&GivenKeys::default(), &first.hashes()).expect("keys");
+        assert_eq!(edge.role(&kept.publishable), Some(Role::Publishable));
     }
 }

@@ -87,7 +87,7 @@ impl Follower {
         let bundle = sync::releases::fetch(&centre, &registered.cluster, &plugins, release).await?;
         let (config, upward, ending) = (config.clone(), uplink.clone(), Arc::clone(end));
         let opened = tokio::task::spawn_blocking(move || -> Result<Self> {
-            let keys = Keys::of_centre(config.keys.clone(), registered.keys.clone())?;
+            let keys = Keys::of_centre(&config.keys, &registered.keys)?;
             let held = registered.shards;
             let loaded = bundle.load(threads())?;
             let log = Arc::clone(&outbox.log);

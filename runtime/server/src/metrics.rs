@@ -6,7 +6,10 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use selvedge_core::sync::Pushed;
 use selvedge_shard::Usage;
+
+use crate::sync::wire::Report;
 
 /// Upper bounds of the buckets of times, in seconds.
 const SECONDS: [f64; 14] =
@@ -59,6 +62,24 @@ impl Metrics {
         describe_gauge!("selvedge_disk_bytes", "Size of the shards on disk");
         describe_gauge!("selvedge_backfill_fragments_left", "Fragments that wait for their history to be folded");
         describe_counter!("selvedge_backfill_fragments_done_total", "Fragments whose history was folded");
+        describe_gauge!("selvedge_sync_connected", "Whether the centre's stream is open: 1 or 0");
+        describe_gauge!(
+            "selvedge_sync_lag_seconds",
+            "How old the oldest shard's base may be; NaN where that is unknown"
+        );
+        describe_gauge!("selvedge_sync_shards_not_live", "Shards that are behind, being filled, or without a centre");
+        describe_gauge!("selvedge_outbox_changes", "Changes that the centre has not answered");
+        describe_gauge!("selvedge_outbox_bytes", "Bytes of changes in the outbox");
+        describe_counter!("selvedge_outbox_shed_total", "Events refused because the outbox is full");
+        describe_counter!(
+            "selvedge_centre_changes_total",
+            "Changes of edges that were taken, and pushes that were not, by why: behind, refused, epoch"
+        );
+        describe_gauge!("selvedge_centre_entries", "Entries that the log has ordered");
+        describe_gauge!("selvedge_centre_edges", "Edges that are known");
+        describe_gauge!("selvedge_centre_edges_away", "Edges that were not heard of for a minute");
+        describe_gauge!("selvedge_centre_followers", "Edges that this process feeds");
+        describe_gauge!("selvedge_centre_copy_behind", "Entries that the centre's copy has not folded");
         Ok(Self {
             backfill_left: gauge!("selvedge_backfill_fragments_left"),
             backfill_done: counter!("selvedge_backfill_fragments_done_total"),
@@ -91,6 +112,36 @@ impl Metrics {
         self.view_bytes.set(usage.view_bytes as f64);
         self.pending_bytes.set(usage.pending_bytes as f64);
         self.disk_bytes.set(usage.disk_bytes as f64);
+    }
+
+    /// How an edge stands with its centre. Once a second; of other roles there are no such metrics.
+    pub fn follows(&self, connected: bool, report: &Report) {
+        let lag = report.shards.iter().map(|shard| shard.lag_ms).try_fold(0, |worst: u64, lag| Some(worst.max(lag?)));
+        let not_live = report.shards.iter().filter(|shard| shard.state != "live").count();
+        gauge!("selvedge_sync_connected").set(f64::from(u8::from(connected)));
+        gauge!("selvedge_sync_lag_seconds").set(lag.map_or(f64::NAN, |lag| lag as f64 / 1000.0));
+        gauge!("selvedge_sync_shards_not_live").set(not_live as f64);
+        gauge!("selvedge_outbox_changes").set(report.outbox_changes as f64);
+        gauge!("selvedge_outbox_bytes").set(report.outbox_bytes as f64);
+        counter!("selvedge_outbox_shed_total").absolute(report.shed);
+    }
+
+    /// What became of an edge's pushes.
+    pub fn pushed(&self, answers: &[Pushed]) {
+        for answer in answers {
+            let (outcome, count) = match answer {
+                Pushed::Taken { seqs } => ("taken", seqs.len()),
+                Pushed::Behind { .. } => ("behind", 1),
+                Pushed::Refused { .. } => ("refused", 1),
+                Pushed::Epoch { .. } => ("epoch", 1),
+            };
+            counter!("selvedge_centre_changes_total", "outcome" => outcome).increment(count as u64);
+        }
+    }
+
+    /// How a centre is, by metric.
+    pub fn centre(&self, gauges: &[(&'static str, u64)]) {
+        gauges.iter().for_each(|(name, value)| gauge!(*name).set(*value as f64));
     }
 
     /// The histories of fragments were folded; so many wait.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -16,13 +16,16 @@ use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
-use selvedge_core::identity::ShardId;
+use selvedge_core::identity::{SHARDS, ShardId};
+use selvedge_core::sync::Head;
 use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::edges::Known;
+use super::http::At;
 use super::verify::{self, Comparison};
 use super::{Centre, releases, snapshots};
+use crate::admin::no_pages;
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::erasures::unknown;
@@ -36,6 +39,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long the centre's copy of the shards is waited for, and how often it is looked for.
 const COPY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
+/// An edge that was not heard of for so long is away.
+const AWAY_MS: i64 = 60_000;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -56,7 +61,7 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .method_not_allowed_fallback(method_not_allowed);
     let routes =
         if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&centre), guard)) } else { routes };
-    routes.with_state(centre)
+    routes.layer(middleware::from_fn(no_pages)).with_state(centre)
 }
 
 async fn guard(State(centre): State<Arc<Centre>>, request: Request, next: Next) -> Result<Response, Problem> {
@@ -64,9 +69,27 @@ async fn guard(State(centre): State<Arc<Centre>>, request: Request, next: Next) 
     Ok(next.run(request).await)
 }
 
-async fn metrics(State(centre): State<Arc<Centre>>) -> impl IntoResponse {
+async fn metrics(State(centre): State<Arc<Centre>>) -> Result<impl IntoResponse, Problem> {
+    let heads = centre.log.heads().await?;
+    let behind = |(head, shard): (&Head, u16)| {
+        head.seq.saturating_sub(centre.copy.cursor(ShardId(shard)).map_or(0, |cursor| cursor.seq))
+    };
+    let data = usize::from(SHARDS);
+    let copy_behind = heads.iter().zip(0..).take(data).map(behind).sum();
+    let entries = heads.iter().take(data).map(|head| head.seq).sum();
+    let edges = centre.edges.all(&*centre.log).await?;
+    let since = clock::now().plus_ms(-AWAY_MS);
+    let away = edges.iter().filter(|edge| edge.seen_at < since).count();
+    let fed = super::FOLLOWERS.saturating_sub(centre.followers.available_permits());
+    centre.metrics.centre(&[
+        ("selvedge_centre_entries", entries),
+        ("selvedge_centre_copy_behind", copy_behind),
+        ("selvedge_centre_followers", fed as u64),
+        ("selvedge_centre_edges", edges.len() as u64),
+        ("selvedge_centre_edges_away", away as u64),
+    ]);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], centre.metrics.render())
+    Ok(([(header::CONTENT_TYPE, kind)], centre.metrics.render()))
 }
 
 /// How the centre and its edges are.
@@ -127,7 +150,7 @@ async fn status(State(centre): State<Arc<Centre>>) -> Result<Json<CentreStatus>,
 }
 
 /// How far an erasure is, in every copy.
-async fn erasure(State(centre): State<Arc<Centre>>, Path(id): Path<String>) -> Result<Json<Receipt>, Problem> {
+async fn erasure(State(centre): State<Arc<Centre>>, At(id): At<String>) -> Result<Json<Receipt>, Problem> {
     let edges = centre.edges.all(&*centre.log).await?;
     centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
 }
@@ -139,7 +162,7 @@ struct Made {
 }
 
 /// Makes a snapshot of one shard now.
-async fn snapshot(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Made>, Problem> {
+async fn snapshot(State(centre): State<Arc<Centre>>, At(shard): At<u16>) -> Result<Json<Made>, Problem> {
     let shard = data_shard(shard)?;
     let began = Instant::now();
     // A centre that has just started is still compiling what its copy folds by.
@@ -166,7 +189,7 @@ struct Trimmed {
 }
 
 /// Lets go what the newest snapshot of one shard holds.
-async fn trim(State(centre): State<Arc<Centre>>, Path(shard): Path<u16>) -> Result<Json<Trimmed>, Problem> {
+async fn trim(State(centre): State<Arc<Centre>>, At(shard): At<u16>) -> Result<Json<Trimmed>, Problem> {
     let shard = data_shard(shard)?;
     let up_to = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
     Ok(Json(Trimmed { first: centre.log.trim(shard, up_to).await? }))
@@ -238,7 +261,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, Problem> {
 }
 
 /// Forgets an edge that will not come back: nothing waits for it any more.
-async fn forget(State(centre): State<Arc<Centre>>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+async fn forget(State(centre): State<Arc<Centre>>, At(name): At<String>) -> Result<StatusCode, Problem> {
     if centre.edges.forget(&*centre.log, &name).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

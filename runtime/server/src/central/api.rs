@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -23,8 +23,9 @@ use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
 use super::Centre;
+use super::http::{Asked, At, BLOB_MIB, FRAME_MIB, mib_of, octets, ranged, tagged};
 use super::keys::check_scope;
-use super::{desk, feed, releases};
+use super::{desk, feed, releases, verify};
 use crate::auth::Role;
 use crate::edge::erasures::unknown;
 use crate::edge::{export, method_not_allowed, not_found};
@@ -134,7 +135,7 @@ async fn register(
     }
     centre.edges.register(&*centre.log, &register, shards).await?;
     centre.forget_reads();
-    let keys = centre.keys.all();
+    let keys = centre.keys.hashes();
     let cluster = centre.log.id().to_owned();
     Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
 }
@@ -147,7 +148,8 @@ struct Reported {
 
 async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body) -> Result<Json<Reported>, Problem> {
     let report: Report = json(body).await?;
-    report.marked.iter().for_each(|marked| centre.marks.note(&report.name, marked.clone()));
+    let passed_on = verify::heard(&centre, &report.name, &report.marked).await;
+    passed_on.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     centre.erasures.heard(&*centre.log, &report).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     let known = centre.edges.report(&*centre.log, report).await?;
     Ok(Json(Reported { known }))
@@ -168,6 +170,7 @@ async fn offer(
             "only an edge whose key opens all shards may say what all edges run; give it to `selvedge central release`";
         return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail));
     }
+    let _room = centre.room.body(mib_of(&body, releases::BYTES_MAX)).await?;
     let bytes = read(body, releases::BYTES_MAX).await?;
     let body: GivenBody = crate::edge::parse_body(crate::edge::ingest::utf8(&bytes)?)?;
     releases::offer(&centre, Given::try_from(body)?).await.map(Json).map_err(releases::refused)
@@ -177,7 +180,7 @@ async fn offer(
 async fn erasure(
     State(centre): State<Arc<Centre>>,
     Caller(_): Caller,
-    Path(id): Path<String>,
+    At(id): At<String>,
 ) -> Result<Json<Receipt>, Problem> {
     let edges = centre.edges.all(&*centre.log).await?;
     centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
@@ -203,6 +206,7 @@ async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: 
 
 /// Takes an edge's changes.
 async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Body) -> Result<Response, Problem> {
+    let _room = centre.room.body(mib_of(&body, bounds::FRAME_BYTES_MAX)).await?;
     let bytes = read(body, bounds::FRAME_BYTES_MAX).await?;
     let Frame::Pushes(pushes) = frame(&bytes)? else { return Err(unexpected("pushes")) };
     let reads = centre.reads().await?;
@@ -219,7 +223,9 @@ async fn push(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: Bo
         answers.push(outcome.as_ref().err().cloned());
         sealed.extend(outcome.ok());
     }
-    let taken = centre.log.append(sealed).await.inspect_err(|error| {
+    let taken = centre.log.append(sealed).await;
+    centre.metrics.pushed(taken.as_deref().unwrap_or_default());
+    let taken = taken.inspect_err(|error| {
         // A log in a file that has failed once takes nothing any more.
         if let (Some(end), LogError::Store(_) | LogError::Closed) = (&centre.end, error) {
             end.fail(error.to_string());
@@ -276,8 +282,8 @@ struct Range {
 async fn changes(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path(shard): Path<u16>,
-    Query(range): Query<Range>,
+    At(shard): At<u16>,
+    Asked(range): Asked<Range>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
@@ -301,6 +307,7 @@ async fn changes(
     if head.seq < range.after {
         return refetch(&format!("the log ends at {}", head.seq));
     }
+    let room = centre.room.answer(FRAME_MIB).await?;
     let Read::Entries { epoch, mut entries } = log.read(shard, range.after, bounds::FRAME_BYTES_TARGET).await? else {
         return refetch(&format!("the log begins at {}", head.first));
     };
@@ -313,14 +320,14 @@ async fn changes(
     }
     let closed = range.until.is_some_and(|until| entries.last().is_some_and(|last| last.seq == until));
     let bytes = Frame::Changes { shard, epoch, entries }.encode().map_err(|error| Problem::storage(&error))?;
-    Ok(tagged(bytes, if closed { "private, max-age=86400" } else { "private, no-store" }, &headers))
+    Ok(tagged(bytes, room, if closed { "private, max-age=86400" } else { "private, no-store" }, &headers))
 }
 
 /// The newest snapshot of a shard: what it consists of.
 async fn snapshot(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path(shard): Path<u16>,
+    At(shard): At<u16>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
@@ -328,9 +335,10 @@ async fn snapshot(
         let detail = "there is no snapshot of this shard yet; follow it from its beginning";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_snapshot", detail));
     };
+    let room = centre.room.answer(FRAME_MIB).await?;
     let manifest: Manifest = super::snapshots::manifest(&kept, centre.reads().await?);
     let bytes = Frame::Manifest(manifest).encode().map_err(|error| Problem::storage(&error))?;
-    let mut response = tagged(bytes, "private, no-cache", &headers);
+    let mut response = tagged(bytes, room, "private, no-cache", &headers);
     if let Ok(number) = HeaderValue::from_str(&kept.id.number.to_string()) {
         response.headers_mut().insert("x-selvedge-snapshot", number);
     }
@@ -341,29 +349,31 @@ async fn snapshot(
 async fn chunk(
     State(centre): State<Arc<Centre>>,
     Caller(scope): Caller,
-    Path((shard, number, index)): Path<(u16, u64, u32)>,
+    At((shard, number, index)): At<(u16, u64, u32)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let shard = in_scope(scope, shard)?;
+    let room = centre.room.answer(FRAME_MIB).await?;
     let Some(bytes) = centre.log.chunk(SnapshotId { shard, number }, index).await? else {
         let detail = "this snapshot is gone: there is a newer one; begin again with its manifest";
         return Err(Problem::new(StatusCode::NOT_FOUND, "snapshot_gone", detail));
     };
-    Ok(ranged(bytes, &headers))
+    Ok(ranged(bytes, room, &headers))
 }
 
 /// A plugin's bytes.
 async fn blob(
     State(centre): State<Arc<Centre>>,
     Caller(_): Caller,
-    Path(sha256): Path<String>,
+    At(sha256): At<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let hash = parse_hash(&sha256).map_err(|error| Problem::bad_request("hash_invalid", error.to_string()))?;
+    let room = centre.room.answer(BLOB_MIB).await?;
     let Some(bytes) = centre.log.blob(hash).await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_such_blob", "nothing is kept under this hash"));
     };
-    Ok(ranged(bytes, &headers))
+    Ok(ranged(bytes, room, &headers))
 }
 
 fn in_scope(scope: ShardSet, shard: u16) -> Result<ShardId, Problem> {
@@ -396,59 +406,6 @@ async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     })?;
     Ok(whole.to_bytes())
-}
-
-fn octets(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.selvedge.frames")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
-    ];
-    (headers, body).into_response()
-}
-
-/// Bytes under a tag that follows from them.
-fn tagged(bytes: Vec<u8>, caching: &'static str, headers: &HeaderMap) -> Response {
-    let tag = format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&bytes));
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let same =
-        known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_matches('"') == tag.trim_matches('"')));
-    let mut response = if same { StatusCode::NOT_MODIFIED.into_response() } else { octets(Body::from(bytes)) };
-    let own = response.headers_mut();
-    own.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        own.insert(header::ETAG, tag);
-    }
-    response
-}
-
-/// Bytes that never change under their name; with `Range: bytes=N-` those from there on.
-fn ranged(bytes: Vec<u8>, headers: &HeaderMap) -> Response {
-    let total = bytes.len();
-    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    let (status, bytes) = match from {
-        Some(from) if from >= total => {
-            let at = HeaderValue::from_str(&format!("bytes */{total}"));
-            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-            if let Ok(at) = at {
-                response.headers_mut().insert(header::CONTENT_RANGE, at);
-            }
-            return response;
-        }
-        Some(from) => (StatusCode::PARTIAL_CONTENT, Bytes::from(bytes).slice(from..)),
-        None => (StatusCode::OK, Bytes::from(bytes)),
-    };
-    let mut response = octets(Body::from(bytes));
-    *response.status_mut() = status;
-    let own = response.headers_mut();
-    own.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
-    own.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if let Some(from) = from
-        && let Ok(at) = HeaderValue::from_str(&format!("bytes {from}-{}/{total}", total - 1))
-    {
-        own.insert(header::CONTENT_RANGE, at);
-    }
-    response
 }
 
 impl From<LogError> for Problem {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, RwLock};
 use selvedge_central::{CONTROL, Read};
 use selvedge_core::identity::{Namespaces, ShardId};
-use selvedge_core::sync::Entry;
+use selvedge_core::sync::{Entry, Head};
 use selvedge_core::view::Cursor;
 use selvedge_shard::{Observer, Ordered, Shards};
 
@@ -170,6 +170,8 @@ enum Paused {
 }
 
 async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Result<Paused> {
+    // What goes wrong in a shard holds up that one alone, for a while.
+    let mut held_up: BTreeMap<ShardId, (Instant, String)> = BTreeMap::new();
     loop {
         let heads = centre.log.heads().await?;
         let control = heads.get(usize::from(CONTROL.0)).map_or(0, |head| head.seq);
@@ -179,48 +181,25 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
         let (mut behind, mut loaded) = (false, false);
         for shard in ShardId::all() {
             let Some(head) = heads.get(usize::from(shard.0)) else { continue };
-            let cursor = shards.cursor(shard);
-            if (cursor.epoch != head.epoch && cursor.seq > 0) || cursor.seq > head.seq || head.first > cursor.seq + 1 {
-                snapshots::load(centre, shards, shard).await?;
-                loaded = true;
+            if held_up.get(&shard).is_some_and(|(since, _)| since.elapsed() < PAUSE) {
                 continue;
             }
-            centre.erasures.work(centre, shards, shard).await?;
-            if cursor.seq == head.seq {
-                if shards.checksum(shard) != head.checksum {
-                    tracing::error!(
-                        shard = shard.0,
-                        "the centre's copy is of another log than this one; it is made anew"
-                    );
-                    snapshots::load(centre, shards, shard).await?;
-                    // Should the snapshot be of that other log too, it is not read again and again.
-                    tokio::time::sleep(PAUSE).await;
-                    loaded = true;
+            match advance_one(centre, shards, shard, head).await {
+                Ok(step) => {
+                    held_up.remove(&shard);
+                    behind |= step == Step::Behind;
+                    loaded |= step == Step::Loaded;
                 }
-                continue;
-            }
-            let Read::Entries { epoch, entries } = centre.log.read(shard, cursor.seq, READ_BYTES).await? else {
-                behind = true;
-                continue;
-            };
-            let last = entries.last().map_or(cursor.seq, |last| last.seq);
-            behind |= last < head.seq;
-            centre.erasures.before(&*centre.log, shard, epoch, &entries).await?;
-            apply(centre, shards, shard, epoch, entries).await?;
-            centre.erasures.work(centre, shards, shard).await?;
-            let newest = centre.copy.snapshots.lock().get(&shard).copied();
-            let newest = match newest {
-                Some(seq) => seq,
-                None => {
-                    let seq = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
-                    centre.copy.note_snapshot(shard, seq);
-                    seq
+                Err(error) => {
+                    let error = format!("shard {}: {error:#}", shard.0);
+                    if held_up.get(&shard).is_none_or(|(_, before)| *before != error) {
+                        tracing::error!("the centre's copy stands still in {error}");
+                    }
+                    held_up.insert(shard, (Instant::now(), error));
                 }
-            };
-            if last.saturating_sub(newest) >= centre.copy.snapshot_every {
-                snapshots::make_if_newer(centre, shards, shard).await?;
             }
         }
+        *centre.copy.last_error.lock() = held_up.values().next().map(|(_, error)| error.clone());
         if loaded {
             return Ok(Paused::Loaded);
         }
@@ -234,6 +213,56 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
             let _ = tokio::time::timeout(Duration::from_secs(1), centre.log.wait_head(&seen)).await;
         }
     }
+}
+
+/// What became of a shard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is where its log was.
+    There,
+    /// There is more.
+    Behind,
+    /// It was loaded from a snapshot.
+    Loaded,
+}
+
+async fn advance_one(centre: &Arc<Centre>, shards: &Arc<Shards>, shard: ShardId, head: &Head) -> Result<Step> {
+    let cursor = shards.cursor(shard);
+    if (cursor.epoch != head.epoch && cursor.seq > 0) || cursor.seq > head.seq || head.first > cursor.seq + 1 {
+        snapshots::load(centre, shards, shard).await?;
+        return Ok(Step::Loaded);
+    }
+    centre.erasures.work(centre, shards, shard).await?;
+    if cursor.seq == head.seq {
+        if shards.checksum(shard) == head.checksum {
+            return Ok(Step::There);
+        }
+        tracing::error!(shard = shard.0, "the centre's copy is of another log than this one; it is made anew");
+        snapshots::load(centre, shards, shard).await?;
+        // Should the snapshot be of that other log too, it is not read again and again.
+        tokio::time::sleep(PAUSE).await;
+        return Ok(Step::Loaded);
+    }
+    let Read::Entries { epoch, entries } = centre.log.read(shard, cursor.seq, READ_BYTES).await? else {
+        return Ok(Step::Behind);
+    };
+    let last = entries.last().map_or(cursor.seq, |last| last.seq);
+    centre.erasures.before(&*centre.log, shard, epoch, &entries).await?;
+    apply(centre, shards, shard, epoch, entries).await?;
+    centre.erasures.work(centre, shards, shard).await?;
+    let newest = centre.copy.snapshots.lock().get(&shard).copied();
+    let newest = match newest {
+        Some(seq) => seq,
+        None => {
+            let seq = centre.log.snapshot(shard).await?.map_or(0, |kept| kept.seq);
+            centre.copy.note_snapshot(shard, seq);
+            seq
+        }
+    };
+    if last.saturating_sub(newest) >= centre.copy.snapshot_every {
+        snapshots::make_if_newer(centre, shards, shard).await?;
+    }
+    Ok(if last < head.seq { Step::Behind } else { Step::There })
 }
 
 /// Folds entries, stopping at marks to say how the copy stands there.

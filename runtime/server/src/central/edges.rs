@@ -17,7 +17,7 @@ const NOTES: &str = "edge/";
 /// Edges that are remembered.
 const EDGES_MAX: usize = 4096;
 /// How often a report is kept for other centres over the same store.
-const KEEP_EVERY: Duration = Duration::from_secs(60);
+pub const KEEP_EVERY: Duration = Duration::from_secs(20);
 /// How long an edge that says nothing is waited for when the centre must know what all edges can read. One that is away for longer must begin
 /// with a snapshot.
 pub const ABSENCE: Duration = Duration::from_secs(7 * 24 * 3600);

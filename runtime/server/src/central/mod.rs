@@ -7,6 +7,7 @@ mod desk;
 mod edges;
 mod erasures;
 mod feed;
+mod http;
 mod keys;
 mod releases;
 mod snapshots;
@@ -32,6 +33,7 @@ use self::copy::Copy;
 use self::desk::Desk;
 use self::edges::Edges;
 use self::erasures::Erasures;
+use self::http::Room;
 use self::keys::EdgeKeys;
 use self::verify::Marks;
 use crate::auth::Keys;
@@ -63,6 +65,8 @@ pub struct Centre {
     pub copy: Arc<Copy>,
     /// What was marked in the logs to compare copies, and what came of it.
     pub marks: Marks,
+    /// Room for what edges send and are sent.
+    room: Room,
     /// The edge in this very process, for batch systems.
     pub desk: Arc<Desk>,
     /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
@@ -95,6 +99,12 @@ impl Centre {
             }
         }
         Ok(newest)
+    }
+
+    /// Whether other centres may work over the same store.
+    pub fn is_one_of_several(&self) -> bool {
+        // Nobody else opens its file.
+        self.end.is_none()
     }
 
     /// Another edge is known: what all read is to be asked again.
@@ -174,6 +184,7 @@ pub fn run(config: CentralConfig) -> Result<()> {
             copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
             metrics,
             marks: Marks::default(),
+            room: Room::default(),
             desk: Arc::clone(&desk),
             end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
             released: Mutex::default(),

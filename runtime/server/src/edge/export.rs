@@ -143,8 +143,9 @@ pub trait Paged {
     fn name(&self) -> String;
     /// The last sequence of each data shard.
     fn ends(&self) -> Result<Vec<u64>, Problem>;
-    /// Entries after a sequence, up to about so many bytes; at least one, if there is one.
-    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem>;
+    /// Entries after a sequence, up to about so many bytes; at least one, if there is one. Gives the sequence after which they begin: a later one
+    /// where nothing is kept of what follows the log's very beginning.
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<(u64, Entries), Problem>;
 }
 
 impl Paged for RedbLog {
@@ -157,9 +158,9 @@ impl Paged for RedbLog {
         Ok(heads.into_iter().take(usize::from(SHARDS)).map(|head| head.seq).collect())
     }
 
-    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem> {
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<(u64, Entries), Problem> {
         let entries = self.read(shard, after, bytes_max).map_err(|error| Problem::storage(&error))?;
-        Ok(entries.into_iter().map(|entry| (entry.seq, entry.bytes.into())).collect())
+        Ok((after, entries.into_iter().map(|entry| (entry.seq, entry.bytes.into())).collect()))
     }
 }
 
@@ -181,10 +182,14 @@ impl Paged for OfCentre {
         Ok(heads.into_iter().take(usize::from(SHARDS)).map(|head| head.seq).collect())
     }
 
-    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Entries, Problem> {
+    fn entries(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<(u64, Entries), Problem> {
         let read = self.runtime.block_on(self.log.read(shard, after, bytes_max));
         match read.map_err(|error| Problem::storage(&error))? {
-            Read::Entries { entries, .. } => Ok(entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect()),
+            Read::Entries { entries, .. } => {
+                Ok((after, entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect()))
+            }
+            // Who begins has missed nothing that he could have had.
+            Read::Trimmed { first } if after == 0 && first > 1 => self.entries(shard, first - 1, bytes_max),
             _ => {
                 let detail = "the log no longer has what follows this cursor; begin anew without it, and export more often than the log is trimmed";
                 Err(Problem::new(StatusCode::CONFLICT, "cursor_too_old", detail))
@@ -214,7 +219,7 @@ pub fn page(log: &dyn Paged, shards: &Shards, since: &str) -> Result<String, Pro
         return Err(Problem::new(StatusCode::CONFLICT, "cursor_of_another_log", detail));
     }
     let mut page = Page { shards, lines: String::new(), met: BTreeSet::new() };
-    let mut left = PAGE_BYTES;
+    let (mut left, mut missing) = (PAGE_BYTES, false);
     let all: Vec<ShardId> = ShardId::all().collect();
     let first = usize::from(place.next);
     for index in (first..all.len()).chain(0..first) {
@@ -222,7 +227,10 @@ pub fn page(log: &dyn Paged, shards: &Shards, since: &str) -> Result<String, Pro
         if after >= heads[index] {
             continue;
         }
-        for (seq, bytes) in log.entries(all[index], after, left.min(SHARD_BYTES))? {
+        let (from, entries) = log.entries(all[index], after, left.min(SHARD_BYTES))?;
+        missing |= from > after;
+        place.seqs[index] = from;
+        for (seq, bytes) in entries {
             left = left.saturating_sub(bytes.len());
             page.take(&bytes)?;
             place.seqs[index] = seq;
@@ -235,7 +243,12 @@ pub fn page(log: &dyn Paged, shards: &Shards, since: &str) -> Result<String, Pro
     }
     page.temporary_keys()?;
     let more = place.seqs.iter().zip(&heads).any(|(seq, head)| seq < head);
-    page.line(&json!({"type": "cursor", "nextCursor": place.text(), "more": more}));
+    let mut cursor = json!({"type": "cursor", "nextCursor": place.text(), "more": more});
+    if missing {
+        // The log was trimmed before anybody exported it.
+        cursor["missing"] = true.into();
+    }
+    page.line(&cursor);
     Ok(page.lines)
 }
 
@@ -278,6 +291,9 @@ impl Page<'_> {
             Change::Event { fragment, event } => self.event(&fragment, &event),
             // Both halves stand in the log; one line is enough.
             Change::Link { fragment, other, word } if fragment < other => self.link(&fragment, &other, word),
+            Change::Erase { fragment, at, .. } => {
+                self.line(&json!({"type": "erasure", "profile": fragment, "at": at.to_string()}));
+            }
             _ => {}
         }
         Ok(())

@@ -7,9 +7,10 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use selvedge_core::event::{Refusal, quoted};
 use selvedge_core::fragment::Fragment;
-use selvedge_core::identity::Identifier;
+use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::limits;
 use selvedge_core::links::{Group, How, Link, LinkError, Word, ordered};
 use selvedge_core::value::Timestamp;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ingest::{Ack, Rejected, acknowledge, blocking, check_count, utf8};
 use super::profile::{Aggregates, aggregates, named, not_found};
-use super::{Edge, LogOutbox, parse_body, read_body};
+use super::{Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -123,16 +124,17 @@ struct ProfileSummary {
 }
 
 /// `POST /v1/identities/link`.
-pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinkedAnswer>, Problem> {
+pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
         let body: LinkBody = parse_body(utf8(&bytes)?)?;
         let [one, other] = two(&edge, &body.identifiers)?;
         let dry_run = body.dry_run;
+        let written = [one.shard(), other.shard()];
         let answer = blocking(&edge, move |edge| make_link(edge, &one, &other, dry_run)).await?;
         acknowledge(&edge, Ack::Durable).await?;
-        Ok(Json(answer))
+        Ok(answered(&edge, answer, if dry_run { &[] } else { &written }))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -174,10 +176,13 @@ pub struct LinksAnswer {
     /// Pairs that were linked before.
     unchanged: usize,
     rejected: Vec<Rejected>,
+    /// The shards of what was accepted.
+    #[serde(skip)]
+    written: Vec<ShardId>,
 }
 
 /// `POST /v1/identities/links`.
-pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<LinksAnswer>, Problem> {
+pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -187,25 +192,30 @@ pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) ->
             let mut answer = LinksAnswer { success: true, ..LinksAnswer::default() };
             for (index, pair) in links.iter().enumerate() {
                 match link_pair(edge, pair)? {
-                    Ok(true) => answer.accepted += 1,
-                    Ok(false) => answer.unchanged += 1,
+                    Ok(Some(shards)) => {
+                        answer.accepted += 1;
+                        answer.written.extend(shards);
+                    }
+                    Ok(None) => answer.unchanged += 1,
                     Err(refusal) => {
                         edge.dead_letters.keep(clock::now(), None, &refusal);
                         answer.rejected.push(Rejected::new(index, None, refusal));
                     }
                 }
             }
+            answer.written.sort_unstable();
+            answer.written.dedup();
             Ok(answer)
         };
         let answer = blocking(&edge, work).await?;
         acknowledge(&edge, Ack::Durable).await?;
-        Ok(Json(answer))
+        Ok(answered(&edge, &answer, &answer.written))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-/// Links two identifiers of many. Gives whether they were not linked before.
-fn link_pair(edge: &Edge, pair: &[String]) -> Result<Result<bool, Refusal>, Problem> {
+/// Links two identifiers of many. Gives their shards, if they were not linked before.
+fn link_pair(edge: &Edge, pair: &[String]) -> Result<Result<Option<[ShardId; 2]>, Refusal>, Problem> {
     let [one, other] = pair else {
         let detail = format!("holds {}; send two, such as [\"user:42\", \"anonymous:a-1\"]", pair.len());
         return Ok(Err(Refusal::new("identifiers_invalid", "", detail)));
@@ -226,7 +236,7 @@ fn link_pair(edge: &Edge, pair: &[String]) -> Result<Result<bool, Refusal>, Prob
             if changed {
                 edge.metrics.link_made();
             }
-            Ok(changed)
+            Ok(changed.then(|| [one.shard(), other.shard()]))
         }
         Err(error) => {
             edge.metrics.link_refused(error.code());
@@ -261,7 +271,7 @@ pub struct UnlinkedAnswer {
 }
 
 /// `POST /v1/identities/unlink`.
-pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Json<UnlinkedAnswer>, Problem> {
+pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -280,7 +290,8 @@ pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> R
         let dry_run = body.dry_run;
         let answer = blocking(&edge, move |edge| take_back(edge, &one, other.as_ref(), dry_run)).await?;
         acknowledge(&edge, Ack::Durable).await?;
-        Ok(Json(answer))
+        let written: Vec<ShardId> = answer.before.identifiers.iter().map(Identifier::shard).collect();
+        Ok(answered(&edge, answer, if dry_run { &[] } else { &written }))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use compact_str::CompactString;
 use selvedge_core::event::{Arrival, Event, EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
@@ -21,7 +20,7 @@ use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Edge, LogOutbox, TOKEN_HEADER, parse_body, read_body};
+use super::{Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
@@ -180,19 +179,14 @@ pub async fn single(
             )));
         }
         acknowledge(&edge, ack).await?;
-        Ok(answered(&edge, outcome))
+        Ok(answer(&edge, outcome))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-/// The answer, with what a caller needs in order to read elsewhere what was written here.
-fn answered(edge: &Edge, outcome: Outcome) -> Response {
-    let token = edge.token(&outcome.written);
-    let mut response = Json(IngestAnswer { success: true, outcome }).into_response();
-    if let Some(token) = token {
-        response.headers_mut().insert(TOKEN_HEADER, token);
-    }
-    response
+fn answer(edge: &Edge, mut outcome: Outcome) -> Response {
+    let written = std::mem::take(&mut outcome.written);
+    answered(edge, IngestAnswer { success: true, outcome }, &written)
 }
 
 /// `POST /v1/batch`.
@@ -219,7 +213,7 @@ pub async fn batch(
             return Err(Problem::unavailable(OUTBOX_FULL, SHED));
         }
         acknowledge(&edge, ack).await?;
-        Ok(answered(&edge, outcome))
+        Ok(answer(&edge, outcome))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

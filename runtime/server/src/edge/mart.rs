@@ -1,11 +1,10 @@
 //! The batch side: what a mart says of many profiles as of a watermark.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use compact_str::CompactString;
 use selvedge_core::aggregate::Value;
 use selvedge_core::effects::Effects;
@@ -22,7 +21,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::ingest::{Ack, OUTBOX_FULL, Rejected, SHED, acknowledge, blocking, check_count, utf8};
-use super::{Edge, LogOutbox, TOKEN_HEADER, parse_body, read_body};
+use super::{Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -109,12 +108,7 @@ pub async fn load(
         let work = move |edge: &Edge| Batch::parse(edge, utf8(&bytes)?)?.admit(edge, reconcile);
         let answer = blocking(&edge, work).await?;
         acknowledge(&edge, ack).await?;
-        let token = edge.token(&answer.written);
-        let mut response = Json(answer).into_response();
-        if let Some(token) = token {
-            response.headers_mut().insert(TOKEN_HEADER, token);
-        }
-        Ok(response)
+        Ok(answered(&edge, &answer, &answer.written))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

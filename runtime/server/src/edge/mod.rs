@@ -131,6 +131,16 @@ impl Deref for Edge {
     }
 }
 
+/// An answer, with what a caller needs in order to read elsewhere what was written here to these shards.
+pub fn answered(edge: &Edge, answer: impl Serialize, written: &[ShardId]) -> Response {
+    let token = edge.token(written);
+    let mut response = Json(answer).into_response();
+    if let Some(token) = token {
+        response.headers_mut().insert(TOKEN_HEADER, token);
+    }
+    response
+}
+
 /// The log as the shards' outbox.
 pub struct LogOutbox<'a>(pub &'a RedbLog);
 

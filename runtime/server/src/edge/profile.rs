@@ -191,7 +191,7 @@ pub async fn profile(
 ) -> Result<Json<ProfileAnswer>, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
-        let identifier = named(&edge, identifier)?;
+        let identifier = held(&edge, named(&edge, identifier)?)?;
         let Query(query) = query.map_err(|error| {
             let detail = "the query takes at=RFC3339, history=traits,aggregates and days=NUMBER";
             Problem::bad_request("query_invalid", format!("{detail}: {}", error.body_text()))
@@ -220,6 +220,16 @@ pub fn named(edge: &Edge, path: Result<Path<String>, PathRejection>) -> Result<I
     edge.namespaces
         .parse(&text)
         .map_err(|error| Problem::bad_request(error.code(), format!("{} {error}", quoted(&text))))
+}
+
+/// An identifier of which this edge can say something.
+pub fn held(edge: &Edge, identifier: Identifier) -> Result<Identifier, Problem> {
+    if edge.holds(&identifier) {
+        return Ok(identifier);
+    }
+    let detail =
+        format!("this edge does not hold shard {}, that of {identifier}; ask one that does", identifier.shard().0);
+    Err(Problem::new(StatusCode::CONFLICT, "shard_not_held", detail))
 }
 
 /// That nothing is known.

@@ -237,6 +237,11 @@ impl Uplink {
         Some(worst)
     }
 
+    /// Whether the centre's stream is open.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
     /// Whether every shard that is held was filled once: until then visitors who are known elsewhere are unknown here.
     pub fn is_filled(&self) -> bool {
         self.shards.iter().all(|shard| self.cell(shard).lock().replica.cursor().epoch > 0)

@@ -33,14 +33,14 @@ pub struct Registered {
     pub shards: ShardSet,
     /// The shards that its key opens: it takes changes for these.
     pub scope: ShardSet,
-    pub keys: PublicKeys,
+    pub keys: KeyHashes,
     pub released: Released,
 }
 
-/// The keys of callers.
+/// The keys of callers, as SHA-256 in hexadecimal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PublicKeys {
+pub struct KeyHashes {
     pub publishable: String,
     pub write: String,
     pub secret: String,
