@@ -70,7 +70,7 @@ fn main() {
     });
     let folder = root().join("target/bench");
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("results.json"), results.to_string()).unwrap();
+    std::fs::write(folder.join("first_decision.json"), results.to_string()).unwrap();
 }
 
 /// The median and the 99th percentile of the server's own time, over one connection.

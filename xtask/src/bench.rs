@@ -1,4 +1,4 @@
-//! The benches, in one command.
+//! The benches, in one command: the load bench against floors, or the micro-benches.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,18 +12,67 @@ use crate::shell::{root, run};
 /// What `cargo xtask bench` can be told.
 #[derive(Args)]
 pub struct BenchArguments {
-    /// The UCI Online Retail data as CSV, also as .gz; without it as many orders are generated.
-    #[arg(long, value_name = "FILE")]
+    /// Shorter measurements, up to three minutes in all once everything is built.
+    #[arg(long)]
+    quick: bool,
+    /// A million profiles instead of a hundred thousand.
+    #[arg(long)]
+    large: bool,
+    /// Only these rows, and the floors.
+    #[arg(long, value_name = "ROW,…")]
+    only: Option<String>,
+    /// How often each row is measured [default: 3].
+    #[arg(long, value_name = "N")]
+    repetitions: Option<u32>,
+    /// Connections of the load generator [default: 64].
+    #[arg(long, value_name = "N")]
+    connections: Option<u32>,
+    /// The micro-benches instead: a plugin's call, aggregates, identity, backfill, and decisions over imported orders one at a time.
+    #[arg(long)]
+    micro: bool,
+    /// For the micro-benches the UCI Online Retail data as CSV, also as .gz; without it as many orders are generated.
+    #[arg(long, value_name = "FILE", requires = "micro")]
     data: Option<PathBuf>,
 }
 
 /// Builds what the benches need and runs them.
 pub fn bench(arguments: &BenchArguments) -> Result<()> {
+    plugins::build(Toolchain::Auto)?;
+    if arguments.micro {
+        return micro(arguments);
+    }
+    let mut bench = load_bench()?;
+    bench.arg("run");
+    for (name, wanted) in [("--quick", arguments.quick), ("--large", arguments.large)] {
+        bench.args(wanted.then_some(name));
+    }
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    for (name, value) in [
+        ("--only", arguments.only.clone()),
+        ("--repetitions", number(arguments.repetitions)),
+        ("--connections", number(arguments.connections)),
+    ] {
+        bench.args(value.iter().flat_map(|value| [name, value.as_str()]));
+    }
+    run(&mut bench)
+}
+
+/// The load bench, built together with the binary that it measures.
+pub fn load_bench() -> Result<Command> {
+    let root = root();
+    // With the whole workspace's features, so that no other command builds the dependencies again.
+    let build = ["build", "--release", "--locked", "--workspace", "--bin", "selvedge", "--bin", "selvedge-bench"];
+    run(Command::new("cargo").args(build).current_dir(&root))?;
+    let mut bench = Command::new(root.join("target/release/selvedge-bench"));
+    bench.current_dir(&root);
+    Ok(bench)
+}
+
+fn micro(arguments: &BenchArguments) -> Result<()> {
     let root = root();
     let data =
         arguments.data.as_ref().map(|path| path.canonicalize().with_context(|| format!("read {}", path.display())));
     let data = data.transpose()?;
-    plugins::build(Toolchain::Auto)?;
     let cargo = |arguments: &[&str]| run(Command::new("cargo").args(arguments).current_dir(&root));
     cargo(&["build", "--release", "--locked", "--workspace", "--all-targets"])?;
     for bench in ["plugin_call", "aggregates", "identity"] {

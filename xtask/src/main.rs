@@ -3,6 +3,8 @@
 mod bench;
 mod demo;
 mod demo_edges;
+mod flame;
+mod flame_graph;
 mod plugins;
 mod postgres;
 mod shell;
@@ -34,8 +36,10 @@ enum Chore {
         #[arg(long, value_enum, default_value_t)]
         toolchain: Toolchain,
     },
-    /// Measure: what a plugin's call costs, and decisions over imported profiles.
+    /// Measure requests a second and latencies beside what HTTP alone costs, in one run; or, with --micro, the parts.
     Bench(bench::BenchArguments),
+    /// Draw where the time of a server under load goes, to target/bench/flame.svg.
+    Flame(flame::FlameArguments),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::test(&arguments),
         Chore::Plugins { toolchain } => plugins::build(toolchain).map(|_| ()),
         Chore::Bench(arguments) => bench::bench(&arguments),
+        Chore::Flame(arguments) => flame::flame(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,211 @@
+//! Data directories: made once, kept under `target/bench` by a hash of what made them, copied for every run.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::answer::head;
+use crate::data::{self, Person};
+use crate::process::{Cores, Server, pin};
+
+/// Counted up where the bench makes other data of the same inputs.
+const FORMAT: u32 = 1;
+/// The key of everything that the bench asks.
+pub const KEY: &str = "sk_bench_0001";
+/// Visitors whose events go together.
+const TOGETHER: u32 = 150;
+/// Connections that load.
+const LOADERS: usize = 4;
+
+/// What the bench is made of.
+pub struct House {
+    /// The project's root.
+    pub root: PathBuf,
+    /// Where the bench keeps what it makes.
+    pub own: PathBuf,
+    /// How many visitors there are.
+    pub profiles: u32,
+}
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Names its directories.
+    pub name: &'static str,
+    /// Plugins that a decision calls.
+    pub plugins: usize,
+    /// Memory for profiles, in MiB.
+    pub cache_mib: u64,
+}
+
+impl House {
+    fn component(&self, folder: &str, name: &str) -> PathBuf {
+        self.root.join("target").join(folder).join(format!("{name}.wasm"))
+    }
+
+    /// The folder of plugins of a setup: one that is defined without code, one that observes, and those that a decision calls.
+    fn plugins(&self, setup: Setup) -> Result<PathBuf> {
+        let folder = self.own.join("run").join(format!("{}-plugins", setup.name));
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let copy = |from: PathBuf, name: &str| {
+            fs::copy(&from, folder.join(format!("{name}.wasm"))).with_context(|| format!("copy {}", from.display()))
+        };
+        copy(self.component("plugins", "aggregates"), "aggregates")?;
+        fs::write(folder.join("aggregates.toml"), data::definitions())?;
+        copy(self.component("test-guests", "viewed"), "viewed")?;
+        copy(self.component("test-guests", "bench"), "bench")?;
+        if setup.plugins > 1 {
+            copy(self.component("test-guests", "panel"), "panel")?;
+            for (name, config) in data::chain(setup.plugins) {
+                copy(self.component("test-guests", "step"), &name)?;
+                fs::write(folder.join(format!("{name}.toml")), config)?;
+            }
+        }
+        Ok(folder)
+    }
+
+    fn command(&self, setup: Setup, data: &Path) -> Result<Command> {
+        let catalog = self.own.join("run").join(format!("{}-catalog.toml", setup.name));
+        let plugins = self.plugins(setup)?;
+        fs::write(&catalog, data::catalog(if setup.plugins > 1 { "panel" } else { "bench" }))?;
+        let mut command = Command::new(self.root.join("target/release/selvedge"));
+        command.arg("run").arg("--data").arg(data).arg("--plugins").arg(plugins).arg("--catalog").arg(catalog);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--secret-key", KEY]);
+        command.args(["--cache-mib", &setup.cache_mib.to_string()]).env("SELVEDGE_LOG", "warn");
+        Ok(command)
+    }
+
+    /// The data directory that all setups begin with; made where it is not there yet.
+    pub fn prepared(&self, setup: Setup, cores: Cores) -> Result<PathBuf> {
+        let data = self.own.join(format!("data-{:016x}", self.fingerprint()?));
+        let done = data.join("bench-is-prepared");
+        if done.exists() {
+            return Ok(data);
+        }
+        if data.exists() {
+            fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        }
+        eprintln!("Making {} profiles in {}.", self.profiles, data.display());
+        let began = Instant::now();
+        let server = self.start_in(setup, &data, cores)?;
+        pin(server.id(), &format!("{},{}", cores.server, cores.generator))?;
+        load(server.public, self.profiles)?;
+        server.rest()?;
+        server.stop()?;
+        fs::write(&done, "")?;
+        eprintln!("They were made in {:.0} s.", began.elapsed().as_secs_f64());
+        Ok(data)
+    }
+
+    /// A server of a setup over a copy of the data.
+    pub fn start(&self, setup: Setup, prepared: &Path, cores: Cores) -> Result<Server> {
+        let data = self.own.join("run").join(setup.name);
+        if data.exists() {
+            fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        }
+        let mut copy = Command::new("cp");
+        let status = copy.args(["-a", "--reflink=auto"]).arg(prepared).arg(&data).status().context("start cp")?;
+        if !status.success() {
+            bail!("{} could not be copied", prepared.display());
+        }
+        self.start_in(setup, &data, cores)
+    }
+
+    fn start_in(&self, setup: Setup, data: &Path, cores: Cores) -> Result<Server> {
+        let log = self.own.join("run").join(format!("{}.log", setup.name));
+        Server::start(&self.command(setup, data)?, cores.server, &log)
+    }
+
+    /// Removes what servers of this run have written.
+    pub fn clean(&self) -> Result<()> {
+        let run = self.own.join("run");
+        for entry in fs::read_dir(&run).with_context(|| format!("list {}", run.display()))? {
+            let path = entry?.path();
+            if path.join("log.redb").exists() {
+                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hash of everything that the data follows from.
+    fn fingerprint(&self) -> Result<u64> {
+        let mut hash = Xxh3::new();
+        hash.update(&FORMAT.to_le_bytes());
+        hash.update(&self.profiles.to_le_bytes());
+        hash.update(data::definitions().as_bytes());
+        for visitor in 0..3 {
+            Person::new(visitor).events(visitor).iter().for_each(|event| hash.update(event.to_string().as_bytes()));
+        }
+        for (folder, name) in [("plugins", "aggregates"), ("test-guests", "viewed")] {
+            let path = self.component(folder, name);
+            hash.update(&fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+        }
+        Ok(hash.digest())
+    }
+}
+
+/// Sends the events of all visitors.
+fn load(address: SocketAddr, profiles: u32) -> Result<()> {
+    let next = AtomicU32::new(0);
+    let work = || -> Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        loop {
+            let first = next.fetch_add(TOGETHER, Ordering::Relaxed);
+            if first >= profiles {
+                return Ok(());
+            }
+            let visitors = first..profiles.min(first + TOGETHER);
+            let events: Vec<String> = visitors
+                .flat_map(|visitor| Person::new(visitor).events(visitor))
+                .map(|event| event.to_string())
+                .collect();
+            let answer = post(&mut stream, "/v1/batch", &format!("{{\"batch\":[{}]}}", events.join(",")))?;
+            let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+            if answer["accepted"].as_u64() != u64::try_from(events.len()).ok() {
+                bail!("events of the bench were refused: {answer}");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let loaders: Vec<_> = (0..LOADERS).map(|_| scope.spawn(work)).collect();
+        loaders.into_iter().try_for_each(|loader| match loader.join() {
+            Ok(outcome) => outcome,
+            Err(_) => bail!("a loading thread panicked"),
+        })
+    })
+}
+
+/// Sends one request and waits for its answer, which must have the status 200.
+pub fn post(stream: &mut TcpStream, path: &str, body: &str) -> Result<Vec<u8>> {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        let count = stream.read(&mut chunk)?;
+        if count == 0 {
+            bail!("the server closed a connection");
+        }
+        answer.extend_from_slice(&chunk[..count]);
+        if let Some(read) = head(&answer)?
+            && answer.len() == read.head + read.body
+        {
+            let body = answer.split_off(read.head);
+            if read.status != 200 {
+                bail!("{path} answered {}: {}", read.status, String::from_utf8_lossy(&body));
+            }
+            return Ok(body);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The rows of the table: which server is asked what.
+
+use crate::answer::Check;
+use crate::load::Traffic;
+use crate::prepare::{KEY, Setup};
+use crate::request::Template;
+use crate::zipf::Visitors;
+
+/// Memory for profiles in which all of them stay.
+const ROOMY_MIB: u64 = 16 * 1024;
+/// Memory for profiles in which next to none of them stay.
+const TIGHT_MIB: u64 = 4;
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// HTTP alone.
+    FloorA,
+    /// HTTP and the decision natively.
+    FloorB,
+    /// Selvedge.
+    Selvedge(Setup),
+}
+
+/// All profiles in memory, one plugin in a decision.
+pub const WARM: Setup = Setup { name: "warm", plugins: 1, cache_mib: ROOMY_MIB };
+/// No profile in memory.
+pub const COLD: Setup = Setup { name: "cold", plugins: 1, cache_mib: TIGHT_MIB };
+/// Three plugins in a decision.
+pub const THREE: Setup = Setup { name: "three", plugins: 3, cache_mib: ROOMY_MIB };
+/// Ten plugins in a decision.
+pub const TEN: Setup = Setup { name: "ten", plugins: 10, cache_mib: ROOMY_MIB };
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// As results.json names it.
+    pub name: &'static str,
+    /// Who is asked.
+    pub target: Target,
+    ask: &'static [(u32, Ask)],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    /// Three offers.
+    Decide,
+    /// The same, and something was viewed.
+    DecideEvent,
+    /// Three offers of a thousand.
+    DecideWide,
+    /// Something was viewed, durable when it is acknowledged or not.
+    Track { durable: bool },
+}
+
+/// All rows, in the order in which each repetition takes them: floors first, those that write much last.
+pub const ROWS: [Row; 11] = [
+    Row { name: "floor_a", target: Target::FloorA, ask: &[(100, Ask::Decide)] },
+    Row { name: "floor_b", target: Target::FloorB, ask: &[(100, Ask::Decide)] },
+    Row { name: "decide", target: Target::Selvedge(WARM), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_cold", target: Target::Selvedge(COLD), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_1000_offers", target: Target::Selvedge(WARM), ask: &[(100, Ask::DecideWide)] },
+    Row { name: "decide_3_plugins", target: Target::Selvedge(THREE), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_10_plugins", target: Target::Selvedge(TEN), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_event", target: Target::Selvedge(WARM), ask: &[(100, Ask::DecideEvent)] },
+    Row {
+        name: "mixed",
+        target: Target::Selvedge(WARM),
+        ask: &[(80, Ask::Decide), (20, Ask::Track { durable: false })],
+    },
+    Row { name: "track_applied", target: Target::Selvedge(WARM), ask: &[(100, Ask::Track { durable: false })] },
+    Row { name: "track_durable", target: Target::Selvedge(WARM), ask: &[(100, Ask::Track { durable: true })] },
+];
+
+impl Row {
+    /// Whether this is a floor.
+    pub fn is_floor(&self) -> bool {
+        matches!(self.target, Target::FloorA | Target::FloorB)
+    }
+
+    /// What is asked, by how many visitors. Visitors come by Zipf's law; where no profile is to be in memory, each once in turn.
+    pub fn traffic(&self, profiles: u32, seed: u64) -> Traffic {
+        let visitors = if self.target == Target::Selvedge(COLD) { Visitors::everyone } else { Visitors::zipf };
+        let check = |ask: Ask| match (self.target, ask) {
+            (Target::FloorA, _) => Check::Nothing,
+            (_, Ask::Track { .. }) => Check::Accepted,
+            _ => Check::Offers(OFFERED),
+        };
+        let requests = self.ask.iter().map(|(share, ask)| (*share, template(*ask), check(*ask))).collect();
+        Traffic { requests, visitors: visitors(profiles, seed) }
+    }
+}
+
+/// Offers of an answer.
+const OFFERED: usize = 3;
+const VIEWED: &str = r#""event":"Product Viewed","messageId":"{message}","timestamp":"{now}","properties":{"product_id":"p-22423","category":"kitchen","price":12.75,"quantity":1}"#;
+
+/// The body of a decide call. Its deadline is far off, so that a server which is slow shows as slow and not as one that falls back.
+pub fn decide_body(slot: &str, more: &str) -> String {
+    format!(
+        r#"{{"visitor":{{"userId":"u-{{visitor}}"}},"slots":[{{"slot":"{slot}","count":{OFFERED}}}],"context":{{"page":{{"path":"/"}},"locale":"en-GB"}},"channel":"web","deadlineMs":10000{more}}}"#
+    )
+}
+
+fn template(ask: Ask) -> Template {
+    let decide = |slot: &str, more: &str| Template::post("/v1/decide", KEY, &decide_body(slot, more));
+    match ask {
+        Ask::Decide => decide("home", ""),
+        Ask::DecideWide => decide("wide", ""),
+        Ask::DecideEvent => decide("home", &format!(r#","events":[{{"type":"track",{VIEWED}}}]"#)),
+        Ask::Track { durable } => {
+            let path = if durable { "/v1/track?ack=durable" } else { "/v1/track?ack=applied" };
+            Template::post(path, KEY, &format!(r#"{{"userId":"u-{{visitor}}",{VIEWED}}}"#))
+        }
+    }
+}
+
+/// What brings every profile into memory: a decision for each, which is not recorded.
+pub fn warming(profiles: u32) -> Traffic {
+    let template = Template::post("/v1/decide", KEY, &decide_body("home", r#","dryRun":true"#));
+    Traffic { requests: vec![(100, template, Check::Offers(OFFERED))], visitors: Visitors::everyone(profiles, 1) }
+}

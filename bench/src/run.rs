@@ -1,0 +1,224 @@
+//! The whole bench: servers up, rows measured in turn, results out.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::json;
+
+use crate::load::{Generator, Pace};
+use crate::measure::{Found, Times, measure};
+use crate::prepare::{House, Setup, post};
+use crate::process::{Cores, Server, pin};
+use crate::report::{self, Findings};
+use crate::request::{VISITOR, user};
+use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, warming};
+use crate::{data, machine};
+
+/// What the bench can be told.
+#[derive(Args)]
+pub struct RunArguments {
+    /// Shorter measurements, up to three minutes in all.
+    #[arg(long)]
+    quick: bool,
+    /// A million profiles instead of a hundred thousand.
+    #[arg(long)]
+    large: bool,
+    /// Only these rows, and the floors.
+    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
+    only: Vec<String>,
+    /// How often each row is measured.
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Connections of the generator.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Seconds of each loop [default: 4, with --quick 0.8].
+    #[arg(long)]
+    seconds: Option<f64>,
+}
+
+/// How a server is loaded while it is profiled.
+#[derive(Args)]
+pub struct FlameArguments {
+    /// The row whose requests are sent.
+    #[arg(long, default_value = "decide")]
+    row: String,
+    /// For how many seconds.
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Connections of the generator.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+}
+
+fn house(profiles: u32) -> Result<House> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default();
+    let own = root.join("target/bench");
+    fs::create_dir_all(own.join("run")).with_context(|| format!("create {}", own.display()))?;
+    Ok(House { root, own, profiles })
+}
+
+/// Servers that are up, by what they are.
+struct Servers<'h> {
+    house: &'h House,
+    cores: Cores,
+    prepared: PathBuf,
+    answer: PathBuf,
+    up: Vec<(Target, Server)>,
+}
+
+impl<'h> Servers<'h> {
+    /// Starts the server under measurement, and keeps one of its answers for the floors.
+    fn begin(house: &'h House, cores: Cores) -> Result<Self> {
+        let prepared = house.prepared(WARM, cores)?;
+        let answer = house.own.join("run/answer.json");
+        let mut servers = Self { house, cores, prepared, answer, up: Vec::new() };
+        let server = servers.selvedge(WARM)?;
+        let body = decide_body("home", "").replace(&format!("u-{VISITOR}"), &user(1));
+        fs::write(&servers.answer, post(&mut TcpStream::connect(server)?, "/v1/decide", &body)?)?;
+        Ok(servers)
+    }
+
+    fn selvedge(&mut self, setup: Setup) -> Result<std::net::SocketAddr> {
+        let server = self.house.start(setup, &self.prepared, self.cores)?;
+        if setup != COLD {
+            let began = Instant::now();
+            pin(server.id(), &format!("{},{}", self.cores.server, self.cores.generator))?;
+            let mut generator = Generator::connect(server.public, 16, 1)?;
+            generator.run(&mut warming(self.house.profiles), Pace::Count(u64::from(self.house.profiles)))?;
+            server.rest()?;
+            pin(server.id(), &self.cores.server.to_string())?;
+            eprintln!(
+                "{}: {} profiles are in memory after {:.1} s.",
+                setup.name,
+                self.house.profiles,
+                began.elapsed().as_secs_f64()
+            );
+        }
+        let address = server.public;
+        self.up.push((Target::Selvedge(setup), server));
+        Ok(address)
+    }
+
+    fn floor(&mut self, target: Target, name: &str) -> Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(name).arg("--answer").arg(&self.answer).args(["--profiles", &self.house.profiles.to_string()]);
+        let log = self.house.own.join("run").join(format!("{name}.log"));
+        self.up.push((target, Server::start(&command, self.cores.server, &log)?));
+        Ok(())
+    }
+
+    /// A server, started if it is not up yet.
+    fn get(&mut self, target: Target) -> Result<&Server> {
+        if !self.up.iter().any(|(of, _)| *of == target) {
+            match target {
+                Target::FloorA => self.floor(target, "floor-a")?,
+                Target::FloorB => self.floor(target, "floor-b")?,
+                Target::Selvedge(setup) => drop(self.selvedge(setup)?),
+            }
+        }
+        self.up.iter().find(|(of, _)| *of == target).map(|(_, server)| server).context("a server is up")
+    }
+}
+
+fn row(name: &str) -> Result<usize> {
+    let known = || ROWS.map(|row| row.name).join(", ");
+    ROWS.iter()
+        .position(|row| row.name == name)
+        .with_context(|| format!("there is no row {name}; there are {}", known()))
+}
+
+/// Measures everything.
+pub fn run(arguments: &RunArguments) -> Result<()> {
+    let began = Instant::now();
+    let wanted = arguments.only.iter().map(|name| row(name)).collect::<Result<Vec<_>>>()?;
+    let wanted = |index: usize| wanted.is_empty() || ROWS[index].is_floor() || wanted.contains(&index);
+    let cores = Cores::choose()?;
+    let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
+    // Before this process keeps to one core.
+    let machine = machine::describe();
+    pin(std::process::id(), &cores.generator.to_string())?;
+    let mut servers = Servers::begin(&house, cores)?;
+    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.8 } else { 4.0 });
+    let times = Times {
+        warm: Duration::from_secs_f64(each / 4.0),
+        each: Duration::from_secs_f64(each),
+        rest_between: !arguments.quick,
+    };
+    for row in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, row)| row) {
+        servers.get(row.target)?;
+    }
+    eprintln!("Everything is up after {:.0} s.", began.elapsed().as_secs_f64());
+
+    let mut findings = Findings::new();
+    for repetition in 0..arguments.repetitions {
+        for (index, row) in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)) {
+            let found = repeat(row, servers.get(row.target)?, &house, arguments.connections, cores, times, repetition);
+            let found = found.with_context(|| row.name)?;
+            eprintln!(
+                "{:<20}{:>9.0} requests/s, {:.1} µs CPU, {:.0} µs p50, {:.0} µs p99",
+                row.name, found.rps, found.cpu_us_per_request, found.p50_us, found.p99_us
+            );
+            findings.entry(index).or_default().push(found);
+        }
+    }
+    let rows = report::rows(&ROWS, &findings);
+    report::print(&rows);
+    let document = json!({
+        "machine": machine,
+        "workload": {
+            "profiles": house.profiles, "traits": 50, "aggregates": 100, "offers": data::OFFERS, "connections": arguments.connections,
+            "repetitions": arguments.repetitions, "seconds": each,
+            "answer_bytes": fs::metadata(&servers.answer)?.len(), "request_bytes": ROWS[0].traffic(1, 0).requests[0].1.len(),
+        },
+        "seconds": began.elapsed().as_secs_f64().round(),
+        "rows": rows,
+    });
+    let path = house.own.join("results.json");
+    report::write(&path, &document)?;
+    drop(servers);
+    house.clean()?;
+    println!("Written to {} after {:.0} s.", path.display(), began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn repeat(
+    row: &Row,
+    server: &Server,
+    house: &House,
+    connections: usize,
+    cores: Cores,
+    times: Times,
+    repetition: usize,
+) -> Result<Found> {
+    let seed = u64::try_from(repetition)?;
+    let mut generator = Generator::connect(server.public, connections, seed)?;
+    let mut traffic = row.traffic(house.profiles, 7);
+    traffic.visitors.skip(repetition * 100_003);
+    measure(server, &mut generator, &mut traffic, cores, times, row.is_floor())
+}
+
+/// Loads one server, and says which process it is, so that it can be profiled meanwhile.
+pub fn flame(arguments: &FlameArguments) -> Result<()> {
+    let cores = Cores::choose()?;
+    let house = house(100_000)?;
+    pin(std::process::id(), &cores.generator.to_string())?;
+    let row = &ROWS[row(&arguments.row)?];
+    let mut servers = Servers::begin(&house, cores)?;
+    let server = servers.get(row.target)?;
+    let mut generator = Generator::connect(server.public, arguments.connections, 1)?;
+    let mut traffic = row.traffic(house.profiles, 7);
+    generator.run(&mut traffic, Pace::Closed(Duration::from_secs(1)))?;
+    println!("{}", json!({"ready": true, "process": server.id()}));
+    let outcome = generator.run(&mut traffic, Pace::Closed(Duration::from_secs_f64(arguments.seconds)))?;
+    if outcome.fallbacks > outcome.judged / 1_000 {
+        bail!("{} of {} answers are fallbacks", outcome.fallbacks, outcome.judged);
+    }
+    eprintln!("{:.0} requests/s while it was watched", outcome.requests as f64 / outcome.seconds);
+    Ok(())
+}
