@@ -35,6 +35,7 @@ impl Shards {
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
         let mut ordered: HashMap<Identifier, InOrder> = HashMap::default();
         let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
+        let mut before: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         let mut again = Vec::new();
         // From here on, so that nobody puts another base under these changes before they are written.
         let _rows = cell.rows.write();
@@ -50,7 +51,9 @@ impl Shards {
                 ordered.entry(identifier.clone()).or_default().push((seq, Arc::clone(change)));
             }
             for (identifier, changes) in ordered {
-                let erased = state.pending.get(&identifier).and_then(|fragment| fragment.base.erased);
+                let base = state.pending.get(&identifier).map(|fragment| Arc::clone(&fragment.base));
+                let erased = base.as_ref().and_then(|base| base.erased);
+                before.extend(base.map(|base| (identifier.clone(), base)));
                 let entries = kept(&identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
                 histories.insert(identifier.clone(), entries);
                 match state.pending.base_after(&identifier, changes.len(), definitions) {
@@ -61,14 +64,14 @@ impl Shards {
             }
         }
         for (identifier, changes) in again {
-            let erased = cell.state.lock().pending.get(&identifier).and_then(|fragment| fragment.base.erased);
+            let erased = before.get(&identifier).and_then(|before| before.erased);
             let past = self.past_of(&identifier, cell.cursor().seq, changes)?.since(erased);
             let whole = self.refold(&past, Timestamp(i64::MAX))?;
             bases.insert(identifier, Arc::new(whole));
         }
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
         let to = Move { cursor, ..Move::default() };
-        self.write(shard, &to, &histories, bases.iter())?;
+        self.write(shard, &to, &histories, &before, bases.iter())?;
         {
             let mut state = cell.state.lock();
             let weight = state.pending.advance(count, bases);
@@ -90,14 +93,14 @@ impl Shards {
         }
         let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
         let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut erased: HashMap<Identifier, Option<Timestamp>> = HashMap::default();
+        let mut before: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         let mut folded_in: HashMap<Identifier, (InOrder, Folded)> = HashMap::default();
         for (seq, bytes) in entries {
             let change = Change::decode(bytes)?;
             let Some(identifier) = change.fragment().cloned() else { continue };
             if !bases.contains_key(&identifier) {
                 let base = self.read_base(&identifier)?.0;
-                erased.insert(identifier.clone(), base.erased);
+                before.insert(identifier.clone(), Arc::clone(&base));
                 bases.insert(identifier.clone(), base);
             }
             let Some(base) = bases.get_mut(&identifier) else { continue };
@@ -107,7 +110,7 @@ impl Shards {
             changes.push((*seq, Arc::new(PendingChange { bytes: bytes.as_slice().into(), body })));
         }
         for (identifier, (changes, _)) in &folded_in {
-            let erased = erased.get(identifier).copied().flatten();
+            let erased = before.get(identifier).and_then(|before| before.erased);
             let entries = kept(identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
             histories.insert(identifier.clone(), entries);
         }
@@ -115,13 +118,13 @@ impl Shards {
         for (identifier, (changes, _)) in folded_in.into_iter().filter(|(_, (_, worst))| *worst == Folded::Refold) {
             // The history is whole up to the cursor. What a cut write left beyond it comes again in these entries.
             let changes = changes.into_iter().map(|(_, change)| change).collect();
-            let erased = erased.get(&identifier).copied().flatten();
+            let erased = before.get(&identifier).and_then(|before| before.erased);
             let past = self.past_of(&identifier, cursor.seq, changes)?.since(erased);
             let whole = self.refold(&past, Timestamp(i64::MAX))?;
             bases.insert(identifier, Arc::new(whole));
         }
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
-        self.write(shard, &to, &histories, bases.iter())?;
+        self.write(shard, &to, &histories, &before, bases.iter())?;
         cell.go(to);
         Ok(())
     }
@@ -150,19 +153,21 @@ impl Shards {
         Ok((Arc::new(fragment), head.seq))
     }
 
-    /// Writes fragments, each with its state.
+    /// Writes fragments, each with its state; `before` are those without the changes.
     pub(crate) fn write<'f>(
         &self,
         shard: ShardId,
         to: &Move,
         histories: &HashMap<Identifier, Vec<HistoryEntry>>,
+        before: &HashMap<Identifier, Arc<Fragment>>,
         bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>)>,
     ) -> Result<(), ShardError> {
         let layout = self.observer.layout();
         let writes = bases.map(|(identifier, fragment)| {
             let entries = histories.get(identifier).map_or(&[][..], Vec::as_slice);
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
-            FragmentWrite { identifier, record: Record { layout, seq, fragment }, entries }
+            let before = before.get(identifier).map(Arc::as_ref);
+            FragmentWrite { identifier, record: Record { layout, seq, fragment }, before, entries }
         });
         self.disk.write(shard, to, &writes.collect::<Vec<_>>())
     }

@@ -8,6 +8,7 @@
 //! | `k` | the checksum of the log up to there |
 //! | `o` origin | the last change of an origin that is in: its number, its sequence |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
+//! | `g` identifier `0` | what has changed in it since, where that is little |
 //! | `h` identifier `0` seq part | a block of history: changes from this sequence on, cut likewise |
 //! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen, or withdrawn before |
 //!
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::view::Seen;
 
@@ -38,7 +40,8 @@ use self::batch::{Batch, key, part_key, seen_key, split_count};
 use self::trees::{Current, Replaced};
 use crate::ShardError;
 use crate::block::{History, LOOSE, encode_block};
-use crate::record::{Head, Record};
+use crate::overlay::Overlay;
+use crate::record::{self, Head, Record};
 
 pub(crate) use self::place::Move;
 pub(crate) use self::trees::{Fresh, Row};
@@ -52,9 +55,10 @@ const LOG_ID: &[u8] = b"log-id";
 /// Under this key, the layout that every record has.
 const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 const FRAGMENT: u8 = b'f';
+const OVERLAY: u8 = b'g';
 const HISTORY: u8 = b'h';
 const SEEN: u8 = b'i';
 
@@ -80,6 +84,8 @@ pub struct Storage {
 pub(crate) struct FragmentWrite<'a> {
     pub(crate) identifier: &'a Identifier,
     pub(crate) record: Record<'a>,
+    /// The fragment without the changes, if it is at hand.
+    pub(crate) before: Option<&'a Fragment>,
     /// The changes to add to its history.
     pub(crate) entries: &'a [HistoryEntry],
 }
@@ -159,6 +165,14 @@ impl Disk {
         for part in 1..parts {
             bytes.extend_from_slice(&tree.get(part_key(FRAGMENT, identifier, None, part))?.ok_or_else(corrupt)?);
         }
+        let Some(overlay) = tree.get(key(OVERLAY, identifier))? else { return Ok(Some(bytes)) };
+        let overlay = Overlay::decode(&overlay)?;
+        if overlay.on == Head::decode(&bytes)?.seq {
+            let (head, mut fragment) = record::decode(&bytes)?;
+            let seq = overlay.seq;
+            overlay.lay(&mut fragment)?;
+            bytes = Record { layout: &head.layout, seq, fragment: &fragment }.encode()?;
+        }
         Ok(Some(bytes))
     }
 
@@ -176,7 +190,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Hands over the heads of a shard's records after an identifier, until it is told to stop. Each row is read by itself: none is half a write.
+    /// Hands over the heads of a shard's records after an identifier, as they were written, until it is told to stop. Each row is read by itself: none is half a write.
     /// A row that is not one of a record is passed over; whoever asks for its fragment is told.
     pub(crate) fn heads(
         &self,
@@ -215,14 +229,22 @@ impl Disk {
         batch.flush()
     }
 
-    /// The head of a fragment's record, without the rest; none where nothing is known. One row is read, so it is never half a write.
+    /// The head of a fragment's record, without the rest; none where nothing is known.
     pub(crate) fn head(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
-        let first = self.tree(identifier.shard()).get(part_key(FRAGMENT, identifier, None, 0))?;
-        let decode = |first: sled::IVec| {
-            let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
-            Head::decode(head)
-        };
-        first.map(decode).transpose()
+        let Some((mut head, overlay)) = self.head_and_overlay(identifier)? else { return Ok(None) };
+        head.seq = overlay.map_or(head.seq, |overlay| overlay.seq);
+        Ok(Some(head))
+    }
+
+    /// The head of the record as it was written, and what lies on it.
+    fn head_and_overlay(&self, identifier: &Identifier) -> Result<Option<(Head, Option<Overlay>)>, ShardError> {
+        let tree = self.tree(identifier.shard());
+        let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
+        let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
+        let head = Head::decode(head)?;
+        let overlay = tree.get(key(OVERLAY, identifier))?.map(|bytes| Overlay::decode(&bytes)).transpose()?;
+        let overlay = overlay.filter(|overlay| overlay.on == head.seq);
+        Ok(Some((head, overlay)))
     }
 
     /// The sequence at which an event's id was seen.
@@ -332,7 +354,28 @@ impl Disk {
                 }
             }
         }
+        if erases {
+            batch.remove(key(OVERLAY, identifier))?;
+        } else if let Some(overlay) = self.overlay(write)? {
+            return batch.insert(key(OVERLAY, identifier), overlay);
+        }
         batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?).map(drop)
+    }
+
+    /// What is to lie on the record that stands there, if that is enough.
+    fn overlay(&self, write: &FragmentWrite<'_>) -> Result<Option<Vec<u8>>, ShardError> {
+        let (Some(first), Some(before)) = (write.entries.first(), write.before) else { return Ok(None) };
+        let Some((head, earlier)) = self.head_and_overlay(write.identifier)? else { return Ok(None) };
+        let reached = earlier.as_ref().map_or(head.seq, |earlier| earlier.seq);
+        // A write that was cut off may have left what is ahead; and states of another layout have other positions.
+        if reached >= first.seq || head.layout != *write.record.layout {
+            return Ok(None);
+        }
+        let overlay = Overlay::between(head.seq, write.record.seq, before, write.record.fragment);
+        Ok(overlay.and_then(|overlay| match earlier {
+            Some(earlier) => overlay.over(earlier).encode(),
+            None => overlay.encode(),
+        }))
     }
 
     /// The rows of a history as they stand.
@@ -389,6 +432,7 @@ impl Disk {
                         storage.fragments += u64::from(key.ends_with(&[0, 0, 0]));
                         storage.state_bytes += bytes;
                     }
+                    Some(&OVERLAY) => storage.state_bytes += bytes,
                     Some(&HISTORY) => storage.history_bytes += bytes,
                     Some(&SEEN) => storage.id_bytes += bytes,
                     _ => {}

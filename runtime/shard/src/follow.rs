@@ -44,8 +44,8 @@ struct Item {
 struct Touched {
     items: Vec<Item>,
     base: Arc<Fragment>,
-    /// When the fragment was erased before them.
-    erased: Option<Timestamp>,
+    /// The base without them.
+    before: Arc<Fragment>,
     folded: Folded,
     /// Whether they are the first of its pending changes and nothing else, so that the view stays as it is.
     first_pending: bool,
@@ -54,14 +54,14 @@ struct Touched {
 impl Touched {
     /// What the fragment's history gets of them.
     fn history(&self, identifier: &Identifier) -> Vec<HistoryEntry> {
-        kept(identifier, self.erased, self.items.iter().map(|item| (item.seq, &item.change)))
+        kept(identifier, self.before.erased, self.items.iter().map(|item| (item.seq, &item.change)))
     }
 }
 
 /// What a fold begins with.
 enum Start {
-    /// The base is that of the view: all its pending changes go in, and nothing else. And when it was erased before them.
-    View(Arc<Fragment>, Option<Timestamp>),
+    /// The base becomes that of the view: all its pending changes go in, and nothing else. And the base as it is.
+    View(Arc<Fragment>, Arc<Fragment>),
     /// A base that is in memory, with the ids at hand.
     Memory(Held),
     /// It is to be read.
@@ -152,8 +152,8 @@ impl Shards {
         let mut touched = HashMap::with_capacity(groups.len());
         for ((identifier, items), (start, first_pending)) in groups.into_iter().zip(starts) {
             let held = match start {
-                Start::View(base, erased) => {
-                    let whole = Touched { items, base, erased, folded: Folded::Counted, first_pending };
+                Start::View(base, before) => {
+                    let whole = Touched { items, base, before, folded: Folded::Counted, first_pending };
                     touched.insert(identifier, whole);
                     continue;
                 }
@@ -169,15 +169,14 @@ impl Shards {
             if items.is_empty() {
                 continue;
             }
-            let mut base = held.fragment;
-            let erased = base.erased;
+            let (mut base, before) = (Arc::clone(&held.fragment), held.fragment);
             let changes = || items.iter().map(|item| &item.change);
             let folded = apply_all(changes(), Arc::make_mut(&mut base), self.observer.definitions());
             if folded == Folded::Refold {
-                let past = self.past_of(&identifier, seq, changes().cloned().collect())?.since(erased);
+                let past = self.past_of(&identifier, seq, changes().cloned().collect())?.since(before.erased);
                 base = Arc::new(self.refold(&past, Timestamp(i64::MAX))?);
             }
-            touched.insert(identifier, Touched { items, base, erased, folded, first_pending });
+            touched.insert(identifier, Touched { items, base, before, folded, first_pending });
         }
         Ok(touched)
     }
@@ -194,7 +193,7 @@ impl Shards {
         let first = items.len() <= pending.changes.len()
             && items.iter().zip(&pending.changes).all(|(item, change)| Arc::ptr_eq(&item.change, change));
         if first && items.len() == pending.changes.len() {
-            return (Start::View(Arc::clone(&pending.view), pending.base.erased), true);
+            return (Start::View(Arc::clone(&pending.view), Arc::clone(&pending.base)), true);
         }
         (Start::Memory(Held { fragment: Arc::clone(&pending.base), seen: pending.seen.clone() }), first)
     }
@@ -242,7 +241,8 @@ impl Shards {
         histories.sort_unstable_by_key(|(identifier, ..)| *identifier);
         let writes = histories.iter().map(|(identifier, touched, entries)| {
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
-            FragmentWrite { identifier, record: Record { layout, seq, fragment: &touched.base }, entries }
+            let record = Record { layout, seq, fragment: &touched.base };
+            FragmentWrite { identifier, record, before: Some(&touched.before), entries }
         });
         self.disk.write(shard, to, &writes.collect::<Vec<_>>())
     }

@@ -27,6 +27,7 @@ mod hash;
 mod links;
 mod origins;
 mod outstanding;
+mod overlay;
 mod pending;
 mod profiles;
 mod record;
