@@ -15,6 +15,13 @@ pub fn root() -> PathBuf {
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("$ {shown}");
+    // What cargo says of xtask itself is for nobody else: build scripts that look at it would run again after every build by hand.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     let status = command.status().with_context(|| format!("start {shown}"))?;
     if !status.success() {
         bail!("{shown} ended with {status}");
