@@ -15,6 +15,7 @@ use crate::identity::Identifier;
 use crate::links::{Links, Word};
 use crate::mart::{Load, Mart, Part};
 use crate::retracted::Retracted;
+use crate::shared::Shared;
 use crate::time::Moment;
 use crate::traits::{Trait, TraitSources, Traits};
 use crate::value::Timestamp;
@@ -36,9 +37,9 @@ pub struct Fragment {
     /// How many times a plugin failed to observe one.
     pub failures: u64,
     /// What is said of it.
-    pub traits: Traits,
+    pub traits: Shared<Traits>,
     /// The states of the active definitions, by position.
-    pub states: Vec<State>,
+    pub states: Shared<Vec<State>>,
     /// The history with each offer, ascending by id.
     pub offers: Vec<(CompactString, OfferHistory)>,
     /// What was allowed.
@@ -48,7 +49,7 @@ pub struct Fragment {
     /// Which of its events no longer count.
     pub retracted: Retracted,
     /// What batch systems say.
-    pub mart: Mart,
+    pub mart: Shared<Mart>,
     /// The instant of its newest erasure: what was said by then does not count.
     pub erased: Option<Timestamp>,
 }
@@ -103,7 +104,7 @@ impl From<&Event> for EventRef {
 impl Fragment {
     /// A fragment of which nothing is known yet.
     pub fn empty(definitions: &Definitions) -> Self {
-        Self { states: definitions.empty_states(), ..Self::default() }
+        Self { states: definitions.empty_states().into(), ..Self::default() }
     }
 
     /// Whether nothing is known.
@@ -129,7 +130,9 @@ impl Fragment {
         }
         self.failures += u64::from(effects.failures);
         let trusted = !effects.claimed;
-        let applied = if self.mart.cuts(at) {
+        let applied = if effects.contributions.is_empty() {
+            Applied::Well
+        } else if self.mart.cuts(at) {
             let when = definitions.when(at, &id_hash, trusted);
             self.mart.apply(definitions, &mut self.states, &effects.contributions, &when)
         } else {

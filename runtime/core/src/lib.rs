@@ -37,6 +37,7 @@ pub mod receipt;
 pub mod release;
 pub mod retracted;
 pub mod shard_set;
+pub mod shared;
 pub mod stage;
 pub mod sync;
 pub mod time;

@@ -144,7 +144,7 @@ impl Shards {
         }
         let (head, mut fragment) = record::decode(&bytes)?;
         if head.layout != *layout {
-            fragment.states = head.layout.carry(fragment.states, layout);
+            fragment.states = head.layout.carry(fragment.states.into_inner(), layout).into();
             fragment.mart.prune(self.observer.definitions());
         }
         Ok((Arc::new(fragment), head.seq))

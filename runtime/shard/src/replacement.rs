@@ -124,7 +124,7 @@ fn check(layout: &Layout, sums: &mut Sums, identifier: &Identifier, piece: &Piec
             let state = if head.layout == *layout {
                 record::state(bytes)?
             } else {
-                fragment.states = head.layout.carry(fragment.states, layout);
+                fragment.states = head.layout.carry(fragment.states.into_inner(), layout).into();
                 carried = postcard::to_allocvec(&fragment).map_err(|_| bad("the record"))?;
                 &carried
             };

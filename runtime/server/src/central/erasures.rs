@@ -262,7 +262,7 @@ impl Erasures {
     /// Takes in how far an edge is: a base behind an erasure holds nothing from before it.
     pub async fn heard(&self, log: &dyn CentralLog, report: &Report) -> Result<()> {
         for of_shard in &report.shards {
-            let to = (of_shard.epoch, of_shard.seq);
+            let to = (of_shard.epoch, of_shard.kept);
             let unheard = self.shards.read().get(&of_shard.shard).is_some_and(|known| known.unheard(&report.name, to));
             if !unheard {
                 continue;

@@ -40,6 +40,7 @@ pub fn make(uplink: &Uplink, edge: &Edge) -> Result<()> {
             else {
                 continue;
             };
+            cell.kept = cursor;
             let Some(head) = cell.replica.head().copied() else { continue };
             // Of another epoch, or of a base that was replaced since.
             if cursor.epoch != head.epoch

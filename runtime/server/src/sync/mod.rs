@@ -120,6 +120,8 @@ struct Cell {
     trimmed: u64,
     /// Pending changes have gone up to this number because the base has them.
     settled: u64,
+    /// What the last checkpoint covers of the base.
+    kept: Cursor,
 }
 
 impl Uplink {
@@ -149,7 +151,16 @@ impl Uplink {
             let backoff = Backoff::new(getrandom::u64()?);
             let forwarder = Forwarder::new(&boots, shard, trimmed, durable, cursor.epoch, backoff)?;
             let replica = Replica::new(cursor, checksum);
-            Ok(Cell { replica, forwarder, log_epoch: cursor.epoch, filled: None, beside: None, trimmed, settled: 0 })
+            Ok(Cell {
+                replica,
+                forwarder,
+                log_epoch: cursor.epoch,
+                filled: None,
+                beside: None,
+                trimmed,
+                settled: 0,
+                kept: cursor,
+            })
         })?;
         Ok(Self {
             centre,

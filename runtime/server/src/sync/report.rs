@@ -59,6 +59,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
             shard,
             epoch: cursor.epoch,
             seq: cursor.seq,
+            kept: if cell.kept.epoch == cursor.epoch { cell.kept.seq.min(cursor.seq) } else { 0 },
             checksum,
             state: freshness.state.as_str().into(),
             lag_ms: freshness.lag_ms,
@@ -86,7 +87,7 @@ pub fn own(edge: &Edge) -> Report {
         let (cursor, checksum) = edge.shards.place(shard);
         let pending = edge.shards.pending_changes(shard).changes as u64;
         let (epoch, seq) = (cursor.epoch, cursor.seq);
-        ShardReport { shard, epoch, seq, checksum, state: "live".into(), lag_ms: Some(0), pending }
+        ShardReport { shard, epoch, seq, kept: 0, checksum, state: "live".into(), lag_ms: Some(0), pending }
     });
     Report { name: "run".into(), shards: shards.collect(), ..Report::default() }
 }

@@ -85,6 +85,9 @@ pub struct ShardReport {
     pub shard: ShardId,
     pub epoch: u32,
     pub seq: u64,
+    /// Up to where the base is on the disk for good, in this epoch.
+    #[serde(default)]
+    pub kept: u64,
     pub checksum: u64,
     pub state: String,
     pub lag_ms: Option<u64>,

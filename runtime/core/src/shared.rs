@@ -1,0 +1,79 @@
+//! A value that clones share until one of them changes it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A value behind a count of its owners: cloned at the price of that count, copied when it is changed while others have it.
+#[derive(Debug, Default, Eq)]
+pub struct Shared<T>(Arc<T>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    /// The value itself, copied where others have it.
+    pub fn into_inner(self) -> T {
+        Arc::unwrap_or_clone(self.0)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl<T: Serialize> Serialize for Shared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_until_one_changes() {
+        let one = Shared::from(vec![1, 2]);
+        let mut other = one.clone();
+        assert!(std::ptr::eq(&raw const *one, &raw const *other) && one == other);
+        other.push(3);
+        assert_eq!((one.len(), other.len()), (2, 3));
+        assert_eq!(other.into_inner(), [1, 2, 3]);
+        let bytes = postcard::to_allocvec(&one).expect("bytes");
+        assert_eq!(bytes, postcard::to_allocvec(&vec![1, 2]).expect("bytes"), "it is written as what it holds");
+        assert_eq!(postcard::from_bytes::<Shared<Vec<i32>>>(&bytes).expect("read"), one);
+    }
+}
