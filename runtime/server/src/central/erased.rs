@@ -80,7 +80,7 @@ impl Erased {
     pub fn reported(&self, edge: &Known) -> Option<Timestamp> {
         let mut shards = edge.report.iter().flat_map(|report| &report.shards);
         let own = shards.find(|of_shard| of_shard.shard == self.fragment.shard())?;
-        ((own.epoch, own.seq) >= self.key()).then_some(edge.seen_at)
+        (own.kept > 0 && (own.epoch, own.kept) >= self.key()).then_some(edge.seen_at)
     }
 
     fn is_open(&self) -> bool {
