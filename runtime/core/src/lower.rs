@@ -20,7 +20,7 @@ use crate::identity::ENTITIES;
 use crate::json_paths::{JsonPaths, Sink};
 use crate::read::{Read, ReadError};
 use crate::time::BusinessTime;
-use crate::traits::TraitSources;
+use crate::traits::{Trait, TraitSources};
 use crate::value::{Decimal, Kind, Timestamp};
 use crate::view::{Schema, Subject};
 
@@ -229,6 +229,8 @@ pub struct VisitorReads {
     reads: Vec<Read>,
     shape: Shape,
     sources: Vec<VisitorSource>,
+    /// The columns of traits, ascending by name.
+    traits: Vec<usize>,
     context: JsonPaths,
 }
 
@@ -298,7 +300,13 @@ impl VisitorReads {
                 return Err(read.fault("only ctx:… and agg:… may be a list here"));
             }
         }
-        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources, context })
+        let name = |column: usize| match &sources[column] {
+            VisitorSource::Trait(name) => Some(name.as_str()),
+            _ => None,
+        };
+        let mut traits: Vec<usize> = (0..sources.len()).filter(|column| name(*column).is_some()).collect();
+        traits.sort_by_key(|column| name(*column));
+        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources, traits, context })
     }
 
     /// The scores that it reads, by position.
@@ -335,9 +343,7 @@ impl VisitorReads {
                     None
                 }
                 VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
-                VisitorSource::Trait(name) => {
-                    trait_cell(read, subject.fragment, name, subject.trait_sources, time, keys)
-                }
+                VisitorSource::Trait(_) | VisitorSource::Context => None,
                 VisitorSource::EntityAggregate(entity, index) => {
                     let states = subject.entities[*entity].as_ref().map(|entity| &entity.states);
                     states.and_then(|states| aggregate_cell(read, *index, states, definitions, subject.moment, keys))
@@ -349,11 +355,18 @@ impl VisitorReads {
                 VisitorSource::Now => Some(Cell::S64(subject.moment.at.0)),
                 VisitorSource::Seed => Some(Cell::S64(subject.seed.cast_signed())),
                 VisitorSource::Channel => text_cell(read, subject.channel, keys),
-                VisitorSource::Context => None,
                 VisitorSource::Fixed(value) => value.cell(keys),
             };
             if let Some(cell) = cell {
                 table.put(column, 0, cell);
+            }
+        }
+        let mut words = subject.fragment.traits.finder();
+        for column in &self.traits {
+            let VisitorSource::Trait(name) = &self.sources[*column] else { continue };
+            let word = words.get(name, subject.trait_sources);
+            if let Some(cell) = word.and_then(|word| word_cell(&self.reads[*column], word, time, keys)) {
+                table.put(*column, 0, cell);
             }
         }
         if let Some(context) = subject.context {
@@ -387,7 +400,11 @@ fn trait_cell(
     time: &BusinessTime,
     keys: &mut Keys,
 ) -> Option<Cell> {
-    let raw: &RawValue = serde_json::from_str(&fragment.traits.get(name, sources)?.value).ok()?;
+    word_cell(read, fragment.traits.get(name, sources)?, time, keys)
+}
+
+fn word_cell(read: &Read, word: &Trait, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
+    let raw: &RawValue = serde_json::from_str(&word.value).ok()?;
     read.cell(raw, time, keys).ok().flatten()
 }
 

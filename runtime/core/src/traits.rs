@@ -172,12 +172,47 @@ impl Traits {
 
     fn choose(&self, name: &str, sources: &TraitSources, counts: impl Fn(&&Trait) -> bool) -> Option<&Trait> {
         let from = self.words.partition_point(|word| word.name.as_str() < name);
+        let given = self.given.partition_point(|(_, word)| word.name.as_str() < name);
+        self.choose_from(from, given, name, sources, counts)
+    }
+
+    /// The same, given where the words of this name begin.
+    fn choose_from(
+        &self,
+        from: usize,
+        given: usize,
+        name: &str,
+        sources: &TraitSources,
+        counts: impl Fn(&&Trait) -> bool,
+    ) -> Option<&Trait> {
         let words = self.words[from..].iter().take_while(|word| word.name == name);
-        let from = self.given.partition_point(|(_, word)| word.name.as_str() < name);
-        let given = self.given[from..].iter().map(|(_, word)| word).take_while(|word| word.name == name);
+        let given = self.given[given..].iter().map(|(_, word)| word).take_while(|word| word.name == name);
         let words = words.chain(given).filter(counts);
         let first = words.min_by_key(|word| (sources.rank(word), std::cmp::Reverse((word.at, word.id_hash))))?;
         Some(first).filter(|word| word.value.as_ref() != "null")
+    }
+
+    /// Finds many names, which are asked for ascending: each word is looked at once.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { traits: self, word: 0, given: 0 }
+    }
+}
+
+/// Goes through traits by name. See [`Traits::finder`].
+#[derive(Debug)]
+pub struct Finder<'t> {
+    traits: &'t Traits,
+    word: usize,
+    given: usize,
+}
+
+impl<'t> Finder<'t> {
+    /// The word that holds for a name, which does not come before those that were asked for: none where there is none or it was taken back.
+    pub fn get(&mut self, name: &str, sources: &TraitSources) -> Option<&'t Trait> {
+        let Traits { words, given } = self.traits;
+        self.word += words[self.word..].iter().take_while(|word| word.name.as_str() < name).count();
+        self.given += given[self.given..].iter().take_while(|(_, word)| word.name.as_str() < name).count();
+        self.traits.choose_from(self.word, self.given, name, sources, |_| true)
     }
 }
 

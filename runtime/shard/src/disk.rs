@@ -232,18 +232,17 @@ impl Disk {
     /// The head of a fragment's record, without the rest; none where nothing is known.
     pub(crate) fn head(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
         let Some((mut head, overlay)) = self.head_and_overlay(identifier)? else { return Ok(None) };
-        head.seq = overlay.map_or(head.seq, |overlay| overlay.seq);
+        head.seq = overlay.filter(|overlay| overlay.on == head.seq).map_or(head.seq, |overlay| overlay.seq);
         Ok(Some(head))
     }
 
-    /// The head of the record as it was written, and what lies on it.
+    /// The head of the record as it was written, and what lies on it or lay on an earlier one.
     fn head_and_overlay(&self, identifier: &Identifier) -> Result<Option<(Head, Option<Overlay>)>, ShardError> {
         let tree = self.tree(identifier.shard());
         let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
         let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
         let head = Head::decode(head)?;
         let overlay = tree.get(key(OVERLAY, identifier))?.map(|bytes| Overlay::decode(&bytes)).transpose()?;
-        let overlay = overlay.filter(|overlay| overlay.on == head.seq);
         Ok(Some((head, overlay)))
     }
 
@@ -354,28 +353,39 @@ impl Disk {
                 }
             }
         }
-        if erases {
-            batch.remove(key(OVERLAY, identifier))?;
-        } else if let Some(overlay) = self.overlay(write)? {
+        let (overlay, is_there) = if erases { (None, true) } else { self.overlay(write)? };
+        if let Some(overlay) = overlay {
             return batch.insert(key(OVERLAY, identifier), overlay);
         }
-        batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?).map(drop)
+        batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?)?;
+        // Behind the record: were it cut off, the overlay would say nothing beside this one.
+        if is_there { batch.remove(key(OVERLAY, identifier)) } else { Ok(()) }
     }
 
-    /// What is to lie on the record that stands there, if that is enough.
-    fn overlay(&self, write: &FragmentWrite<'_>) -> Result<Option<Vec<u8>>, ShardError> {
-        let (Some(first), Some(before)) = (write.entries.first(), write.before) else { return Ok(None) };
-        let Some((head, earlier)) = self.head_and_overlay(write.identifier)? else { return Ok(None) };
+    /// What is to lie on the record that stands there, if that is enough; and whether something lies there.
+    fn overlay(&self, write: &FragmentWrite<'_>) -> Result<(Option<Vec<u8>>, bool), ShardError> {
+        let Some((head, earlier)) = self.head_and_overlay(write.identifier)? else { return Ok((None, false)) };
+        let is_there = earlier.is_some();
+        let earlier = earlier.filter(|earlier| earlier.on == head.seq);
+        let (Some(first), Some(before)) = (write.entries.first(), write.before) else { return Ok((None, is_there)) };
         let reached = earlier.as_ref().map_or(head.seq, |earlier| earlier.seq);
         // A write that was cut off may have left what is ahead; and states of another layout have other positions.
         if reached >= first.seq || head.layout != *write.record.layout {
-            return Ok(None);
+            return Ok((None, is_there));
         }
         let overlay = Overlay::between(head.seq, write.record.seq, before, write.record.fragment);
-        Ok(overlay.and_then(|overlay| match earlier {
-            Some(earlier) => overlay.over(earlier).encode(),
-            None => overlay.encode(),
-        }))
+        let whole = overlay.map(|overlay| match earlier {
+            Some(earlier) => overlay.over(earlier),
+            None => overlay,
+        });
+        Ok((whole.and_then(|whole| whole.encode()), is_there))
+    }
+
+    /// The first part of a record and its overlay, as they stand.
+    #[cfg(test)]
+    pub(crate) fn stored(&self, identifier: &Identifier) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        let row = |key: Vec<u8>| self.tree(identifier.shard()).get(key).expect("read").map(|row| row.to_vec());
+        (row(part_key(FRAGMENT, identifier, None, 0)), row(key(OVERLAY, identifier)))
     }
 
     /// The rows of a history as they stand.

@@ -20,6 +20,7 @@ mod centre;
 mod erasure;
 mod follow;
 mod mart;
+mod overlay;
 mod retraction;
 mod snapshot;
 
