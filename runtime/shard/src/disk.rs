@@ -353,13 +353,33 @@ impl Disk {
                 }
             }
         }
-        let (overlay, is_there) = if erases { (None, true) } else { self.overlay(write)? };
+        // What goes must not stay in a record under an overlay.
+        let goes = erases || withdrawn().next().is_some();
+        let (overlay, is_there) = if goes { (None, true) } else { self.overlay(write)? };
         if let Some(overlay) = overlay {
             return batch.insert(key(OVERLAY, identifier), overlay);
         }
-        batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?)?;
+        let parts = batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?)?;
+        if goes {
+            self.remove_later_parts(batch, identifier, parts)?;
+        }
         // Behind the record: were it cut off, the overlay would say nothing beside this one.
         if is_there { batch.remove(key(OVERLAY, identifier)) } else { Ok(()) }
+    }
+
+    /// Removes what says nothing beside a record of so many parts, and may have belonged to the one before.
+    fn remove_later_parts(
+        &self,
+        batch: &mut Batch<'_>,
+        identifier: &Identifier,
+        parts: usize,
+    ) -> Result<(), ShardError> {
+        let first = u16::try_from(parts).map_err(|_| ShardError::TooLarge(identifier.to_string()))?;
+        let later = part_key(FRAGMENT, identifier, None, first)..=part_key(FRAGMENT, identifier, None, u16::MAX);
+        for row_key in self.tree(identifier.shard()).range(later).keys() {
+            batch.remove(row_key?.to_vec())?;
+        }
+        Ok(())
     }
 
     /// What is to lie on the record that stands there, if that is enough; and whether something lies there.
@@ -394,6 +414,19 @@ impl Disk {
         let tree = self.tree(identifier.shard());
         let rows = tree.scan_prefix(key(HISTORY, identifier)).flatten();
         rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// The rows of a record as they stand, whoever reads them.
+    #[cfg(test)]
+    pub(crate) fn record_rows(&self, identifier: &Identifier) -> Vec<Vec<u8>> {
+        let rows = self.tree(identifier.shard()).scan_prefix(key(FRAGMENT, identifier));
+        rows.flatten().map(|(_, value)| value.to_vec()).collect()
+    }
+
+    /// Whether anything lies on it.
+    #[cfg(test)]
+    pub(crate) fn overlaid(&self, identifier: &Identifier) -> bool {
+        self.tree(identifier.shard()).contains_key(key(OVERLAY, identifier)).expect("read")
     }
 
     /// Puts rows as they are.

@@ -25,8 +25,9 @@ const NOTES: &str = "mark/";
 const MARKS_MAX: usize = 16;
 /// How long edges are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// An edge that was not heard of for so long is not waited for; where other centres hear of it, which tell so now and then.
-const ABSENT_MS: i64 = 10_000;
+/// An edge that was not heard of for so long is not waited for: longer than a centre that was restarted may not know of those who are there. And where
+/// other centres hear of it, which tell so now and then.
+const ABSENT_MS: i64 = 30_000;
 const ABSENT_ELSEWHERE_MS: i64 = 2 * KEEP_EVERY.as_millis() as i64;
 const LOOK: Duration = Duration::from_millis(20);
 /// How often it is looked who is still there, and what other centres pass on.

@@ -225,3 +225,38 @@ fn more_than_one_change_holds_is_withdrawn_and_twice_is_once() {
     advance(&shards, &log, shard);
     assert!(shards.disk.rows(&household()).is_empty() && shards.load(&household()).expect("load").fragment.is_empty());
 }
+
+/// What is gone stands in no row: not in the record, nor in what lay on it, nor in what is left of a longer one.
+#[test]
+fn what_goes_leaves_nothing_of_the_record_that_had_it() {
+    let (folder, log) = (tempfile::tempdir().expect("a folder"), Log::default());
+    let shards = open(folder.path(), 1);
+    let text = "secret ".repeat(500);
+    let traits = format!(r#"{{"traits":{{"one":"{text}","two":"{text}","three":"{text}"}}}}"#);
+    let large = |id: &str, kind| Event { kind, ..said(id, 5, &traits) };
+    take(&shards, &log, large("5", EventKind::Identify));
+    share(&shards, &log, large("5", EventKind::Group));
+    let whose = [identifier(1), household()];
+    let whole = |shards: &Shards| whose.each_ref().map(|of| (shards.disk.record_rows(of), shards.disk.overlaid(of)));
+    let forward = |shards: &Shards| whose.iter().for_each(|of| advance(shards, &log, of.shard()));
+    forward(&shards);
+    for number in [7, 9] {
+        take(&shards, &log, said(&number.to_string(), number, "{}"));
+        share(&shards, &log, said(&number.to_string(), number, "{}"));
+        forward(&shards);
+    }
+    for (rows, overlaid) in whole(&shards) {
+        assert!(rows.len() > 1 && overlaid, "a long record, and small changes on it");
+        assert!(rows[1..].iter().any(|row| row.windows(6).any(|window| window == b"secret")));
+    }
+    shards.erase(&identifier(1), [9; 16], Timestamp(60_000), &log).expect("erase");
+    shards.withdraw(&household(), [9; 16], &hashes([5, 9].into_iter()), &log).expect("withdraw");
+    forward(&shards);
+    for (rows, overlaid) in whole(&shards) {
+        assert!(rows.len() == 1 && !overlaid, "{} rows", rows.len());
+        assert!(!rows[0].windows(6).any(|window| window == b"secret"));
+    }
+    let (bare, _) = &whole(&shards)[1];
+    let (head, fragment) = crate::record::decode(&bare[0][2..]).expect("a record");
+    assert_eq!((head.seq, read(&shards, &fragment), counted(&shards)), (4, (1, 7), (1, 7)));
+}
