@@ -105,14 +105,17 @@ impl Desk {
 fn kept_name(folder: PathBuf) -> Result<String> {
     let path = folder.join("name");
     match fs::read_to_string(&path) {
-        Ok(name) => Ok(name),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Ok(name) if !name.is_empty() => Ok(name),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("read {}", path.display()))
+        }
+        // Empty where a crash cut off what follows.
+        _ => {
             let name = format!("centre-{}", random_name()?.get(..8).unwrap_or_default());
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
             fs::write(&path, &name).with_context(|| format!("write {}", path.display()))?;
             Ok(name)
         }
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
 }
 

@@ -46,21 +46,21 @@ pub async fn offer(centre: &Arc<Centre>, mut given: Given) -> Result<Released> {
     let replaced = |what: &str, was: bool| {
         if was {
             tracing::warn!(
-                "the {what} given at the start were released before, and replaced since; to go back to them say `selvedge central release`"
+                "{what} given at a start: released before, and replaced since, so it stays replaced; to go back say `selvedge central release`"
             );
         }
         was
     };
     let old = |is: &dyn Fn(&Release) -> bool| !is(&known.release) && before.iter().any(is);
-    if given.plugins.as_ref().is_some_and(|given| replaced("plugins", old(&|release| release.plugins == *given))) {
+    if given.plugins.as_ref().is_some_and(|given| replaced("the plugins", old(&|release| release.plugins == *given))) {
         given.plugins = None;
     }
-    if given.catalog.as_ref().is_some_and(|given| replaced("offers", old(&|release| release.catalog == *given))) {
+    if given.catalog.as_ref().is_some_and(|given| replaced("the catalogue", old(&|release| release.catalog == *given)))
+    {
         given.catalog = None;
     }
     let zone = |release: &Release, given: &str| release.time_zone == given;
-    if given.time_zone.as_ref().is_some_and(|given| replaced("time zone's days", old(&|release| zone(release, given))))
-    {
+    if given.time_zone.as_ref().is_some_and(|given| replaced("the time zone", old(&|release| zone(release, given)))) {
         given.time_zone = None;
     }
     let mut bundle = given.over(&known.release);
