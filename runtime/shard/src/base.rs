@@ -19,7 +19,7 @@ use selvedge_core::view::Cursor;
 use crate::disk::{FragmentWrite, HistoryEntry, Move};
 use crate::erasure::kept;
 use crate::pending::{PendingChange, Queued};
-use crate::record::{self, Head, Record};
+use crate::record::Head;
 use crate::{ShardError, Shards};
 
 /// Changes of one fragment with their sequences.
@@ -71,7 +71,7 @@ impl Shards {
         }
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
         let to = Move { cursor, ..Move::default() };
-        self.write(shard, &to, &histories, &before, bases.iter())?;
+        self.write(shard, to.clone(), histories, &before, bases.iter())?;
         {
             let mut state = cell.state.lock();
             let weight = state.pending.advance(count, bases);
@@ -124,7 +124,7 @@ impl Shards {
             bases.insert(identifier, Arc::new(whole));
         }
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
-        self.write(shard, &to, &histories, &before, bases.iter())?;
+        self.write(shard, to.clone(), histories, &before, bases.iter())?;
         cell.go(to);
         Ok(())
     }
@@ -132,43 +132,46 @@ impl Shards {
     /// The base of a fragment on disk, as of the cursor, and the last change in it. What was folded by other plugins waits for its history; what another
     /// engine folded, or what is ahead of the cursor, is folded again here and now.
     pub(crate) fn read_base(&self, identifier: &Identifier) -> Result<(Arc<Fragment>, u64), ShardError> {
-        let Some(bytes) = self.disk.record(identifier)? else {
+        let Some(kept) = self.disk.record(identifier)? else {
             return Ok((Arc::new(Fragment::empty(self.observer.definitions())), 0));
         };
-        let (head, layout) = (Head::decode(&bytes)?, self.observer.layout());
+        let (Head { layout: of_states, seq }, layout) = (kept.head.clone(), self.observer.layout());
         let cursor = self.cell(identifier.shard()).cursor().seq;
-        if head.layout.engine != layout.engine || head.seq > cursor {
-            let seq = head.seq.min(cursor);
+        if of_states.engine != layout.engine || seq > cursor {
+            let seq = seq.min(cursor);
             // An erasure that is ahead has taken the history already, with what said of an earlier one.
-            let same = head.layout.engine == layout.engine;
-            let erased = if same { record::decode(&bytes)?.1.erased } else { None };
+            let same = of_states.engine == layout.engine;
+            let erased = if same { kept.fragment()?.erased } else { None };
             let past = self.past_of(identifier, seq, Vec::new())?.since(erased);
             return Ok((Arc::new(self.refold(&past, Timestamp(i64::MAX))?), seq));
         }
-        let (head, mut fragment) = record::decode(&bytes)?;
-        if head.layout != *layout {
-            fragment.states = head.layout.carry(fragment.states.into_inner(), layout).into();
-            fragment.mart.prune(self.observer.definitions());
+        let mut fragment = kept.fragment()?;
+        if of_states != *layout {
+            let carried = Arc::make_mut(&mut fragment);
+            let states = std::mem::take(&mut carried.states).into_inner();
+            carried.states = of_states.carry(states, layout).into();
+            carried.mart.prune(self.observer.definitions());
         }
-        Ok((Arc::new(fragment), head.seq))
+        Ok((fragment, seq))
     }
 
     /// Writes fragments, each with its state; `before` are those without the changes.
     pub(crate) fn write<'f>(
         &self,
         shard: ShardId,
-        to: &Move,
-        histories: &HashMap<Identifier, Vec<HistoryEntry>>,
+        to: Move,
+        mut histories: HashMap<Identifier, Vec<HistoryEntry>>,
         before: &HashMap<Identifier, Arc<Fragment>>,
         bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>)>,
     ) -> Result<(), ShardError> {
         let layout = self.observer.layout();
         let writes = bases.map(|(identifier, fragment)| {
-            let entries = histories.get(identifier).map_or(&[][..], Vec::as_slice);
+            let entries = histories.remove(identifier).unwrap_or_default();
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
             let before = before.get(identifier).map(Arc::as_ref);
-            FragmentWrite { identifier, record: Record { layout, seq, fragment }, before, entries }
+            FragmentWrite { identifier, layout, seq, before, fragment, entries }
         });
-        self.disk.write(shard, to, &writes.collect::<Vec<_>>())
+        let writes = writes.collect();
+        self.disk.write(shard, to, writes)
     }
 }

@@ -8,39 +8,44 @@
 //! | `k` | the checksum of the log up to there |
 //! | `o` origin | the last change of an origin that is in: its number, its sequence |
 //! | `f` identifier `0` part | the folded fragment, cut into parts of 4 KiB |
-//! | `g` identifier `0` | what has changed in it since, where that is little |
+//! | `g` identifier `0` seq | what a small change after it has touched, and the entries that did it |
 //! | `h` identifier `0` seq part | a block of history: changes from this sequence on, cut likewise |
 //! | `i` identifier `0` hash | for each event's id, the sequence at which it was seen, or withdrawn before |
 //!
 //! Update rule: the cursor moves in the very batch that carries the data up to it, and only forwards. What a write is cut off from by a
 //! crash is written again from the log: blocks may then overlap, and a reader takes each sequence once. The first part of a value says how
 //! many there are: later ones are left over from a longer value, whose removal a crash cut off. The parts of one value
-//! never stand in two batches. sled is a cache that the log can rebuild, never the only copy of anything: its flush issues no
+//! never stand in two batches. What lies on a record is history too, and its ids are known, until the record is written anew. sled is a cache that the log can rebuild, never the only copy of anything: its flush issues no
 //! fsync. A directory that does not open is put aside and rebuilt.
 //!
 //! Known limits: values of about 4 KiB at most (larger ones become files that sled writes without care), batches of 256 operations
 //! (a batch holds a process-wide lock).
 
 mod batch;
+mod behind;
 mod blocks;
 mod place;
 mod trees;
+mod write;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use selvedge_core::change::{Change, ChangeError};
+use selvedge_core::activation::Layout;
+use selvedge_core::change::ChangeError;
 use selvedge_core::fragment::Fragment;
-use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::identity::{Identifier, SHARDS, ShardId};
 use selvedge_core::view::Seen;
 
 use self::batch::{Batch, key, part_key, seen_key, split_count};
+use self::behind::{Behind, Writer};
 use self::trees::{Current, Replaced};
 use crate::ShardError;
-use crate::block::{History, LOOSE, encode_block};
-use crate::overlay::Overlay;
+use crate::block::History;
+use crate::overlay;
 use crate::record::{self, Head, Record};
 
 pub(crate) use self::place::Move;
@@ -55,7 +60,7 @@ const LOG_ID: &[u8] = b"log-id";
 /// Under this key, the layout that every record has.
 const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 const FRAGMENT: u8 = b'f';
 const OVERLAY: u8 = b'g';
@@ -67,6 +72,10 @@ pub(crate) struct Disk {
     database: sled::Db,
     trees: Vec<RwLock<Current>>,
     replaced: Mutex<Vec<Replaced>>,
+    behind: Vec<Mutex<Behind>>,
+    /// Bytes that may wait to be written of one shard, about.
+    behind_bytes_max: usize,
+    writer: Arc<Writer>,
     path: PathBuf,
 }
 
@@ -83,11 +92,58 @@ pub struct Storage {
 /// One fragment's part of a write.
 pub(crate) struct FragmentWrite<'a> {
     pub(crate) identifier: &'a Identifier,
-    pub(crate) record: Record<'a>,
+    /// The layout in force; states that wait for their history say so themselves.
+    pub(crate) layout: &'a Layout,
+    /// The last change folded in.
+    pub(crate) seq: u64,
     /// The fragment without the changes, if it is at hand.
     pub(crate) before: Option<&'a Fragment>,
+    pub(crate) fragment: &'a Arc<Fragment>,
     /// The changes to add to its history.
-    pub(crate) entries: &'a [HistoryEntry],
+    pub(crate) entries: Vec<HistoryEntry>,
+}
+
+/// A fragment's record as it was found, with what lies on it.
+pub(crate) struct Kept {
+    /// The layout of its states, and the last change in it.
+    pub(crate) head: Head,
+    form: Form,
+}
+
+enum Form {
+    /// It waits to be written.
+    Unwritten(Arc<Fragment>),
+    Written {
+        bytes: Vec<u8>,
+        overlays: Vec<sled::IVec>,
+    },
+}
+
+impl Kept {
+    /// The state. Its form may differ under another engine: the head is looked at first.
+    pub(crate) fn fragment(self) -> Result<Arc<Fragment>, ShardError> {
+        match self.form {
+            Form::Unwritten(fragment) => Ok(fragment),
+            Form::Written { bytes, overlays } => {
+                let (_, mut fragment) = record::decode(&bytes)?;
+                overlays.iter().try_for_each(|row| overlay::lay(row, &mut fragment))?;
+                Ok(Arc::new(fragment))
+            }
+        }
+    }
+
+    /// The record as it would be written whole; see [`Self::fragment`].
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, ShardError> {
+        match self.form {
+            Form::Written { bytes, overlays } if overlays.is_empty() => Ok(bytes),
+            form => {
+                let Head { layout, seq } = &self.head;
+                let (layout, seq) = (layout.clone(), *seq);
+                let fragment = Self { head: self.head, form }.fragment()?;
+                Record { layout: &layout, seq, fragment: &fragment }.encode()
+            }
+        }
+    }
 }
 
 /// One change of a fragment's history.
@@ -103,9 +159,9 @@ pub(crate) struct HistoryEntry {
 }
 
 impl Disk {
-    /// Opens the shards of a log. A directory that sled cannot open is put aside; one of another log is emptied.
-    pub(crate) fn open(path: &Path, log_id: &str) -> Result<Self, ShardError> {
-        let disk = match Self::open_when_free(path) {
+    /// Opens the shards of a log. A directory that sled cannot open is put aside; one of another log is emptied. About `behind_bytes` may wait to be written.
+    pub(crate) fn open(path: &Path, log_id: &str, behind_bytes: u64) -> Result<Self, ShardError> {
+        let mut disk = match Self::open_when_free(path) {
             Ok(disk) => disk,
             // A full disk, or somebody else's lock, damages nothing.
             Err(error) if error.to_string().contains("os error 28") || is_locked(&error) => return Err(error),
@@ -115,6 +171,7 @@ impl Disk {
                 Self::open_as_it_is(path)?
             }
         };
+        disk.behind_bytes_max = usize::try_from(behind_bytes).unwrap_or(usize::MAX) / usize::from(SHARDS);
         let known = disk.database.get(LOG_ID)?;
         let own = format!("{log_id}/{FORMAT}");
         if known.as_deref() != Some(own.as_bytes()) {
@@ -150,13 +207,20 @@ impl Disk {
             let database =
                 sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(sled::Mode::LowSpace).open()?;
             let trees = trees::open(&database)?.into_iter().map(RwLock::new).collect();
-            Ok(Self { database, trees, replaced: Mutex::default(), path: path.to_owned() })
+            let behind = ShardId::all().map(|_| Mutex::default()).collect();
+            let (replaced, writer, path) = (Mutex::default(), Arc::default(), path.to_owned());
+            Ok(Self { database, trees, replaced, behind, behind_bytes_max: 0, writer, path })
         });
         opened.unwrap_or_else(|_| Err(ShardError::Disk("sled panicked while opening".into())))
     }
 
-    /// A fragment's record as its bytes; none where nothing is known.
-    pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Vec<u8>>, ShardError> {
+    /// A fragment's record; none where nothing is known.
+    pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Kept>, ShardError> {
+        if let Some(unwritten) = self.behind(identifier.shard()).get(identifier) {
+            let fragment = Arc::clone(&unwritten.fragment);
+            let head = Head { layout: unwritten.layout.of_states(&fragment.states), seq: unwritten.seq };
+            return Ok(Some(Kept { head, form: Form::Unwritten(fragment) }));
+        }
         let tree = self.tree(identifier.shard());
         let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
         let corrupt = || ShardError::Corrupt(identifier.to_string());
@@ -165,15 +229,32 @@ impl Disk {
         for part in 1..parts {
             bytes.extend_from_slice(&tree.get(part_key(FRAGMENT, identifier, None, part))?.ok_or_else(corrupt)?);
         }
-        let Some(overlay) = tree.get(key(OVERLAY, identifier))? else { return Ok(Some(bytes)) };
-        let overlay = Overlay::decode(&overlay)?;
-        if overlay.on == Head::decode(&bytes)?.seq {
-            let (head, mut fragment) = record::decode(&bytes)?;
-            let seq = overlay.seq;
-            overlay.lay(&mut fragment)?;
-            bytes = Record { layout: &head.layout, seq, fragment: &fragment }.encode()?;
+        let mut head = Head::decode(&bytes)?;
+        let mut overlays = self.overlays(identifier)?;
+        overlays.retain(|(seq, _)| *seq > head.seq);
+        head.seq = overlays.last().map_or(head.seq, |(seq, _)| *seq);
+        let overlays = overlays.into_iter().map(|(_, row)| row).collect();
+        Ok(Some(Kept { head, form: Form::Written { bytes, overlays } }))
+    }
+
+    /// What lies on a fragment's record, or has lain on an earlier one, by the last change in it.
+    fn overlays(&self, identifier: &Identifier) -> Result<Vec<(u64, sled::IVec)>, ShardError> {
+        let prefix = key(OVERLAY, identifier);
+        let row = |row: Result<(sled::IVec, sled::IVec), sled::Error>| {
+            let (row_key, value) = row?;
+            let seq = row_key[prefix.len()..].try_into().map(u64::from_be_bytes);
+            Ok((seq.map_err(|_| ShardError::Corrupt(identifier.to_string()))?, value))
+        };
+        self.tree(identifier.shard()).scan_prefix(&prefix).map(row).collect()
+    }
+
+    /// The entries that lie on a fragment's record, ascending.
+    fn entries_above(&self, identifier: &Identifier) -> Result<Vec<HistoryEntry>, ShardError> {
+        let mut entries = Vec::new();
+        for (_, row) in self.overlays(identifier)? {
+            entries.extend(overlay::entries(&row)?);
         }
-        Ok(Some(bytes))
+        Ok(entries)
     }
 
     /// The layout that all records have, as its bytes; none where some may have another one.
@@ -198,6 +279,7 @@ impl Disk {
         after: Option<&Identifier>,
         mut take: impl FnMut(Identifier, Head) -> bool,
     ) -> Result<(), ShardError> {
+        self.drain_shard(shard)?;
         let from = after.map_or_else(|| vec![FRAGMENT], |after| part_key(FRAGMENT, after, None, u16::MAX));
         for row in self.tree(shard).range(from..vec![FRAGMENT + 1]) {
             let (row_key, value) = row?;
@@ -224,6 +306,8 @@ impl Disk {
         let tree = self.tree(shard);
         let mut batch = Batch::new(&tree);
         for (identifier, record) in records {
+            self.drain_fragment(identifier)?;
+            self.behind(shard).standing.remove(identifier);
             batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
         }
         batch.flush()
@@ -231,33 +315,41 @@ impl Disk {
 
     /// The head of a fragment's record, without the rest; none where nothing is known.
     pub(crate) fn head(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
-        let Some((mut head, overlay)) = self.head_and_overlay(identifier)? else { return Ok(None) };
-        head.seq = overlay.filter(|overlay| overlay.on == head.seq).map_or(head.seq, |overlay| overlay.seq);
+        self.drain_fragment(identifier)?;
+        let Some(mut head) = self.head_as_written(identifier)? else { return Ok(None) };
+        let above = self.overlays(identifier)?.last().map(|(seq, _)| *seq);
+        head.seq = above.map_or(head.seq, |above| above.max(head.seq));
         Ok(Some(head))
     }
 
-    /// The head of the record as it was written, and what lies on it or lay on an earlier one.
-    fn head_and_overlay(&self, identifier: &Identifier) -> Result<Option<(Head, Option<Overlay>)>, ShardError> {
-        let tree = self.tree(identifier.shard());
-        let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
+    /// The same of the record alone, whatever lies on it.
+    fn head_as_written(&self, identifier: &Identifier) -> Result<Option<Head>, ShardError> {
+        let first = self.tree(identifier.shard()).get(part_key(FRAGMENT, identifier, None, 0))?;
+        let Some(first) = first else { return Ok(None) };
         let (_, head) = split_count(&first).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))?;
-        let head = Head::decode(head)?;
-        let overlay = tree.get(key(OVERLAY, identifier))?.map(|bytes| Overlay::decode(&bytes)).transpose()?;
-        Ok(Some((head, overlay)))
+        Head::decode(head).map(Some)
     }
 
     /// The sequence at which an event's id was seen.
     pub(crate) fn seen(&self, identifier: &Identifier, id_hash: &[u8; 16]) -> Result<Option<u64>, ShardError> {
+        let of = |entry: &HistoryEntry| (entry.id_hash.as_ref() == Some(id_hash)).then_some(entry.seq);
+        let waits = self.behind(identifier.shard()).get(identifier).and_then(|new| new.entries.iter().find_map(of));
+        let written = match self.seen_on_disk(identifier, id_hash)? {
+            Some(seq) => Some(seq),
+            None => self.entries_above(identifier)?.iter().find_map(of),
+        };
+        Ok(written.or(waits))
+    }
+
+    /// The same in the rows of ids.
+    fn seen_on_disk(&self, identifier: &Identifier, id_hash: &[u8; 16]) -> Result<Option<u64>, ShardError> {
         let seq = self.tree(identifier.shard()).get(seen_key(identifier, id_hash))?;
         Ok(seq.and_then(|seq| seq.as_ref().try_into().ok()).map(u64::from_be_bytes))
     }
 
     /// The ids of all its events.
     pub(crate) fn all_seen(&self, identifier: &Identifier) -> Result<Seen, ShardError> {
-        let prefix = key(SEEN, identifier);
-        let tree = self.tree(identifier.shard());
-        let ids = tree.scan_prefix(&prefix).keys();
-        ids.map(|id| id?[prefix.len()..].try_into().map_err(|_| ShardError::Corrupt(identifier.to_string()))).collect()
+        Ok(self.ids(identifier)?.into_iter().map(|(id_hash, _)| id_hash).collect())
     }
 
     /// A fragment's history, as it is stored.
@@ -265,7 +357,7 @@ impl Disk {
         Ok(History::new(identifier.clone(), self.blocks(identifier)?))
     }
 
-    /// The ids of all its events, with their sequences.
+    /// The ids of all its events, ascending, with their sequences.
     pub(crate) fn ids(&self, identifier: &Identifier) -> Result<Vec<([u8; 16], u64)>, ShardError> {
         let prefix = key(SEEN, identifier);
         let tree = self.tree(identifier.shard());
@@ -275,7 +367,21 @@ impl Disk {
             let seq = seq.as_ref().try_into().ok().map(u64::from_be_bytes);
             id_hash.zip(seq).ok_or_else(|| ShardError::Corrupt(identifier.to_string()))
         };
-        tree.scan_prefix(&prefix).map(id).collect()
+        let mut waits = Vec::new();
+        if let Some(unwritten) = self.behind(identifier.shard()).get(identifier) {
+            waits.extend(unwritten.entries.iter().filter_map(|entry| Some((entry.id_hash?, entry.seq))));
+        }
+        let ids: Vec<([u8; 16], u64)> = tree.scan_prefix(&prefix).map(id).collect::<Result<_, _>>()?;
+        let above = self.entries_above(identifier)?;
+        if above.is_empty() && waits.is_empty() {
+            return Ok(ids);
+        }
+        let mut all: BTreeMap<[u8; 16], u64> = ids.into_iter().collect();
+        let above = above.into_iter().filter_map(|entry| Some((entry.id_hash?, entry.seq)));
+        for (id_hash, seq) in above.chain(waits) {
+            all.entry(id_hash).or_insert(seq);
+        }
+        Ok(all.into_iter().collect())
     }
 
     /// The next identifiers of a shard that have records, ascending, up to so many.
@@ -285,6 +391,7 @@ impl Disk {
         after: Option<&Identifier>,
         most: usize,
     ) -> Result<Vec<Identifier>, ShardError> {
+        self.drain_shard(shard)?;
         let from = after.map_or_else(|| vec![FRAGMENT], |after| part_key(FRAGMENT, after, None, u16::MAX));
         let mut found = Vec::new();
         for row in self.tree(shard).range(from..vec![FRAGMENT + 1]).keys() {
@@ -299,144 +406,44 @@ impl Disk {
         Ok(found)
     }
 
-    /// Writes fragments and moves the cursor, in batches; the last one carries the cursor. A write that was cut between two batches is
-    /// repeated from the log as a whole and gives the same rows.
-    pub(crate) fn write(&self, shard: ShardId, to: &Move, writes: &[FragmentWrite<'_>]) -> Result<(), ShardError> {
-        let tree = self.tree(shard);
-        let mut batch = Batch::new(&tree);
-        for write in writes {
-            self.write_fragment(&mut batch, write)?;
-        }
-        to.add_to(&mut batch)?;
-        batch.flush()
-    }
-
-    fn write_fragment(&self, batch: &mut Batch<'_>, write: &FragmentWrite<'_>) -> Result<(), ShardError> {
-        let identifier = write.identifier;
-        let entries: Vec<(u64, &[u8])> =
-            write.entries.iter().filter_map(|entry| Some((entry.seq, entry.bytes.as_deref()?))).collect();
-        let erases = entries.first().is_some_and(|(_, bytes)| Change::erases(bytes));
-        let withdrawn = || write.entries.iter().filter_map(|entry| entry.withdraws.as_deref()).flatten();
-        if !erases && withdrawn().next().is_some() {
-            self.withdraw(batch, identifier, &withdrawn().copied().collect())?;
-        }
-        if let Some((first, _)) = entries.first().copied() {
-            let block = (first, encode_block(LOOSE, entries)?);
-            let (now, added) = (write.record.fragment.events, write.entries.len() as u64);
-            // Of what is no event nobody counts how many there were: by chance one in as many is the last of its block.
-            let beside = write.entries.iter().any(|entry| entry.id_hash.is_none() && entry.seq % PACK_EVERY == 0);
-            // Each time that so many events have gathered, loose blocks are packed together: less space, written once more.
-            if erases {
-                // Nothing from before it stays.
-                for row_key in self.tree(identifier.shard()).scan_prefix(key(HISTORY, identifier)).keys() {
-                    batch.remove(row_key?.to_vec())?;
-                }
-                batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
-            } else if beside || now / PACK_EVERY > now.saturating_sub(added) / PACK_EVERY {
-                self.write_packed(batch, identifier, block)?;
-            } else {
-                batch.insert_parts(HISTORY, identifier, Some(block.0), &block.1)?;
-            }
-        }
-        let mut new = HashSet::new();
-        for entry in write.entries {
-            if let Some(id_hash) = entry.id_hash {
-                batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
-            }
-            if withdrawn().next().is_some() {
-                new.extend(entry.id_hash);
-            }
-            for id_hash in entry.withdraws.as_deref().into_iter().flatten() {
-                // It stands where its event does, where that is known.
-                if new.insert(*id_hash) && self.seen(identifier, id_hash)?.is_none_or(|seq| seq > entry.seq) {
-                    batch.insert(seen_key(identifier, id_hash), entry.seq.to_be_bytes().to_vec())?;
-                }
-            }
-        }
-        // What goes must not stay in a record under an overlay.
-        let goes = erases || withdrawn().next().is_some();
-        let (overlay, is_there) = if goes { (None, true) } else { self.overlay(write)? };
-        if let Some(overlay) = overlay {
-            return batch.insert(key(OVERLAY, identifier), overlay);
-        }
-        let parts = batch.insert_parts(FRAGMENT, identifier, None, &write.record.encode()?)?;
-        if goes {
-            self.remove_later_parts(batch, identifier, parts)?;
-        }
-        // Behind the record: were it cut off, the overlay would say nothing beside this one.
-        if is_there { batch.remove(key(OVERLAY, identifier)) } else { Ok(()) }
-    }
-
-    /// Removes what says nothing beside a record of so many parts, and may have belonged to the one before.
-    fn remove_later_parts(
-        &self,
-        batch: &mut Batch<'_>,
-        identifier: &Identifier,
-        parts: usize,
-    ) -> Result<(), ShardError> {
-        let first = u16::try_from(parts).map_err(|_| ShardError::TooLarge(identifier.to_string()))?;
-        let later = part_key(FRAGMENT, identifier, None, first)..=part_key(FRAGMENT, identifier, None, u16::MAX);
-        for row_key in self.tree(identifier.shard()).range(later).keys() {
-            batch.remove(row_key?.to_vec())?;
-        }
-        Ok(())
-    }
-
-    /// What is to lie on the record that stands there, if that is enough; and whether something lies there.
-    fn overlay(&self, write: &FragmentWrite<'_>) -> Result<(Option<Vec<u8>>, bool), ShardError> {
-        let Some((head, earlier)) = self.head_and_overlay(write.identifier)? else { return Ok((None, false)) };
-        let is_there = earlier.is_some();
-        let earlier = earlier.filter(|earlier| earlier.on == head.seq);
-        let (Some(first), Some(before)) = (write.entries.first(), write.before) else { return Ok((None, is_there)) };
-        let reached = earlier.as_ref().map_or(head.seq, |earlier| earlier.seq);
-        // A write that was cut off may have left what is ahead; and states of another layout have other positions.
-        if reached >= first.seq || head.layout != *write.record.layout {
-            return Ok((None, is_there));
-        }
-        let overlay = Overlay::between(head.seq, write.record.seq, before, write.record.fragment);
-        let whole = overlay.map(|overlay| match earlier {
-            Some(earlier) => overlay.over(earlier),
-            None => overlay,
-        });
-        Ok((whole.and_then(|whole| whole.encode()), is_there))
-    }
-
-    /// The first part of a record and its overlay, as they stand.
+    /// The first part of a record and how many rows lie on it, as they stand once all is written.
     #[cfg(test)]
-    pub(crate) fn stored(&self, identifier: &Identifier) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
-        let row = |key: Vec<u8>| self.tree(identifier.shard()).get(key).expect("read").map(|row| row.to_vec());
-        (row(part_key(FRAGMENT, identifier, None, 0)), row(key(OVERLAY, identifier)))
+    pub(crate) fn stored(&self, identifier: &Identifier) -> (Option<Vec<u8>>, usize) {
+        self.drain_shard(identifier.shard()).expect("write");
+        let row = self.tree(identifier.shard()).get(part_key(FRAGMENT, identifier, None, 0)).expect("read");
+        (row.map(|row| row.to_vec()), self.overlays(identifier).expect("read").len())
     }
 
-    /// The rows of a history as they stand.
+    /// The rows of a kind of one fragment, as they stand once all is written.
+    #[cfg(test)]
+    fn rows_of(&self, kind: u8, identifier: &Identifier) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.drain_shard(identifier.shard()).expect("write");
+        let rows = self.tree(identifier.shard()).scan_prefix(key(kind, identifier));
+        rows.flatten().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// The rows of a history, but for what lies on the record.
     #[cfg(test)]
     pub(crate) fn rows(&self, identifier: &Identifier) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let tree = self.tree(identifier.shard());
-        let rows = tree.scan_prefix(key(HISTORY, identifier)).flatten();
-        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+        self.rows_of(HISTORY, identifier)
     }
 
-    /// The rows of a record as they stand, whoever reads them.
+    /// The rows of a record, whoever reads them.
     #[cfg(test)]
     pub(crate) fn record_rows(&self, identifier: &Identifier) -> Vec<Vec<u8>> {
-        let rows = self.tree(identifier.shard()).scan_prefix(key(FRAGMENT, identifier));
-        rows.flatten().map(|(_, value)| value.to_vec()).collect()
-    }
-
-    /// Whether anything lies on it.
-    #[cfg(test)]
-    pub(crate) fn overlaid(&self, identifier: &Identifier) -> bool {
-        self.tree(identifier.shard()).contains_key(key(OVERLAY, identifier)).expect("read")
+        self.rows_of(FRAGMENT, identifier).into_iter().map(|(_, value)| value).collect()
     }
 
     /// Puts rows as they are.
     #[cfg(test)]
     pub(crate) fn put_rows(&self, identifier: &Identifier, rows: &[(Vec<u8>, Vec<u8>)]) {
+        self.drain_shard(identifier.shard()).expect("write");
         rows.iter().for_each(|(key, value)| drop(self.tree(identifier.shard()).insert(key, value.as_slice())));
     }
 
-    /// Hands everything to the operating system. It makes recovery short; durability is the log's.
+    /// Writes what waits, and hands everything to the operating system. It makes recovery short; durability is the log's.
     pub(crate) fn flush(&self) -> Result<(), ShardError> {
+        self.drain_all()?;
         self.database.flush()?;
         Ok(())
     }
@@ -465,6 +472,7 @@ impl Disk {
     /// Bytes of all rows by what they are for, keys included. Reads everything.
     pub(crate) fn storage(&self) -> Result<Storage, ShardError> {
         let mut storage = Storage::default();
+        self.drain_all()?;
         for shard in ShardId::all() {
             let tree = self.tree(shard);
             for row in tree.iter() {

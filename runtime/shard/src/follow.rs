@@ -20,7 +20,6 @@ use crate::disk::{FragmentWrite, HistoryEntry};
 use crate::erasure::kept;
 use crate::pending::{Body, Held, PendingChange, apply_all};
 use crate::profiles::Follow;
-use crate::record::Record;
 use crate::{Cell, ShardError, Shards, State};
 
 /// An entry of the centre's log, as an edge follows it.
@@ -86,7 +85,7 @@ impl Shards {
         let rows = cell.rows.upgradable_read();
         let touched = self.fold_groups(cell, groups)?;
         let _rows = RwLockUpgradableReadGuard::upgrade(rows);
-        self.write_touched(shard, &to, &touched)?;
+        self.write_touched(shard, to.clone(), &touched)?;
         let mut state = cell.state.lock();
         let own = entries.iter().filter_map(|ordered| ordered.own).max().unwrap_or(0);
         self.show_touched(&mut state, &touched, own, to.cursor.seq)?;
@@ -231,20 +230,18 @@ impl Shards {
     fn write_touched(
         &self,
         shard: ShardId,
-        to: &crate::disk::Move,
+        to: crate::disk::Move,
         touched: &HashMap<Identifier, Touched>,
     ) -> Result<(), ShardError> {
         let layout = self.observer.layout();
-        let mut histories: Vec<_> =
-            touched.iter().map(|(identifier, touched)| (identifier, touched, touched.history(identifier))).collect();
-        // As the rows stand on disk: neighbours are found together.
-        histories.sort_unstable_by_key(|(identifier, ..)| *identifier);
-        let writes = histories.iter().map(|(identifier, touched, entries)| {
+        let writes = touched.iter().map(|(identifier, touched)| {
+            let entries = touched.history(identifier);
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
-            let record = Record { layout, seq, fragment: &touched.base };
-            FragmentWrite { identifier, record, before: Some(&touched.before), entries }
+            let (before, fragment) = (Some(&*touched.before), &touched.base);
+            FragmentWrite { identifier, layout, seq, before, fragment, entries }
         });
-        self.disk.write(shard, to, &writes.collect::<Vec<_>>())
+        let writes = writes.collect();
+        self.disk.write(shard, to, writes)
     }
 
     /// Brings memory up to what was written. The rows are at rest, and hold the log up to `seq`.

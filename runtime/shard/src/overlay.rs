@@ -1,8 +1,8 @@
-//! What changed in a fragment since its record was written: a small row beside a large one.
+//! What changed in a fragment since its record was written: small rows beside a large one.
 //!
-//! A record holds everything that is folded of a fragment; most changes touch little of it. So it is left as it is, and what has changed since stands in
-//! an overlay, which is laid over it when it is read. Once that is no longer small, the record is written anew. An overlay names the record that it
-//! lies on by its sequence: beside any other one it says nothing.
+//! A record holds everything that is folded of a fragment; most changes touch little of it. So it is left as it is, and each write lays a row over it: what
+//! was touched as it is from there on, and the entries that did it, which are neither in the history's own rows nor among the ids' until the record is written
+//! anew. A row counts for the state where its last change is behind the record's, in the order of these.
 
 use compact_str::CompactString;
 use selvedge_core::aggregate::State;
@@ -11,120 +11,143 @@ use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ShardError;
+use crate::disk::HistoryEntry;
 
-/// Bytes from which on the record is written anew.
-const BYTES_MAX: usize = 1024;
+/// What of a fragment changes have touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// By position, ascending.
+    states: Vec<u32>,
+    /// Ascending.
+    offers: Vec<CompactString>,
+    /// More than an overlay says.
+    more: bool,
+}
 
-/// The values, as of a change, of whatever changed since another.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Overlay {
-    /// The last change in the record that it lies on.
-    pub(crate) on: u64,
-    /// The last change in it.
-    pub(crate) seq: u64,
+impl Touched {
+    /// More than an overlay says.
+    pub(crate) const MORE: Self = Self { states: Vec::new(), offers: Vec::new(), more: true };
+
+    /// What differs between a fragment and what it has become.
+    pub(crate) fn between(before: &Fragment, after: &Fragment) -> Self {
+        let Fragment { traits, states, offers, consent, links, retracted, mart, erased, .. } = after;
+        let alike = (traits, consent, links, retracted, mart, erased)
+            == (&before.traits, &before.consent, &before.links, &before.retracted, &before.mart, &before.erased);
+        if !alike || states.len() != before.states.len() {
+            return Self::MORE;
+        }
+        let mut touched = Self::default();
+        if *states != before.states {
+            let pairs = states.iter().zip(before.states.iter()).zip(0..);
+            touched.states.extend(pairs.filter(|((now, was), _)| now != was).map(|(_, at)| at));
+        }
+        let mut were = before.offers.iter().peekable();
+        for (offer, history) in offers {
+            match were.next_if(|(of, _)| of == offer) {
+                Some((_, was)) if was == history => {}
+                _ => touched.offers.push(offer.clone()),
+            }
+        }
+        // One of them gave way.
+        if were.next().is_some() { Self::MORE } else { touched }
+    }
+
+    /// The same, and what others have touched.
+    pub(crate) fn add(&mut self, others: Self) {
+        fn join<T: Ord>(known: &mut Vec<T>, others: Vec<T>) {
+            for other in others {
+                if let Err(gap) = known.binary_search(&other) {
+                    known.insert(gap, other);
+                }
+            }
+        }
+        self.more |= others.more;
+        join(&mut self.states, others.states);
+        join(&mut self.offers, others.offers);
+    }
+}
+
+/// The entries of a row: sequence, change, hash of the id. They stand first, so that they are read whatever engine has folded the rest.
+type Entries<'r> = Vec<(u64, Option<&'r [u8]>, Option<[u8; 16]>)>;
+
+/// What follows them, as it is written; [`Read`] reads it.
+#[derive(Serialize)]
+struct Written<'f> {
     oldest_event_at: Option<Timestamp>,
     newest_event_at: Option<Timestamp>,
     events: u64,
     failures: u64,
-    /// By position, ascending.
+    states: Vec<(u32, &'f State)>,
+    offers: Vec<(&'f CompactString, &'f OfferHistory)>,
+}
+
+/// The same as it is read.
+#[derive(Deserialize)]
+struct Read {
+    oldest_event_at: Option<Timestamp>,
+    newest_event_at: Option<Timestamp>,
+    events: u64,
+    failures: u64,
     states: Vec<(u32, State)>,
-    /// Ascending by offer.
     offers: Vec<(CompactString, OfferHistory)>,
 }
 
-impl Overlay {
-    /// What a fragment has come to by changes up to `seq`; none where more has changed than an overlay says.
-    pub(crate) fn between(on: u64, seq: u64, before: &Fragment, after: &Fragment) -> Option<Self> {
-        let Fragment {
-            oldest_event_at,
-            newest_event_at,
-            events,
-            failures,
-            traits,
-            states,
-            offers,
-            consent,
-            links,
-            retracted,
-            mart,
-            erased,
-        } = after;
-        let alike = (traits, consent, links, retracted, mart, erased)
-            == (&before.traits, &before.consent, &before.links, &before.retracted, &before.mart, &before.erased);
-        if !alike || states.len() != before.states.len() {
-            return None;
-        }
-        let mut changed = Vec::new();
-        if *states != before.states {
-            let pairs = states.iter().zip(before.states.iter()).zip(0..);
-            changed.extend(pairs.filter(|((now, was), _)| now != was).map(|((now, _), at)| (at, now.clone())));
-        }
-        let mut were = before.offers.iter().peekable();
-        let mut touched = Vec::new();
-        for (offer, history) in offers {
-            match were.next_if(|(of, _)| of == offer) {
-                Some((_, was)) if was == history => {}
-                _ => touched.push((offer.clone(), history.clone())),
-            }
-        }
-        // One of them gave way.
-        if were.next().is_some() {
-            return None;
-        }
-        Some(Self {
-            on,
-            seq,
-            oldest_event_at: *oldest_event_at,
-            newest_event_at: *newest_event_at,
-            events: *events,
-            failures: *failures,
-            states: changed,
-            offers: touched,
-        })
+/// The row of what was touched, and of the entries that did it; none where more was touched than it says.
+pub(crate) fn encode(touched: &Touched, fragment: &Fragment, entries: &[HistoryEntry]) -> Option<Vec<u8>> {
+    if touched.more {
+        return None;
     }
+    let state = |at: &u32| Some((*at, fragment.states.get(usize::try_from(*at).ok()?)?));
+    let offer = |offer: &CompactString| {
+        let found = fragment.offers.binary_search_by(|(known, _)| known.cmp(offer)).ok()?;
+        fragment.offers.get(found).map(|(offer, history)| (offer, history))
+    };
+    let entries: Entries<'_> = entries.iter().map(|entry| (entry.seq, entry.bytes.as_deref(), entry.id_hash)).collect();
+    let written = Written {
+        oldest_event_at: fragment.oldest_event_at,
+        newest_event_at: fragment.newest_event_at,
+        events: fragment.events,
+        failures: fragment.failures,
+        states: touched.states.iter().map(state).collect::<Option<_>>()?,
+        offers: touched.offers.iter().map(offer).collect::<Option<_>>()?,
+    };
+    postcard::to_allocvec(&(entries, written)).ok()
+}
 
-    /// The same with what an earlier one says on the same record.
-    pub(crate) fn over(mut self, earlier: Self) -> Self {
-        fn join<K: Ord, V>(newer: &mut Vec<(K, V)>, earlier: Vec<(K, V)>) {
-            for (key, value) in earlier {
-                if let Err(gap) = newer.binary_search_by(|(known, _)| known.cmp(&key)) {
-                    newer.insert(gap, (key, value));
-                }
-            }
-        }
-        join(&mut self.states, earlier.states);
-        join(&mut self.offers, earlier.offers);
-        self
-    }
+/// The entries of a row.
+pub(crate) fn entries(row: &[u8]) -> Result<impl Iterator<Item = HistoryEntry>, ShardError> {
+    let (entries, _) = postcard::take_from_bytes::<Entries<'_>>(row).map_err(|_| corrupt())?;
+    let entry = |(seq, bytes, id_hash): (u64, Option<&[u8]>, Option<[u8; 16]>)| HistoryEntry {
+        seq,
+        bytes: bytes.map(Into::into),
+        id_hash,
+        withdraws: None,
+    };
+    Ok(entries.into_iter().map(entry))
+}
 
-    /// As it is stored; none where it is no longer small.
-    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
-        postcard::to_allocvec(self).ok().filter(|bytes| bytes.len() <= BYTES_MAX)
+/// Lays a row over what its record says, and the rows before it.
+pub(crate) fn lay(row: &[u8], fragment: &mut Fragment) -> Result<(), ShardError> {
+    let (_, rest) = postcard::take_from_bytes::<Entries<'_>>(row).map_err(|_| corrupt())?;
+    let Read { oldest_event_at, newest_event_at, events, failures, states, offers } =
+        postcard::from_bytes(rest).map_err(|_| corrupt())?;
+    (fragment.oldest_event_at, fragment.newest_event_at) = (oldest_event_at, newest_event_at);
+    (fragment.events, fragment.failures) = (events, failures);
+    for (at, state) in states {
+        let held = usize::try_from(at).ok().and_then(|at| fragment.states.get_mut(at));
+        *held.ok_or_else(corrupt)? = state;
     }
-
-    /// Reads it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ShardError> {
-        postcard::from_bytes(bytes).map_err(|_| ShardError::Corrupt("overlay".into()))
-    }
-
-    /// Lays it over what its record says.
-    pub(crate) fn lay(self, fragment: &mut Fragment) -> Result<(), ShardError> {
-        fragment.oldest_event_at = self.oldest_event_at;
-        fragment.newest_event_at = self.newest_event_at;
-        fragment.events = self.events;
-        fragment.failures = self.failures;
-        for (at, state) in self.states {
-            let held = usize::try_from(at).ok().and_then(|at| fragment.states.get_mut(at));
-            *held.ok_or_else(|| ShardError::Corrupt("overlay".into()))? = state;
+    for (offer, history) in offers {
+        match fragment.offers.binary_search_by(|(known, _)| known.cmp(&offer)) {
+            Ok(found) => fragment.offers[found].1 = history,
+            Err(gap) => fragment.offers.insert(gap, (offer, history)),
         }
-        for (offer, history) in self.offers {
-            match fragment.offers.binary_search_by(|(known, _)| known.cmp(&offer)) {
-                Ok(found) => fragment.offers[found].1 = history,
-                Err(gap) => fragment.offers.insert(gap, (offer, history)),
-            }
-        }
-        Ok(())
     }
+    Ok(())
+}
+
+fn corrupt() -> ShardError {
+    ShardError::Corrupt("overlay".into())
 }
 
 #[cfg(test)]
@@ -138,27 +161,45 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other_they_give_the_last_state() {
+    fn laid_one_after_the_other_they_give_the_last_state() {
         let first = Fragment { offers: offers(&[("b", 1), ("d", 1)]), ..Fragment::default() };
         let second = Fragment { offers: offers(&[("a", 1), ("b", 1), ("d", 2)]), events: 1, ..first.clone() };
         let third = Fragment { offers: offers(&[("a", 2), ("b", 1), ("c", 1), ("d", 2)]), events: 2, ..first.clone() };
-        let one = Overlay::between(5, 7, &first, &second).expect("small");
-        assert_eq!(one.offers.len(), 2);
-        let both = Overlay::between(5, 9, &second, &third).expect("small").over(one);
-        assert_eq!((both.on, both.seq, both.offers.len()), (5, 9, 3));
-        let stored = Overlay::decode(&both.encode().expect("small")).expect("read");
+        let entry = |seq: u64| HistoryEntry {
+            seq,
+            bytes: Some([7, 7].as_slice().into()),
+            id_hash: (seq == 8).then_some([8; 16]),
+            withdraws: None,
+        };
+        let one = Touched::between(&first, &second);
+        assert_eq!(one.offers, ["a", "d"]);
+        let rows = [
+            encode(&one, &second, &[entry(7)]).expect("a row"),
+            encode(&Touched::between(&second, &third), &third, &[entry(8), entry(9)]).expect("a row"),
+        ];
         let mut laid = first.clone();
-        stored.lay(&mut laid).expect("laid");
+        rows.iter().for_each(|row| lay(row, &mut laid).expect("laid"));
         assert_eq!(laid, third);
-        // Nothing but these is said by an overlay.
+        let read = rows.iter().flat_map(|row| entries(row).expect("read"));
+        assert_eq!(read.collect::<Vec<_>>(), [entry(7), entry(8), entry(9)]);
+        // Both at once.
+        let mut both = one;
+        both.add(Touched::between(&second, &third));
+        assert_eq!(both, Touched::between(&first, &third));
+        let mut laid = first.clone();
+        let row = encode(&both, &third, &[]).expect("a row");
+        lay(&row, &mut laid).expect("laid");
+        assert_eq!(laid, third);
+    }
+
+    #[test]
+    fn nothing_else_is_said_by_an_overlay() {
+        let first = Fragment { offers: offers(&[("b", 1), ("d", 1)]), ..Fragment::default() };
         let fewer = Fragment { offers: offers(&[("b", 1)]), ..first.clone() };
-        assert_eq!(Overlay::between(5, 9, &first, &fewer), None);
+        assert_eq!(Touched::between(&first, &fewer), Touched::MORE);
         let erased = Fragment { erased: Some(Timestamp(1)), ..first.clone() };
-        assert_eq!(Overlay::between(5, 9, &first, &erased), None);
-        let many: Vec<String> = (0..200).map(|offer| format!("offer-{offer:03}")).collect();
-        let many: Vec<(&str, u64)> = many.iter().map(|offer| (offer.as_str(), 1)).collect();
-        let many = Fragment { offers: offers(&many), ..Fragment::default() };
-        let large = Overlay::between(5, 9, &Fragment::default(), &many).expect("an overlay");
-        assert_eq!(large.encode(), None, "a large one is a record's part");
+        let mut touched = Touched::between(&first, &first);
+        touched.add(Touched::between(&first, &erased));
+        assert!(touched.more && encode(&touched, &erased, &[]).is_none());
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Record<'a> {
 }
 
 /// What stands before the state: enough to know whether it can be read, and what is missing from it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
     pub(crate) layout: Layout,
     pub(crate) seq: u64,

@@ -221,7 +221,10 @@ fn a_write_cut_off_before_its_cursor_is_not_counted_twice() {
         admit(&shards, &log, 1, &[("a", 5), ("b", 7)]);
         shards.advance(shard, 1, 2).expect("advance");
         // As if the last batch, which carries the cursor, had not been written.
-        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
+        shards
+            .disk
+            .write(shard, Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, Vec::new())
+            .expect("write");
     }
     let shards = open(folder.path(), 1);
     shards.recover(shard, &log.entries(shard)).expect("recover");
@@ -240,7 +243,10 @@ fn a_recovery_in_pieces_counts_once_too() {
         let events: Vec<_> = events.iter().map(|(id, second)| (id.as_str(), *second)).collect();
         admit(&shards, &log, 1, &events);
         shards.advance(shard, 1, 40).expect("advance");
-        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
+        shards
+            .disk
+            .write(shard, Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, Vec::new())
+            .expect("write");
     }
     let shards = open(folder.path(), 1);
     for piece in log.entries(shard).chunks(7) {
@@ -405,8 +411,10 @@ enum Step {
     Admit(u8, Vec<(u8, i64)>),
     /// The log has ordered so many more changes of an identifier's shard.
     Advance(u8, usize),
-    /// The process dies and starts again; the log has everything that was appended.
-    Restart,
+    /// The process ends, or dies, and starts again; the log has everything that was appended.
+    Restart(bool),
+    /// What waits to be written is, of an identifier alone or of its shard.
+    Write(u8, bool),
     /// Somebody reads.
     Load(u8),
     /// Two are one person, or no longer.
@@ -417,7 +425,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0_u8..4, prop::collection::vec((any::<u8>(), 0_i64..1000), 1..6)).prop_map(|(of, events)| Step::Admit(of, events)),
         4 => (0_u8..4, 1_usize..6).prop_map(|(of, count)| Step::Advance(of, count)),
-        1 => Just(Step::Restart),
+        2 => any::<bool>().prop_map(Step::Restart),
+        2 => (0_u8..4, any::<bool>()).prop_map(|(of, ahead)| Step::Write(of, ahead)),
         2 => (0_u8..4).prop_map(Step::Load),
         3 => (0_u8..4, 0_u8..4, any::<bool>()).prop_map(|(one, other, linked)| Step::Say(one, other, linked)),
     ]
@@ -470,7 +479,11 @@ proptest! {
                         shards.advance(shard, done + 1, count).expect("advance");
                     }
                 }
-                Step::Restart => {
+                Step::Write(of, ahead) => shards.disk.write_some(&person(of), ahead),
+                Step::Restart(dies) => {
+                    if dies {
+                        shards.disk.lose_behind();
+                    }
                     drop(shards);
                     shards = open(folder.path(), 1);
                     for shard in (0_u8..4).map(|of| person(of).shard()).collect::<HashSet<_>>() {

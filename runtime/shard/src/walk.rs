@@ -58,12 +58,13 @@ impl Shards {
     }
 
     fn walk_fragment(&self, identifier: &Identifier, seq: u64, take: TakePiece<'_>) -> Result<(), ShardError> {
-        let Some(mut bytes) = self.disk.record(identifier)? else { return Ok(()) };
-        let head = Head::decode(&bytes)?;
-        if head.seq > seq || head.layout.engine != self.observer.layout().engine {
+        let Some(kept) = self.disk.record(identifier)? else { return Ok(()) };
+        let bytes = if kept.head.seq > seq || kept.head.layout.engine != self.observer.layout().engine {
             let Some(folded_again) = self.folded_again(identifier, seq)? else { return Ok(()) };
-            bytes = folded_again;
-        }
+            folded_again
+        } else {
+            kept.bytes()?
+        };
         let (state, covers) = self.state_of(identifier, &bytes)?;
         take(identifier, Piece::Record { bytes: &bytes, state: &state, covers })?;
         let corrupt = |CorruptBlock| ShardError::Corrupt(identifier.to_string());

@@ -2,7 +2,7 @@
 
 use selvedge_core::identity::Identifier;
 
-use super::SEEN;
+use super::{OVERLAY, SEEN};
 use crate::ShardError;
 
 const VALUE_BYTES_MAX: usize = 4000;
@@ -114,5 +114,11 @@ pub(super) fn part_key(kind: u8, identifier: &Identifier, seq: Option<u64>, part
 pub(super) fn seen_key(identifier: &Identifier, id_hash: &[u8; 16]) -> Vec<u8> {
     let mut key = key(SEEN, identifier);
     key.extend_from_slice(id_hash);
+    key
+}
+
+pub(super) fn overlay_key(identifier: &Identifier, seq: u64) -> Vec<u8> {
+    let mut key = key(OVERLAY, identifier);
+    key.extend_from_slice(&seq.to_be_bytes());
     key
 }

@@ -7,11 +7,12 @@ use selvedge_core::identity::Identifier;
 use super::batch::{Batch, key, part_key, parts_of, split_count};
 use super::{Disk, HISTORY};
 use crate::ShardError;
-use crate::block::{CorruptBlock, LOOSE, Rest, pack, without};
+use crate::block::{CorruptBlock, LOOSE, Rest, encode_block, pack, without};
 
 impl Disk {
-    /// Whole blocks by their first sequence.
+    /// Whole blocks by their first sequence; what lies on the record is the last one.
     pub(crate) fn blocks(&self, identifier: &Identifier) -> Result<Vec<(u64, Vec<u8>)>, ShardError> {
+        self.drain_fragment(identifier)?;
         let corrupt = || ShardError::Corrupt(identifier.to_string());
         let prefix = key(HISTORY, identifier);
         let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
@@ -41,7 +42,16 @@ impl Disk {
                 bytes.extend_from_slice(&value);
             }
         }
-        if taken == count { Ok(blocks) } else { Err(corrupt()) }
+        if taken != count {
+            return Err(corrupt());
+        }
+        let above = self.entries_above(identifier)?;
+        let above: Vec<(u64, &[u8])> =
+            above.iter().filter_map(|entry| Some((entry.seq, entry.bytes.as_deref()?))).collect();
+        if let Some((first, _)) = above.first() {
+            blocks.push((*first, encode_block(LOOSE, above)?));
+        }
+        Ok(blocks)
     }
 
     /// The loose blocks at the end of a history, by their first sequence: what stands before them is packed.

@@ -14,7 +14,7 @@ const CHECKSUM: &[u8] = b"k";
 const ORIGIN: u8 = b'o';
 
 /// What a write moves besides fragments, all of it in its last batch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Move {
     pub(crate) cursor: Cursor,
     /// Of the log up to the cursor; none where nobody asks for it.
@@ -43,6 +43,7 @@ impl Move {
 impl Disk {
     /// Where a shard's base stands.
     pub(crate) fn place(&self, shard: ShardId) -> Result<Place, ShardError> {
+        self.drain_shard(shard)?;
         let corrupt = |what: &str| ShardError::Corrupt(format!("{what} of shard {}", shard.0));
         let tree = self.tree(shard);
         let cursor = match tree.get(CURSOR)? {
@@ -81,7 +82,7 @@ impl Disk {
             origins: origins.collect(),
             forgotten: forgotten.collect(),
         };
-        self.write(shard, &to, &[]).expect("write");
+        self.write(shard, to, Vec::new()).expect("write");
     }
 }
 

@@ -92,6 +92,9 @@ impl Disk {
         let Fresh { shard, generation, .. } = fresh;
         self.database.insert(serving_key(shard), &generation.to_be_bytes())?;
         fresh.serves = true;
+        // What waits belongs to the rows that go.
+        let mut behind = self.behind(shard);
+        behind.clear();
         let mut current = self.trees[usize::from(shard.0)].write();
         let before = std::mem::replace(&mut *current, Current { generation, tree: Arc::clone(&fresh.tree) });
         self.replaced.lock().push(Replaced { shard, generation: before.generation, tree: before.tree });
@@ -122,6 +125,7 @@ impl Disk {
 
     /// Forgets everything of a shard that is not served yet.
     pub(crate) fn clear(&self, shard: ShardId) -> Result<(), ShardError> {
+        self.drain_shard(shard)?;
         if self.tree(shard).is_empty() {
             return Ok(());
         }

@@ -264,6 +264,8 @@ enum Act {
     /// The same, but for the batch that carries the cursor, and the process dies.
     Cut(usize, u8, usize),
     Restart(usize),
+    /// It dies, with some of one's changes or of their shard's written.
+    Crash(usize, u8, bool),
     /// The centre has all changes that have an answer, and the base is there.
     Settle(usize, u8),
     Load(usize, u8),
@@ -294,6 +296,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (edge(), of(), 1_usize..9).prop_map(|(edge, of, count)| Act::Follow(edge, of, count)),
         1 => (edge(), of(), 1_usize..9).prop_map(|(edge, of, count)| Act::Cut(edge, of, count)),
         1 => edge().prop_map(Act::Restart),
+        1 => (edge(), of(), any::<bool>()).prop_map(|(at, of, ahead)| Act::Crash(at, of, ahead)),
         2 => (edge(), of()).prop_map(|(edge, of)| Act::Settle(edge, of)),
         3 => (edge(), of()).prop_map(|(edge, of)| Act::Load(edge, of)),
         1 => edge().prop_map(Act::Forget),
@@ -330,6 +333,7 @@ impl World {
         | Act::Follow(at, ..)
         | Act::Cut(at, ..)
         | Act::Restart(at)
+        | Act::Crash(at, ..)
         | Act::Settle(at, ..)
         | Act::Load(at, ..)
         | Act::Forget(at)
@@ -402,6 +406,15 @@ impl World {
                 }
             }
             Act::Restart(_) => edge = edge.restart(at as u64 * 1000 + clock as u64 + 1),
+            Act::Crash(_, of, ahead) => {
+                edge.shards.disk.write_some(&whom(of), ahead);
+                edge.shards.disk.lose_behind();
+                edge = edge.restart(at as u64 * 1000 + clock as u64 + 1);
+                for shard in homes() {
+                    let cursor = edge.shards.cursor(shard).seq as usize;
+                    edge.followed.entry(shard).or_default().truncate(cursor);
+                }
+            }
             Act::Settle(_, of) => {
                 let shard = whom(of).shard();
                 let cursor = edge.shards.cursor(shard).seq;

@@ -85,7 +85,7 @@ fn a_write_cut_off_before_its_cursor_undoes_a_retracted_event_once() {
         advance(&shards, &one, 4);
         shards
             .disk
-            .write(one.shard(), &Move { cursor: Cursor { epoch: 1, seq: 1 }, ..Move::default() }, &[])
+            .write(one.shard(), Move { cursor: Cursor { epoch: 1, seq: 1 }, ..Move::default() }, Vec::new())
             .expect("write");
     }
     let shards = open(folder.path(), 1);
@@ -107,7 +107,10 @@ fn a_recovery_in_pieces_with_a_retraction_loses_nothing() {
         let shards = open(folder.path(), 1);
         tell(&shards, &log, &of, (0..8).map(|index| event(&format!("e{index}"), 1 << index)).collect());
         shards.advance(shard, 1, 8).expect("advance");
-        shards.disk.write(shard, &Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, &[]).expect("write");
+        shards
+            .disk
+            .write(shard, Move { cursor: Cursor { epoch: 1, seq: 0 }, ..Move::default() }, Vec::new())
+            .expect("write");
         tell(&shards, &log, &of, vec![retraction("undo", 100, "e0")]);
     }
     let shards = open(folder.path(), 1);
