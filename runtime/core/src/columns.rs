@@ -26,6 +26,15 @@ impl Columns {
         let total = self.f64s.len() + self.s64s.len() + self.codes.len() + self.texts.len();
         total - shape.scalars * self.rows as usize
     }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        let Self { rows: _, f64s, s64s, codes, texts, present, offsets } = self;
+        let texts: usize = texts.iter().map(|text| size_of::<String>() + text.capacity()).sum();
+        8 * (f64s.capacity() + s64s.capacity() + present.capacity())
+            + 4 * (codes.capacity() + offsets.capacity())
+            + texts
+    }
 }
 
 /// One value of a table.
@@ -126,6 +135,11 @@ impl<'s> Table<'s> {
         Self { shape, columns, lists: vec![(Vec::new(), Vec::new()); shape.lists] }
     }
 
+    /// A table in which some scalar cells stand already.
+    pub(crate) fn resume(shape: &'s Shape, columns: Columns) -> Self {
+        Self { shape, columns, lists: vec![(Vec::new(), Vec::new()); shape.lists] }
+    }
+
     /// Sets a scalar cell. A cell of another family than the column's is a bug of the caller and is left absent.
     pub fn put(&mut self, column: usize, row: usize, cell: Cell) {
         let Some((family, Place::Scalar { bit_column, family_column })) = self.shape.places.get(column).copied() else {
@@ -173,6 +187,11 @@ impl<'s> Table<'s> {
         for (elements, ends) in &mut self.lists {
             ends.push(elements.len() as u32);
         }
+    }
+
+    /// The scalar cells as they stand, to be resumed.
+    pub(crate) fn scalars(self) -> Columns {
+        self.columns
     }
 
     /// The finished table; every row must have been ended where there are list columns.

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::identity::Identifier;
 use crate::links::{Links, Word};
 use crate::mart::{Load, Mart, Part};
+use crate::prepared::Memo;
 use crate::retracted::Retracted;
 use crate::shared::Shared;
 use crate::time::Moment;
@@ -52,6 +53,9 @@ pub struct Fragment {
     pub mart: Shared<Mart>,
     /// The instant of its newest erasure: what was said by then does not count.
     pub erased: Option<Timestamp>,
+    /// What is worked out of it already.
+    #[serde(skip)]
+    pub memo: Memo,
 }
 
 /// What folding an event has come to.
@@ -265,9 +269,9 @@ impl Fragment {
 
     /// Bytes in memory, about; for the cache's budget.
     pub fn weight(&self) -> usize {
-        let states: usize = self.states.iter().map(|state| size_of::<State>() + state.weight()).sum();
+        let states = self.states.weight(|states| states.iter().map(|state| size_of::<State>() + state.weight()).sum());
         let text = |text: &CompactString| size_of::<CompactString>() + heap_bytes(text);
-        let traits = self.traits.weight();
+        let traits = self.traits.weight(Traits::weight);
         let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
         size_of::<Self>()
             + states
@@ -276,7 +280,8 @@ impl Fragment {
             + self.consent.weight()
             + self.links.weight()
             + self.retracted.weight()
-            + self.mart.weight()
+            + self.mart.weight(Mart::weight)
+            + self.memo.weight()
     }
 
     fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {

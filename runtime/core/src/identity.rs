@@ -361,8 +361,12 @@ impl Identifier {
 
     /// The shard that holds this identifier's fragment: a fixed hash, the same on every machine for ever.
     pub fn shard(&self) -> ShardId {
-        let hash = xxhash_rust::xxh3::xxh3_64(self.0.as_bytes());
-        ShardId((hash % u64::from(SHARDS)) as u16)
+        ShardId((self.fixed_hash() % u64::from(SHARDS)) as u16)
+    }
+
+    /// The same on every machine for ever. Callers choose identifiers, so they choose this too.
+    pub fn fixed_hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
     }
 }
 

@@ -32,6 +32,7 @@ pub mod links;
 pub mod lower;
 pub mod mart;
 pub mod payload;
+pub mod prepared;
 pub mod read;
 pub mod receipt;
 pub mod release;

@@ -4,6 +4,8 @@
 
 mod aggregates;
 
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
@@ -18,6 +20,7 @@ use crate::event::{Event, Refusal};
 use crate::fragment::Fragment;
 use crate::identity::ENTITIES;
 use crate::json_paths::{JsonPaths, Sink};
+use crate::prepared::{Ground, Lowered, Prepared, Token};
 use crate::read::{Read, ReadError};
 use crate::time::BusinessTime;
 use crate::traits::{Trait, TraitSources};
@@ -223,6 +226,9 @@ impl Sink for Filling<'_, '_> {
     }
 }
 
+/// Values that hold from call to call from which on their columns are kept.
+const LASTING_LEAST: usize = 8;
+
 /// What a plugin reads of a visitor.
 #[derive(Clone, Debug)]
 pub struct VisitorReads {
@@ -232,6 +238,9 @@ pub struct VisitorReads {
     /// The columns of traits, ascending by name.
     traits: Vec<usize>,
     context: JsonPaths,
+    /// Whether enough of it holds from call to call to be kept.
+    lasting: bool,
+    token: Token,
 }
 
 #[derive(Clone, Debug)]
@@ -306,7 +315,10 @@ impl VisitorReads {
         };
         let mut traits: Vec<usize> = (0..sources.len()).filter(|column| name(*column).is_some()).collect();
         traits.sort_by_key(|column| name(*column));
-        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources, traits, context })
+        let lasts = |source: &&VisitorSource| matches!(source, VisitorSource::Aggregate(_) | VisitorSource::Trait(_));
+        let lasting = sources.iter().filter(lasts).count() >= LASTING_LEAST;
+        let (reads, shape, token) = (reads.to_vec(), shape_of(reads), Token::default());
+        Ok(Self { reads, shape, sources, traits, context, lasting, token })
     }
 
     /// The scores that it reads, by position.
@@ -325,50 +337,139 @@ impl VisitorReads {
     }
 
     /// The columns of one visitor, one row.
-    pub fn lower(&self, subject: &Subject<'_>, definitions: &Definitions, keys: &mut Keys) -> Columns {
+    pub fn lower(&self, subject: &Subject<'_>, definitions: &Definitions, keys: &mut Keys) -> Lowered {
+        if !self.lasting {
+            let mut table = Table::new(&self.shape, 1);
+            self.fill(&mut table, 0..self.sources.len(), subject, definitions, keys);
+            self.fill_traits(&mut table, subject, definitions.time(), keys, |_| true);
+            return Lowered::Fresh(self.finish(table, subject, definitions.time(), keys));
+        }
+        let (fragment, at) = (subject.fragment, subject.moment.at);
+        let sources = subject.trait_sources;
+        let ground = Ground { of: &self.token, traits: &fragment.traits, states: &fragment.states, sources };
+        let prepared = fragment.memo.get(&ground, at).unwrap_or_else(|| {
+            let prepared = Arc::new(self.prepare(ground, subject, definitions));
+            fragment.memo.keep(&prepared);
+            prepared
+        });
+        if prepared.open.is_empty() {
+            return Lowered::Prepared(prepared);
+        }
+        let mut table = Table::resume(&self.shape, prepared.columns.clone());
+        self.fill(&mut table, prepared.open.iter().copied(), subject, definitions, keys);
+        if self.traits.iter().any(|column| self.is_open(*column)) {
+            self.fill_traits(&mut table, subject, definitions.time(), keys, |column| self.is_open(column));
+        }
+        Lowered::Fresh(self.finish(table, subject, definitions.time(), keys))
+    }
+
+    /// What holds beyond one call.
+    fn prepare(&self, ground: Ground<'_>, subject: &Subject<'_>, definitions: &Definitions) -> Prepared {
         let mut table = Table::new(&self.shape, 1);
-        let time = definitions.time();
+        let (mut open, mut until, none) = (Vec::new(), Timestamp(i64::MAX), &mut Keys::default());
         for (column, (source, read)) in self.sources.iter().zip(&self.reads).enumerate() {
-            let cell = match source {
+            let same_until = match source {
+                _ if self.is_open(column) => None,
+                VisitorSource::Trait(_) => continue,
                 VisitorSource::Aggregate(index) => {
-                    aggregate_cell(read, *index, &subject.fragment.states, definitions, subject.moment, keys)
-                }
-                VisitorSource::AggregateList(index, part) => {
                     let reading = &definitions.readings()[*index];
-                    let value = definitions.evaluate(reading, &subject.fragment.states, subject.moment).value;
-                    for element in elements(&value, *part) {
-                        let cell = value_cell(read, &element, time, keys);
-                        table.push(column, cell);
-                    }
-                    None
+                    definitions.same_until(reading, ground.states, subject.moment)
                 }
-                VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
-                VisitorSource::Trait(_) | VisitorSource::Context => None,
-                VisitorSource::EntityAggregate(entity, index) => {
-                    let states = subject.entities[*entity].as_ref().map(|entity| &entity.states);
-                    states.and_then(|states| aggregate_cell(read, *index, states, definitions, subject.moment, keys))
-                }
-                VisitorSource::EntityTrait(entity, name) => subject.entities[*entity]
-                    .as_ref()
-                    .and_then(|entity| trait_cell(read, entity, name, subject.trait_sources, time, keys)),
-                VisitorSource::Now if read.kind == Kind::Day => Some(Cell::S64(subject.moment.day)),
-                VisitorSource::Now => Some(Cell::S64(subject.moment.at.0)),
-                VisitorSource::Seed => Some(Cell::S64(subject.seed.cast_signed())),
-                VisitorSource::Channel => text_cell(read, subject.channel, keys),
-                VisitorSource::Fixed(value) => value.cell(keys),
+                VisitorSource::Fixed(_) => Some(Timestamp(i64::MAX)),
+                _ => None,
             };
-            if let Some(cell) = cell {
+            let Some(same_until) = same_until else {
+                open.push(column);
+                continue;
+            };
+            until = until.min(same_until);
+            if let Some(cell) = self.cell(source, read, subject, definitions, none) {
                 table.put(column, 0, cell);
             }
         }
+        self.fill_traits(&mut table, subject, definitions.time(), none, |column| !self.is_open(column));
+        Prepared::new(table.scalars(), open, ground, subject.moment.at, until)
+    }
+
+    /// Whether a column is filled anew in each call whatever it says: a list, or keys, whose handles are of one call.
+    fn is_open(&self, column: usize) -> bool {
+        self.reads[column].kind == Kind::Key || self.reads[column].many()
+    }
+
+    /// Fills columns, but for traits and what the request brings.
+    fn fill(
+        &self,
+        table: &mut Table<'_>,
+        columns: impl Iterator<Item = usize>,
+        subject: &Subject<'_>,
+        definitions: &Definitions,
+        keys: &mut Keys,
+    ) {
+        for column in columns {
+            let (source, read) = (&self.sources[column], &self.reads[column]);
+            if let VisitorSource::AggregateList(index, part) = source {
+                let reading = &definitions.readings()[*index];
+                let value = definitions.evaluate(reading, &subject.fragment.states, subject.moment).value;
+                for element in elements(&value, *part) {
+                    let cell = value_cell(read, &element, definitions.time(), keys);
+                    table.push(column, cell);
+                }
+            } else if let Some(cell) = self.cell(source, read, subject, definitions, keys) {
+                table.put(column, 0, cell);
+            }
+        }
+    }
+
+    #[inline]
+    fn cell(
+        &self,
+        source: &VisitorSource,
+        read: &Read,
+        subject: &Subject<'_>,
+        definitions: &Definitions,
+        keys: &mut Keys,
+    ) -> Option<Cell> {
+        match source {
+            VisitorSource::Aggregate(index) => {
+                aggregate_cell(read, *index, &subject.fragment.states, definitions, subject.moment, keys)
+            }
+            VisitorSource::Score(index) => subject.scores.get(*index).copied().flatten().map(Cell::F64),
+            VisitorSource::Trait(_) | VisitorSource::Context | VisitorSource::AggregateList(..) => None,
+            VisitorSource::EntityAggregate(entity, index) => {
+                let states = subject.entities[*entity].as_ref().map(|entity| &entity.states);
+                states.and_then(|states| aggregate_cell(read, *index, states, definitions, subject.moment, keys))
+            }
+            VisitorSource::EntityTrait(entity, name) => subject.entities[*entity]
+                .as_ref()
+                .and_then(|entity| trait_cell(read, entity, name, subject.trait_sources, definitions.time(), keys)),
+            VisitorSource::Now if read.kind == Kind::Day => Some(Cell::S64(subject.moment.day)),
+            VisitorSource::Now => Some(Cell::S64(subject.moment.at.0)),
+            VisitorSource::Seed => Some(Cell::S64(subject.seed.cast_signed())),
+            VisitorSource::Channel => text_cell(read, subject.channel, keys),
+            VisitorSource::Fixed(value) => value.cell(keys),
+        }
+    }
+
+    /// Fills the columns of traits that are wanted.
+    fn fill_traits(
+        &self,
+        table: &mut Table<'_>,
+        subject: &Subject<'_>,
+        time: &BusinessTime,
+        keys: &mut Keys,
+        wanted: impl Fn(usize) -> bool,
+    ) {
         let mut words = subject.fragment.traits.finder();
-        for column in &self.traits {
+        for column in self.traits.iter().filter(|column| wanted(**column)) {
             let VisitorSource::Trait(name) = &self.sources[*column] else { continue };
             let word = words.get(name, subject.trait_sources);
             if let Some(cell) = word.and_then(|word| word_cell(&self.reads[*column], word, time, keys)) {
                 table.put(*column, 0, cell);
             }
         }
+    }
+
+    fn finish(&self, mut table: Table<'_>, subject: &Subject<'_>, time: &BusinessTime, keys: &mut Keys) -> Columns {
         if let Some(context) = subject.context {
             let mut filling = Filling { reads: &self.reads, time, keys, table: &mut table, strict: false };
             // A context of another shape than expected reads as absent.
@@ -463,6 +564,17 @@ impl OfferReads {
         Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources })
     }
 
+    /// The columns of some of the catalogue's offers where they are the same for everybody; none where they hang on a visitor, or hold keys, whose handles
+    /// are of one call.
+    pub fn constant(&self, offers: &[usize]) -> Option<Columns> {
+        let mut keys = Keys::default();
+        let varies = |source: &OfferSource| matches!(source, OfferSource::Keyed { .. });
+        if self.sources.iter().any(varies) || self.reads.iter().any(|read| read.kind == Kind::Key) {
+            return None;
+        }
+        Some(self.table(offers, &mut keys, |_, _, _| None))
+    }
+
     /// The columns of some of the catalogue's offers, a row each, in the given order.
     pub fn lower(
         &self,
@@ -471,6 +583,17 @@ impl OfferReads {
         definitions: &Definitions,
         keys: &mut Keys,
     ) -> Columns {
+        self.table(offers, keys, |read, reading, names| {
+            keyed_cell(read, &definitions.readings()[reading], names, subject, definitions)
+        })
+    }
+
+    fn table(
+        &self,
+        offers: &[usize],
+        keys: &mut Keys,
+        keyed: impl Fn(&Read, usize, &[CompactString]) -> Option<Cell>,
+    ) -> Columns {
         let mut table = Table::new(&self.shape, offers.len());
         for (row, offer) in offers.iter().enumerate() {
             for (column, source) in self.sources.iter().enumerate() {
@@ -478,9 +601,8 @@ impl OfferReads {
                     OfferSource::Scalar(values) => values.get(*offer).and_then(|value| value.cell(keys)),
                     OfferSource::Fixed(value) => value.cell(keys),
                     OfferSource::Keyed { reading, keys: of_offers } => {
-                        let reading = &definitions.readings()[*reading];
                         let names = of_offers.get(*offer).map_or(&[] as &[_], Vec::as_slice);
-                        keyed_cell(&self.reads[column], reading, names, subject, definitions)
+                        keyed(&self.reads[column], *reading, names)
                     }
                     OfferSource::List(values) => {
                         for value in values.get(*offer).into_iter().flatten() {

@@ -2,12 +2,20 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A value behind a count of its owners: cloned at the price of that count, copied when it is changed while others have it.
-#[derive(Debug, Default, Eq)]
-pub struct Shared<T>(Arc<T>);
+#[derive(Debug, Default)]
+pub struct Shared<T>(Arc<Weighed<T>>);
+
+/// A value, and what it was found to weigh; 0 where nobody has asked since it changed.
+#[derive(Debug, Default)]
+struct Weighed<T> {
+    value: T,
+    weight: AtomicUsize,
+}
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
@@ -15,9 +23,21 @@ impl<T> Clone for Shared<T> {
     }
 }
 
+impl<T: Clone> Clone for Weighed<T> {
+    fn clone(&self) -> Self {
+        Self::from(self.value.clone())
+    }
+}
+
+impl<T> From<T> for Weighed<T> {
+    fn from(value: T) -> Self {
+        Self { value, weight: AtomicUsize::new(0) }
+    }
+}
+
 impl<T> From<T> for Shared<T> {
     fn from(value: T) -> Self {
-        Self(Arc::new(value))
+        Self(Arc::new(value.into()))
     }
 }
 
@@ -25,28 +45,51 @@ impl<T> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.0.value
     }
 }
 
 impl<T: Clone> DerefMut for Shared<T> {
     fn deref_mut(&mut self) -> &mut T {
-        Arc::make_mut(&mut self.0)
+        let weighed = Arc::make_mut(&mut self.0);
+        *weighed.weight.get_mut() = 0;
+        &mut weighed.value
+    }
+}
+
+impl<T> Shared<T> {
+    /// Whether both are the very same value, not just equal ones.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What it weighs, asked once for all who share it, until it changes.
+    pub fn weight(&self, weigh: impl FnOnce(&T) -> usize) -> usize {
+        match self.0.weight.load(Ordering::Relaxed) {
+            0 => {
+                let weight = weigh(self);
+                self.0.weight.store(weight, Ordering::Relaxed);
+                weight
+            }
+            weight => weight,
+        }
     }
 }
 
 impl<T: Clone> Shared<T> {
     /// The value itself, copied where others have it.
     pub fn into_inner(self) -> T {
-        Arc::unwrap_or_clone(self.0)
+        Arc::unwrap_or_clone(self.0).value
     }
 }
 
 impl<T: PartialEq> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        self.is(other) || **self == **other
     }
 }
+
+impl<T: Eq> Eq for Shared<T> {}
 
 impl<T: Serialize> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -71,6 +114,9 @@ mod tests {
         assert!(std::ptr::eq(&raw const *one, &raw const *other) && one == other);
         other.push(3);
         assert_eq!((one.len(), other.len()), (2, 3));
+        assert_eq!((one.weight(Vec::len), one.weight(|_| 7), other.weight(Vec::len)), (2, 2, 3));
+        other.push(4);
+        assert_eq!((other.weight(Vec::len), other.pop()), (4, Some(4)), "it is weighed anew once it has changed");
         assert_eq!(other.into_inner(), [1, 2, 3]);
         let bytes = postcard::to_allocvec(&one).expect("bytes");
         assert_eq!(bytes, postcard::to_allocvec(&vec![1, 2]).expect("bytes"), "it is written as what it holds");

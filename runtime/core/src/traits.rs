@@ -9,6 +9,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::heap_bytes;
+use crate::shared::Shared;
 use crate::value::Timestamp;
 
 /// One source's newest word on a trait.
@@ -37,12 +38,12 @@ impl Trait {
 
 /// Which sources come before others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TraitSources(BTreeMap<String, Vec<String>>);
+pub struct TraitSources(Shared<BTreeMap<String, Vec<String>>>);
 
 impl TraitSources {
     /// For each trait its sources, the one that holds first. Those not named come after them, the newest word first.
     pub fn new(by_trait: BTreeMap<String, Vec<String>>) -> Self {
-        Self(by_trait)
+        Self(by_trait.into())
     }
 
     /// Lower comes first. A browser may call its source what it likes.

@@ -188,12 +188,14 @@ impl<'p> Invocation<'p> {
         Ok(accept_scores(values, plugin.component.description.scores.len())?)
     }
 
-    /// Judges offers of a catalogue, by position, with one plugin: one judgement for each, in the given order.
+    /// Judges offers of a catalogue, by position, with one plugin: one judgement for each, in the given order. `slot` says whose candidates they are, where they
+    /// are exactly those of one slot.
     pub fn rank(
         &mut self,
         index: usize,
         catalog: &CatalogReads,
         candidates: &[usize],
+        slot: Option<usize>,
         subject: &Subject<'_>,
     ) -> Result<Vec<Judgement>, CallError> {
         let plugin = &self.set.plugins[index];
@@ -202,12 +204,18 @@ impl<'p> Invocation<'p> {
         };
         let (definitions, mut keys) = (&self.set.schema.definitions, Keys::default());
         let visitor = plugin.visitor_reads.lower(subject, definitions, &mut keys);
-        let offers = offer_reads.lower(candidates, subject, definitions, &mut keys);
+        let lowered_offers;
+        let offers = if let Some(constant) = catalog.constant(slot) {
+            constant
+        } else {
+            lowered_offers = offer_reads.lower(candidates, subject, definitions, &mut keys);
+            &lowered_offers
+        };
         let fuel = RANK_FUEL + RANK_FUEL_PER_OFFER * candidates.len() as u64;
         let ranking = self.call(index, fuel, |store, instance| {
-            let (visitor_texts, offer_texts) = (texts(&visitor), texts(&offers));
+            let (visitor_texts, offer_texts) = (texts(&visitor), texts(offers));
             let guest = indices.load(&mut *store, instance)?;
-            guest.call_rank(store, lowered(&visitor, &visitor_texts), lowered(&offers, &offer_texts))
+            guest.call_rank(store, lowered(&visitor, &visitor_texts), lowered(offers, &offer_texts))
         })?;
         let offers::Ranking { priorities, eligible, reasons } = ranking;
         Ok(Ranking { priorities, eligible, reasons }.accept(candidates, plugin.reasons().len())?)

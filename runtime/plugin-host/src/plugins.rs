@@ -5,6 +5,7 @@ use std::sync::Arc;
 use selvedge_core::activation::ActivePlugin;
 use selvedge_core::aggregate::{CustomOperators, Definitions};
 use selvedge_core::catalog::Catalog;
+use selvedge_core::columns::Columns;
 use selvedge_core::description::unit;
 use selvedge_core::event::Event;
 use selvedge_core::lower::{EventReads, OfferReads, VisitorReads};
@@ -218,6 +219,8 @@ pub struct CatalogReads {
     pub(crate) offer_reads: Vec<Option<OfferReads>>,
     /// By position of the slot: the plugin that ranks for it; none where there is no ranking plugin at all.
     rankers: Vec<Option<usize>>,
+    /// By position of the slot: the columns of its candidates for that plugin, where they are the same for everybody.
+    constant: Vec<Option<Columns>>,
 }
 
 impl CatalogReads {
@@ -244,8 +247,18 @@ impl CatalogReads {
                 },
             }
         };
-        let rankers = catalog.slots.iter().map(ranker).collect::<Result<_, _>>()?;
-        Ok(Self { offer_reads, rankers })
+        let rankers = catalog.slots.iter().map(ranker).collect::<Result<Vec<_>, _>>()?;
+        let constant = catalog.slots.iter().zip(&rankers).map(|(slot, ranker)| {
+            let reads: &OfferReads = offer_reads.get((*ranker)?)?.as_ref()?;
+            reads.constant(&slot.candidates)
+        });
+        let constant = constant.collect();
+        Ok(Self { offer_reads, rankers, constant })
+    }
+
+    /// The columns of exactly a slot's candidates, where they are the same for everybody.
+    pub(crate) fn constant(&self, slot: Option<usize>) -> Option<&Columns> {
+        self.constant.get(slot?)?.as_ref()
     }
 
     /// The plugin that ranks for a slot.

@@ -2,6 +2,7 @@
 //!
 //! Nothing between the view and the answer waits: an invocation of plugins lives on one thread from its first stage to its last.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -490,7 +491,7 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
             rankings.push(ranking.clone());
             continue;
         }
-        let candidates = candidates(edge, &ask.slots, ranker);
+        let (candidates, slot) = candidates(edge, &ask.slots, ranker);
         let late = ask.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let ranking = match ranker {
             _ if late => None,
@@ -500,7 +501,7 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
                 let failed = &mut |plugin, error| note_failure(edge, plugin, "score", &error);
                 let scores = invocation.score(edge.plugins.scores_to_rank(plugin), &blank, failed);
                 let subject = Subject { scores: &scores, ..blank };
-                let ranked = invocation.rank(plugin, &edge.catalog_reads, &candidates, &subject);
+                let ranked = invocation.rank(plugin, &edge.catalog_reads, &candidates, slot, &subject);
                 ranked.inspect_err(|error| note_failure(edge, plugin, "rank", error)).ok().map(Arc::from)
             }
         };
@@ -510,14 +511,19 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
     rankings
 }
 
-/// The candidates of all requested slots that one plugin ranks for, each once, ascending.
-fn candidates(edge: &Edge, slots: &[SlotRequest], ranker: Option<usize>) -> Vec<usize> {
-    let of_ranker = slots.iter().filter(|request| edge.catalog_reads.ranker(request.slot) == ranker);
-    let mut candidates: Vec<usize> =
-        of_ranker.flat_map(|request| &edge.catalog.slots[request.slot].candidates).copied().collect();
+/// The candidates of all requested slots that one plugin ranks for, each once, ascending; and the slot, where they are those of one.
+fn candidates<'e>(edge: &'e Edge, slots: &[SlotRequest], ranker: Option<usize>) -> (Cow<'e, [usize]>, Option<usize>) {
+    let mut of_ranker = slots.iter().filter(|request| edge.catalog_reads.ranker(request.slot) == ranker);
+    let of_slot = |request: &SlotRequest| edge.catalog.slots[request.slot].candidates.as_slice();
+    let first = of_ranker.next();
+    let mut others = of_ranker.filter(|request| first.is_none_or(|first| first.slot != request.slot)).peekable();
+    if others.peek().is_none() {
+        return (Cow::Borrowed(first.map_or(&[], of_slot)), first.map(|first| first.slot));
+    }
+    let mut candidates: Vec<usize> = first.into_iter().chain(others).flat_map(of_slot).copied().collect();
     candidates.sort_unstable();
     candidates.dedup();
-    candidates
+    (Cow::Owned(candidates), None)
 }
 
 fn by_value(index: usize, offer: &Offer) -> Judgement {

@@ -88,6 +88,24 @@ impl Definitions {
         }
     }
 
+    /// Until when [`Self::number`] of a reading stays as it is at an instant, as long as nothing is folded: the first instant at which it may differ. None where
+    /// that is not known.
+    pub fn same_until(&self, reading: &Reading, states: &[State], moment: &Moment) -> Option<Timestamp> {
+        let for_ever = Some(Timestamp(i64::MAX));
+        match &reading.source {
+            Source::Sum { span: Span::Lifetime | Span::Last(_), .. } | Source::Summary { span: Span::Lifetime, .. } => {
+                for_ever
+            }
+            Source::Sum { state, span: Span::Sliding(width_ms) } => match states.get(usize::from(*state)) {
+                Some(State::Sum { series, .. }) => {
+                    Some(Timestamp(series.same_until(moment.at.0.saturating_sub(*width_ms)).saturating_add(*width_ms)))
+                }
+                _ => for_ever,
+            },
+            _ => None,
+        }
+    }
+
     fn read(&self, reading: &Reading, states: &[State], moment: &Moment) -> Result<Read, Nowhere> {
         let at = moment.at.0;
         let read = |value, exactness| Ok(Read { value, exactness });

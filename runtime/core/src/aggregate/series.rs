@@ -196,6 +196,16 @@ impl Sums {
         sum
     }
 
+    /// The first instant behind another at which what comes after it is less: a window that begins there takes in the same until it begins at that one.
+    pub(crate) fn same_until(&self, after: i64) -> i64 {
+        let first = self.first_after(after);
+        let in_tail = self.tail.get(first).map(|amount| amount.place.0);
+        // What is in tiles is older than the tail.
+        let begun = self.tiles.partition_point(|tile| tile.tile * TILE_MS <= after);
+        let in_tiles = self.tiles.get(begun).filter(|_| first == 0).map(|tile| tile.tile * TILE_MS);
+        in_tiles.or(in_tail).unwrap_or(i64::MAX)
+    }
+
     /// Where in the tail a window begins: most begin near its end, so the search does.
     #[inline]
     fn first_after(&self, after: i64) -> usize {

@@ -1,0 +1,146 @@
+//! Columns of a visitor that are worked out already, and kept beside what they were worked out from.
+//!
+//! Most of what a plugin reads of a visitor stays as it is between two events: traits, totals, and windows until the oldest event in them leaves. A fragment
+//! remembers the columns in which that stands, for each list of reads; a copy of it does too. They say what they were made of, so nobody has to
+//! drop them: beside other traits or states, or behind the instant up to which they hold, they are made again.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::aggregate::State;
+use crate::columns::Columns;
+use crate::shared::Shared;
+use crate::traits::{TraitSources, Traits};
+use crate::value::Timestamp;
+
+/// Lists of reads that one fragment remembers columns for.
+const KEPT_MAX: usize = 64;
+
+/// Names one list of reads, as long as anybody holds it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Token(Arc<()>);
+
+/// Columns in which everything stands that holds for a while.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(crate) columns: Columns,
+    /// The columns that are filled anew in each call, ascending.
+    pub(crate) open: Vec<usize>,
+    of: Token,
+    traits: Shared<Traits>,
+    states: Shared<Vec<State>>,
+    sources: TraitSources,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// What columns are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'g> {
+    pub(crate) of: &'g Token,
+    pub(crate) traits: &'g Shared<Traits>,
+    pub(crate) states: &'g Shared<Vec<State>>,
+    pub(crate) sources: &'g TraitSources,
+}
+
+impl Prepared {
+    /// Columns that hold from an instant on, until another.
+    pub(crate) fn new(
+        columns: Columns,
+        open: Vec<usize>,
+        ground: Ground<'_>,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Self {
+        let Ground { of, traits, states, sources } = ground;
+        let (of, traits, states, sources) = (of.clone(), traits.clone(), states.clone(), sources.clone());
+        Self { columns, open, of, traits, states, sources, from, until }
+    }
+
+    fn holds(&self, ground: &Ground<'_>, at: Timestamp) -> bool {
+        Arc::ptr_eq(&self.of.0, &ground.of.0)
+            && (self.from <= at && at < self.until)
+            && self.traits.is(ground.traits)
+            && self.states.is(ground.states)
+            && self.sources == *ground.sources
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.columns.weight()
+    }
+}
+
+type Kept = Arc<[Arc<Prepared>]>;
+
+/// What a fragment remembers. It is no part of its value: all are equal, and none is stored.
+#[derive(Default)]
+pub struct Memo(Mutex<Option<Kept>>);
+
+impl Memo {
+    fn kept(&self) -> Option<Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The columns that hold at an instant.
+    pub(crate) fn get(&self, ground: &Ground<'_>, at: Timestamp) -> Option<Arc<Prepared>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_deref()?.iter().find(|prepared| prepared.holds(ground, at)).cloned()
+    }
+
+    /// Remembers columns, in place of earlier ones of the same reads.
+    pub(crate) fn keep(&self, new: &Arc<Prepared>) {
+        let kept = self.kept().unwrap_or_default();
+        let others = kept.iter().filter(|prepared| !Arc::ptr_eq(&prepared.of.0, &new.of.0));
+        // Those of plugins that are gone stand at the front.
+        let others: Vec<_> = others.cloned().collect();
+        let first = (others.len() + 1).saturating_sub(KEPT_MAX);
+        let all = others.into_iter().skip(first).chain([Arc::clone(new)]).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
+    }
+
+    /// Heap bytes, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.kept().map_or(0, |kept| kept.iter().map(|prepared| prepared.weight()).sum())
+    }
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.kept()))
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Memo {}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Memo")
+    }
+}
+
+/// Columns for one call.
+#[derive(Debug)]
+pub enum Lowered {
+    /// As they were prepared.
+    Prepared(Arc<Prepared>),
+    /// Made for this call.
+    Fresh(Columns),
+}
+
+impl Deref for Lowered {
+    type Target = Columns;
+
+    fn deref(&self) -> &Columns {
+        match self {
+            Self::Prepared(prepared) => &prepared.columns,
+            Self::Fresh(columns) => columns,
+        }
+    }
+}
