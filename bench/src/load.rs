@@ -132,7 +132,7 @@ impl Generator {
                 bail!("answers are missing {DRAIN:?} after the end: {} of requests that are due", due.len());
             }
             // With a pace there is always something to do next; without one only answers matter.
-            self.poll.poll(&mut events, Some(if gap.is_some() { Duration::ZERO } else { DRAIN }))?;
+            self.poll.poll(&mut events, Some(Duration::ZERO))?;
             for event in &events {
                 let index = event.token().0;
                 if event.is_writable() {

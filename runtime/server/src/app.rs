@@ -21,13 +21,13 @@ use crate::backfill;
 use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
-use crate::edge::{self, Edge, House, LogOutbox};
+use crate::edge::{self, Edge, Entrance, House, LogOutbox};
 use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
 use crate::release::Bundle;
-use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener, routed};
 use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
 
@@ -249,9 +249,10 @@ pub async fn serve(
     let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
     let stop = Arc::new(Notify::new());
     let routes = edge::router(Arc::clone(&gate), config.cors_origins.clone());
-    let mut public = tokio::spawn(listener(public, None, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
+    let entrance = Entrance::new(Arc::clone(&gate), routes);
+    let mut public = tokio::spawn(listener(public, None, entrance, Arc::clone(&stop), PUBLIC_CONNECTIONS));
     let routes = admin::router(Arc::clone(&gate), !admin_at.ip().is_loopback());
-    let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
+    let mut admin = tokio::spawn(listener(admin, None, routed(routes), Arc::clone(&stop), ADMIN_CONNECTIONS));
     let ticker = tokio::spawn(tick(gate, Arc::clone(end)));
     tracing::info!(after = ?started.elapsed(), "ready");
     println!(

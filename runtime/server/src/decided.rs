@@ -93,7 +93,8 @@ impl Decided {
                 continue;
             }
             // Before the lock, so that decisions wait for the disk as little as may be. One that fails fails again below.
-            visitors.iter().for_each(|visitor| drop(shards.load(visitor)));
+            let absent = visitors.iter().filter(|visitor| shards.cached(visitor).is_none());
+            absent.for_each(|visitor| drop(shards.load(visitor)));
             // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
             let mut tile = tile.lock();
             tile.flushes += 1;

@@ -1,12 +1,17 @@
 //! Serving connections, and ending.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -78,16 +83,23 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 
+/// Routes as a listener serves them.
+pub fn routed(routes: Router) -> TowerToHyperService<Router> {
+    TowerToHyperService::new(routes)
+}
+
 /// Serves connections until it is told to stop, then those that are under way.
 ///
 /// A connection has so long to send a request's head, also the next one's; more connections than a listener takes wait to be accepted.
-pub async fn listener(
+pub async fn listener<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    routes: Router,
+    service: S,
     stop: Arc<Notify>,
     connections_max: usize,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
@@ -110,7 +122,7 @@ pub async fn listener(
         };
         // Answers are small and wanted at once. A connection that refuses the option still works.
         let _ = connection.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let service = service.clone();
         // A connection that breaks is its client's affair.
         match &tls {
             None => {

@@ -52,7 +52,7 @@ use selvedge_core::identity::{Identifier, Namespaces, ShardId};
 use selvedge_core::sync::Origin;
 use selvedge_core::view::{Cursor, Seen, View};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Found};
 use crate::disk::{Disk, Move};
 use crate::origins::Place;
 use crate::pending::{Held, Pending};
@@ -248,7 +248,8 @@ impl Shards {
         namespaces: Arc<Namespaces>,
         held: &dyn Fn(ShardId) -> bool,
     ) -> Result<Self, ShardError> {
-        let disk = Arc::new(Disk::open(path, log_id)?);
+        let disk = Arc::new(Disk::open(path, log_id, cache_bytes)?);
+        disk.write_behind()?;
         let cells = ShardId::all().map(|shard| {
             let held = held(shard);
             if !held {
@@ -363,8 +364,18 @@ impl Shards {
 
     /// The cached view of an identifier. Never touches the disk.
     pub fn cached(&self, identifier: &Identifier) -> Option<Arc<View>> {
-        let floor = self.cell(identifier.shard()).floor.load(Ordering::Acquire);
-        self.cache.get(identifier).filter(|view| view.revision >= floor)
+        let cell = self.cell(identifier.shard());
+        let view = match self.cache.get(identifier) {
+            Found::Settled(view) => view?,
+            Found::Behind(view) => {
+                // Another time, where the shard is busy; whoever has the lock already asks in vain.
+                if let Some(_state) = cell.state.try_lock() {
+                    self.cache.bring_forward(identifier);
+                }
+                view
+            }
+        };
+        (view.revision >= cell.floor.load(Ordering::Acquire)).then_some(view)
     }
 
     /// The view of an identifier; an empty one where nothing is known. May block on the disk: concurrent loads of one identifier are

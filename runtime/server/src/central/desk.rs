@@ -26,7 +26,7 @@ use crate::edge::{self, Edge};
 use crate::error::Problem;
 use crate::follower::Follower;
 use crate::ids::random_name;
-use crate::serve::{ADMIN_CONNECTIONS, End, listen, listener};
+use crate::serve::{ADMIN_CONNECTIONS, End, listen, listener, routed};
 
 /// How long a call waits for the desk to begin and to be filled.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ impl Desk {
         let own = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let central = format!("http://{}", own.local_addr()?);
         let routes = api::for_edges(Arc::clone(centre));
-        tokio::spawn(listener(own, None, routes, Arc::new(Notify::new()), ADMIN_CONNECTIONS));
+        tokio::spawn(listener(own, None, routed(routes), Arc::new(Notify::new()), ADMIN_CONNECTIONS));
         let folder = self.config.data.clone();
         let name = tokio::task::spawn_blocking(move || kept_name(folder)).await??;
         tracing::info!(name, "the centre's own edge begins");

@@ -40,7 +40,7 @@ use self::verify::Marks;
 use crate::auth::Keys;
 use crate::config::{CentralConfig, Stable, Store};
 use crate::metrics::Metrics;
-use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener};
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener, routed};
 use crate::sync::wire::Released;
 
 /// Edges that are fed at once.
@@ -213,9 +213,9 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     let (edges_at, admin_at) = (edges.local_addr()?, admin.local_addr()?);
     let stop = Arc::new(Notify::new());
     let routes = api::router(Arc::clone(&centre));
-    let mut edges = tokio::spawn(listener(edges, tls, routes, Arc::clone(&stop), PUBLIC_CONNECTIONS));
+    let mut edges = tokio::spawn(listener(edges, tls, routed(routes), Arc::clone(&stop), PUBLIC_CONNECTIONS));
     let routes = admin::router(Arc::clone(&centre), !admin_at.ip().is_loopback());
-    let mut admin = tokio::spawn(listener(admin, None, routes, Arc::clone(&stop), ADMIN_CONNECTIONS));
+    let mut admin = tokio::spawn(listener(admin, None, routed(routes), Arc::clone(&stop), ADMIN_CONNECTIONS));
     let copying = tokio::spawn(copy::run(Arc::clone(&centre), Arc::clone(end)));
     Desk::resume(&centre);
     tracing::info!(after = ?started.elapsed(), cluster = centre.log.id(), "ready");

@@ -1,11 +1,13 @@
 //! `POST /v1/decide`: the call is read and checked here; [`pipeline::decide`] decides.
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use selvedge_core::decision::SlotRequest;
 use selvedge_core::event::quoted;
 use selvedge_core::limits;
@@ -25,6 +27,8 @@ use crate::pipeline::{self, Ask, OnStale};
 
 /// The deadline where the caller gives none.
 const DEADLINE_MS: u64 = 50;
+/// Bytes that most answers take at most.
+const ANSWER_BYTES: usize = 2048;
 /// The longest deadline that a caller may give.
 const DEADLINE_MS_MAX: u64 = 10_000;
 
@@ -81,12 +85,21 @@ struct SlotBody<'a> {
 
 /// `POST /v1/decide`.
 pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    call(edge, &headers, body).await
+}
+
+/// The same, of a body as it arrives.
+pub async fn call<B>(edge: Arc<Edge>, headers: &HeaderMap, body: B) -> Result<Response, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let started = Instant::now();
     let answer = async {
-        let role = edge.keys.authenticate(&headers, None)?;
+        let role = edge.keys.authenticate(headers, None)?;
         let bytes = read_body(&edge, body).await?;
         let body: DecideBody<'_> = parse_body(utf8(&bytes)?)?;
-        let receipt = receipt(&edge, role, &headers, body.identity_token.as_deref())?;
+        let receipt = receipt(&edge, role, headers, body.identity_token.as_deref())?;
         let issued = body.visitor.as_ref().filter(|visitor| visitor.is_unknown(&receipt.speaker));
         let issued = issued.map(|_| anonymous_id()).transpose().map_err(|error| Problem::storage(&error))?;
         let (user_id, anonymous_id) = match &body.visitor {
@@ -95,13 +108,14 @@ pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> R
         };
         let receipt = Receipt { user_id, anonymous_id, ..receipt };
         let ask = check(&edge, role, &body, receipt, started)?;
-        let caught_up = edge.catch_up(&headers, ask.deadline).await?;
+        let caught_up = edge.catch_up(headers, ask.deadline).await?;
         let mut decision = pipeline::decide(&edge, ask, caught_up).await?;
         decision.issue(issued.as_deref());
-        let json = serde_json::to_vec(&decision).map_err(|error| Problem::storage(&error))?;
+        let mut json = Vec::with_capacity(ANSWER_BYTES);
+        serde_json::to_writer(&mut json, &decision).map_err(|error| Problem::storage(&error))?;
         let token = edge.token(decision.written());
-        let mut response =
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response();
+        let mut response = Response::new(Body::from(json));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(token) = token {
             response.headers_mut().insert(TOKEN_HEADER, token);
         }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -43,6 +44,17 @@ pub enum Ack {
     Durable,
     /// When the next decision counts them.
     Applied,
+}
+
+impl Ack {
+    /// What a query asks for, where it asks for nothing else and in the plainest words.
+    pub fn of(query: Option<&str>) -> Option<Self> {
+        match query {
+            None | Some("ack=durable") => Some(Self::Durable),
+            Some("ack=applied") => Some(Self::Applied),
+            Some(_) => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -156,21 +168,41 @@ pub async fn single(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    match ack(query) {
+        Ok(ack) => one(kind, edge, ack, &headers, body).await,
+        Err(problem) => {
+            edge.metrics.request_failed(problem.code);
+            Err(problem)
+        }
+    }
+}
+
+/// The same, of a body as it arrives.
+pub async fn one<B>(
+    kind: EventKind,
+    edge: Arc<Edge>,
+    ack: Ack,
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Response, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let answer = async {
-        let ack = ack(query)?;
-        check_header_key(&edge, &headers)?;
+        check_header_key(&edge, headers)?;
         let bytes = read_body(&edge, body).await?;
-        let prepare = move |edge: &Edge| {
+        let prepare = || {
             let text = utf8(&bytes)?;
             let in_body: CallerInBody<'_> = parse_body(text)?;
-            let role = edge.keys.authenticate(&headers, in_body.write_key.as_deref())?;
-            let receipt = receipt(edge, role, &headers, in_body.identity_token.as_deref())?;
+            let role = edge.keys.authenticate(headers, in_body.write_key.as_deref())?;
+            let receipt = receipt(&edge, role, headers, in_body.identity_token.as_deref())?;
             let receipt = Receipt { kind: Some(kind), ..receipt };
             let mut batch = Batch::default();
-            batch.prepare(edge, 0, text, &receipt);
+            batch.prepare(&edge, 0, text, &receipt);
             Ok::<_, Problem>(batch)
         };
-        let outcome = admit(&edge, prepare(&edge)?).await?;
+        let outcome = admit(&edge, prepare()?).await?;
         if let Some(rejected) = outcome.rejected.first() {
             return Err(Problem::refused(&Refusal::new(
                 rejected.code,

@@ -1,6 +1,7 @@
 //! The public listener: what websites and servers call.
 
 pub mod decide;
+mod entrance;
 pub mod erasures;
 pub mod export;
 mod freshness;
@@ -10,12 +11,13 @@ pub mod ingest;
 pub mod mart;
 pub mod profile;
 
+use std::fmt::Display;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Bytes, HttpBody};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,6 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
+pub use self::entrance::Entrance;
 pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
@@ -242,7 +245,7 @@ const SMALL_BODY_BYTES: usize = 16 * 1024;
 
 /// A whole body, with its place in memory.
 pub struct Arrived {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -255,7 +258,11 @@ impl Deref for Arrived {
 }
 
 /// Reads a whole body, decompressed and within its limit.
-pub async fn read_body(edge: &Edge, body: Body) -> Result<Arrived, Problem> {
+pub async fn read_body<B>(edge: &Edge, body: B) -> Result<Arrived, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let read = tokio::time::timeout(BODY_TIMEOUT, collect(edge, body)).await;
     read.map_err(|_| {
         let detail = format!("the body did not arrive within {} seconds; send it again", BODY_TIMEOUT.as_secs());
@@ -263,12 +270,20 @@ pub async fn read_body(edge: &Edge, body: Body) -> Result<Arrived, Problem> {
     })?
 }
 
-async fn collect(edge: &Edge, mut body: Body) -> Result<Arrived, Problem> {
+async fn collect<B>(edge: &Edge, mut body: B) -> Result<Arrived, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let (mut bytes, mut place) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|error| Problem::bad_request("body_unreadable", format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
+        // Most come in one piece, which is taken as it is.
+        if bytes.is_empty() && data.len() <= SMALL_BODY_BYTES && body.is_end_stream() {
+            return Ok(Arrived { bytes: data, _place: None });
+        }
         if bytes.len() + data.len() > limits::BODY_BYTES_MAX {
             let most = limits::BODY_BYTES_MAX;
             let detail = format!("a body has at most {most} bytes, after decompression; send smaller batches");
@@ -282,7 +297,7 @@ async fn collect(edge: &Edge, mut body: Body) -> Result<Arrived, Problem> {
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Arrived { bytes, _place: place })
+    Ok(Arrived { bytes: bytes.into(), _place: place })
 }
 
 /// Reads a body's JSON. One that does not fit is read once more, slowly, to say where the fault is.
