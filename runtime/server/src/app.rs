@@ -32,6 +32,10 @@ use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
+/// Changes that are moved into the base of a shard together.
+const ADVANCE_MOST: usize = 64;
+/// In how many steps a tick's work is done.
+const STEPS: u32 = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// Bytes of the log that are folded at once after a start.
 const RECOVER_BYTES: usize = 1024 * 1024;
@@ -228,9 +232,16 @@ fn apply(shards: &Shards, committed: &mpsc::Receiver<Vec<Committed>>, end: &End)
         for Committed { shard, first_seq, count } in batch {
             by_shard.entry(shard).or_insert((first_seq, 0)).1 += count;
         }
-        for (shard, (first_seq, count)) in by_shard {
-            if let Err(error) = shards.advance(shard, first_seq, count) {
-                return end.fail(error.to_string());
+        for (shard, (mut first_seq, mut count)) in by_shard {
+            // Not all at once: the shard is locked meanwhile.
+            while count > 0 {
+                let some = count.min(ADVANCE_MOST);
+                if let Err(error) = shards.advance(shard, first_seq, some) {
+                    return end.fail(error.to_string());
+                }
+                (first_seq, count) = (first_seq + some as u64, count - some);
+                // Whoever answers comes first.
+                std::thread::yield_now();
             }
         }
     }
@@ -277,25 +288,47 @@ pub async fn serve(
 
 /// Once a second: counts of decisions become changes, caches do their housekeeping, gauges are taken.
 pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(TICK / STEPS);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        // A few shards at a time, and of these some visitors: what requests wait for is spread over the second.
+        for step in 0..STEPS {
+            ticks.tick().await;
+            for shard in ShardId::all().filter(|shard| u32::from(shard.0) % STEPS == step) {
+                if let Err(error) = flush(&gate, shard).await {
+                    end.fail(format!("{error:#}"));
+                }
+            }
+        }
         let edge = gate.enter().await;
         let done = tokio::task::spawn_blocking(move || {
-            let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&edge.log));
             edge.shards.maintain();
             if let Some(uplink) = &edge.uplink {
                 uplink.watch();
                 edge.metrics.follows(uplink.is_connected(), &sync::report(uplink, &edge));
             }
             edge.metrics.maintain(edge.shards.usage());
-            flushed
         });
-        match done.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => end.fail(error.to_string()),
-            Err(error) => end.fail(format!("housekeeping: {error}")),
+        if let Err(error) = done.await {
+            end.fail(format!("housekeeping: {error}"));
         }
+    }
+}
+
+/// Makes changes of what was decided for a shard's visitors. The gate is asked for each slice, so that nobody waits at it for all of them.
+async fn flush(gate: &Gate, shard: ShardId) -> Result<()> {
+    loop {
+        let edge = gate.enter().await;
+        let absent = edge.decided.absent(shard, &edge.shards);
+        if !absent.is_empty() {
+            let shards = Arc::clone(&edge.shards);
+            let load = move || absent.iter().for_each(|visitor| drop(shards.load(visitor)));
+            tokio::task::spawn_blocking(load).await?;
+        }
+        if !edge.decided.flush_some(shard, &edge.shards, &LogOutbox(&edge.log))? {
+            return Ok(());
+        }
+        drop(edge);
+        tokio::task::yield_now().await;
     }
 }

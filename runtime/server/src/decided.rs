@@ -13,8 +13,10 @@ use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 
 /// How often a reader tries before it makes the writers wait.
 const READS_MAX: usize = 3;
-/// Flushes for which it is remembered whose counts went: a read takes no longer.
-const FLUSHES_KEPT: u64 = 30;
+/// Rounds for which at the least it is remembered whose counts went: a read takes no longer.
+const ROUNDS_KEPT: u64 = 30;
+/// Visitors whose counts become changes together: a fraction of a millisecond.
+pub const SLICE: usize = 32;
 
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);
@@ -22,9 +24,39 @@ pub struct Decided(Vec<Mutex<Tile>>);
 #[derive(Default)]
 struct Tile {
     counts: HashMap<Identifier, Vec<DecidedOffer>>,
-    /// Flushes so far, and for each visitor the last that took its counts.
+    /// Those that become changes next, from the end on.
+    leaving: Vec<(Identifier, Vec<DecidedOffer>)>,
+    /// Flushes so far, and for each visitor of the latest rounds the last that took their counts.
     flushes: u64,
+    rounds: u64,
     flushed: HashMap<Identifier, u64>,
+    flushed_before: HashMap<Identifier, u64>,
+}
+
+impl Tile {
+    /// What is counted of a visitor and is not a change yet.
+    fn of<'t>(&'t self, visitor: &'t Identifier) -> impl Iterator<Item = &'t DecidedOffer> {
+        let leaving = self.leaving.iter().filter(move |(of, _)| of == visitor).flat_map(|(_, offers)| offers);
+        leaving.chain(self.counts.get(visitor).into_iter().flatten())
+    }
+
+    /// Whether counts of a visitor have become a change since a flush.
+    fn flushed_since(&self, visitor: &Identifier, flush: u64) -> bool {
+        let last = self.flushed.get(visitor).or_else(|| self.flushed_before.get(visitor));
+        last.is_some_and(|last| *last > flush)
+    }
+
+    /// Begins another round where the one before is through.
+    fn begin_round(&mut self) {
+        if !self.leaving.is_empty() {
+            return;
+        }
+        self.leaving = std::mem::take(&mut self.counts).into_iter().collect();
+        self.rounds += 1;
+        if self.rounds.is_multiple_of(ROUNDS_KEPT) {
+            self.flushed_before = std::mem::take(&mut self.flushed);
+        }
+    }
 }
 
 impl Decided {
@@ -70,8 +102,8 @@ impl Decided {
             for identifier in &identifiers {
                 let tile = self.tile(identifier).lock();
                 let begun = begun[usize::from(identifier.shard().0)];
-                moved |= tile.flushed.get(identifier).is_some_and(|flush| *flush > begun);
-                counts.extend(tile.counts.get(identifier).into_iter().flatten().cloned());
+                moved |= tile.flushed_since(identifier, begun);
+                counts.extend(tile.of(identifier).cloned());
             }
             if !moved {
                 return Ok((value, counts));
@@ -80,36 +112,48 @@ impl Decided {
         // Whoever decides waits this once.
         let tiles: Vec<_> = self.0.iter().map(Mutex::lock).collect();
         let (value, identifiers) = read()?;
-        let counts =
-            identifiers.iter().filter_map(|identifier| tiles[usize::from(identifier.shard().0)].counts.get(identifier));
-        Ok((value, counts.flatten().cloned().collect()))
+        let counts = identifiers.iter().flat_map(|identifier| tiles[usize::from(identifier.shard().0)].of(identifier));
+        Ok((value, counts.cloned().collect()))
     }
 
-    /// Makes changes of the counts. May block on the disk.
+    /// Those whose counts become changes next in a shard and who are not in memory. To be loaded before, so that decisions wait for the disk as little
+    /// as may be; one that fails fails again when it is flushed.
+    pub fn absent(&self, shard: ShardId, shards: &Shards) -> Vec<Identifier> {
+        let next: Vec<Identifier> = {
+            let mut tile = self.0[usize::from(shard.0)].lock();
+            tile.begin_round();
+            tile.leaving.iter().rev().take(SLICE).map(|(visitor, _)| visitor.clone()).collect()
+        };
+        next.into_iter().filter(|visitor| shards.cached(visitor).is_none()).collect()
+    }
+
+    /// Makes changes of the counts of some visitors of a shard. Gives whether there are more of this round.
+    pub fn flush_some(&self, shard: ShardId, shards: &Shards, outbox: &dyn Outbox) -> Result<bool, ShardError> {
+        // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
+        let mut tile = self.0[usize::from(shard.0)].lock();
+        tile.begin_round();
+        if tile.leaving.is_empty() {
+            return Ok(false);
+        }
+        tile.flushes += 1;
+        let (flush, kept) = (tile.flushes, tile.leaving.len().saturating_sub(SLICE));
+        let some = tile.leaving.split_off(kept);
+        tile.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), flush)));
+        let changes = some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
+        match shards.admit(shard, changes, outbox) {
+            // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
+            Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
+                tracing::error!(%error, shard = shard.0, "counts of decisions are lost");
+            }
+            admitted => drop(admitted?),
+        }
+        Ok(kept > 0)
+    }
+
+    /// Makes changes of all counts. Blocks on the disk.
     pub fn flush(&self, shards: &Shards, outbox: &dyn Outbox) -> Result<(), ShardError> {
-        for (shard, tile) in ShardId::all().zip(&self.0) {
-            let visitors: Vec<Identifier> = tile.lock().counts.keys().cloned().collect();
-            if visitors.is_empty() {
-                continue;
-            }
-            // Before the lock, so that decisions wait for the disk as little as may be. One that fails fails again below.
-            let absent = visitors.iter().filter(|visitor| shards.cached(visitor).is_none());
-            absent.for_each(|visitor| drop(shards.load(visitor)));
-            // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
-            let mut tile = tile.lock();
-            tile.flushes += 1;
-            let (flush, oldest) = (tile.flushes, tile.flushes.saturating_sub(FLUSHES_KEPT));
-            tile.flushed.retain(|_, flush| *flush > oldest);
-            let counts = std::mem::take(&mut tile.counts);
-            tile.flushed.extend(counts.keys().map(|visitor| (visitor.clone(), flush)));
-            let changes = counts.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
-            match shards.admit(shard, changes, outbox) {
-                // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
-                Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
-                    tracing::error!(%error, shard = shard.0, "counts of decisions are lost");
-                }
-                admitted => drop(admitted?),
-            }
+        for shard in ShardId::all() {
+            while self.flush_some(shard, shards, outbox)? || !self.0[usize::from(shard.0)].lock().counts.is_empty() {}
         }
         Ok(())
     }

@@ -25,8 +25,11 @@ const AGE: Duration = Duration::from_secs(2);
 const REST: u32 = 15;
 /// How long it rests at the least, and looks away where nothing waits.
 const PAUSE: Duration = Duration::from_millis(250);
+/// By how much the thread's priority is below that of others.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 /// Fragments that are written before whoever waits for the shard gets a turn.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 /// Fragments of one shard of which it is remembered how they stand on disk.
 const STANDING_MAX: usize = 8 * 1024;
 /// Bytes of a fragment that waits, beside what it holds, about.
@@ -259,12 +262,23 @@ impl Disk {
             }
             turns -= 1;
             MutexGuard::unlock_fair(behind);
+            std::thread::yield_now();
         }
+    }
+}
+
+/// Lets this thread have the processor where nobody else wants it, or for a small share.
+fn step_back() {
+    // On other systems this would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "a thread that works behind requests has their priority");
     }
 }
 
 /// The writing thread.
 fn write_out(disk: &Weak<Disk>, writer: &Writer) {
+    step_back();
     let mut rest = PAUSE;
     loop {
         let mut ended = writer.ended.lock();
