@@ -15,6 +15,8 @@ mod report;
 mod request;
 mod rows;
 mod run;
+mod sized;
+mod start;
 mod zipf;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! Processes of the bench: started on a core, watched by what the kernel says of them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub struct Server {
     child: Child,
     /// Where it serves.
     pub public: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 /// Which cores do what.
@@ -57,10 +59,10 @@ pub fn pin(process: u32, cores: &str) -> Result<()> {
 }
 
 impl Server {
-    /// Starts a server on a core and waits until it says where it is. Its log goes to a file.
-    pub fn start(command: &Command, core: usize, log: &std::path::Path) -> Result<Self> {
+    /// Starts a server on some cores, such as `0` or `0,1`, and waits until it says where it is. Its log goes to a file.
+    pub fn start(command: &Command, cores: &str, log: &std::path::Path) -> Result<Self> {
         let mut pinned = Command::new("taskset");
-        pinned.args(["-c", &core.to_string()]).arg(command.get_program()).args(command.get_args());
+        pinned.args(["-c", cores]).arg(command.get_program()).args(command.get_args());
         pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let log_file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
         let name = command.get_program().to_string_lossy().into_owned();
@@ -71,20 +73,36 @@ impl Server {
             .spawn()
             .context("start taskset, of the package util-linux")?;
         let stdout = child.stdout.take().with_context(|| format!("read what {name} says"))?;
-        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)), admin: None };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)
             .with_context(|| format!("{name} ended before it was ready; {} says why", log.display()))?;
-        let public = ready["public"].as_str().and_then(|url| url.strip_prefix("http://"));
-        server.public =
-            public.and_then(|address| address.parse().ok()).with_context(|| format!("{name} said {line}"))?;
+        let address = |listener: &str| ready[listener].as_str()?.strip_prefix("http://")?.parse().ok();
+        server.public = address("public").with_context(|| format!("{name} said {line}"))?;
+        server.admin = address("admin");
         Ok(server)
+    }
+
+    /// Where its operator asks.
+    pub fn admin(&self) -> Result<SocketAddr> {
+        self.admin.context("a server has no admin listener")
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Nanoseconds of processor time of each of its threads: finer than what is said of the whole, but without threads that have ended.
+    pub fn thread_nanos(&self) -> Result<BTreeMap<String, u64>> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).context("list a server's threads")?;
+        let nanos = threads.flatten().filter_map(|thread| {
+            // A thread may end meanwhile.
+            let said = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name().to_string_lossy().into_owned(), said.split(' ').next()?.parse().ok()?))
+        });
+        Ok(nanos.collect())
     }
 
     /// Seconds of processor time that it has used.
@@ -114,6 +132,13 @@ impl Server {
                 bail!("a server is still busy {PATIENCE:?} after the last answer");
             }
         }
+        Ok(())
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().context("kill a server")?;
+        self.child.wait().context("wait for a server that was killed")?;
         Ok(())
     }
 

@@ -1,13 +1,16 @@
 //! The rows of the table: which server is asked what.
 
+use anyhow::{Context as _, Result};
+
 use crate::answer::Check;
+use crate::data::SHELVES;
 use crate::load::Traffic;
 use crate::prepare::{KEY, Setup};
 use crate::request::Template;
 use crate::zipf::Visitors;
 
 /// Memory for profiles in which all of them stay.
-const ROOMY_MIB: u64 = 16 * 1024;
+pub const ROOMY_MIB: u64 = 16 * 1024;
 /// Memory for profiles in which next to none of them stay.
 const TIGHT_MIB: u64 = 4;
 
@@ -23,13 +26,13 @@ pub enum Target {
 }
 
 /// All profiles in memory, one plugin in a decision.
-pub const WARM: Setup = Setup { name: "warm", plugins: 1, cache_mib: ROOMY_MIB };
+pub const WARM: Setup = Setup { name: "warm", plugins: 1, cache_mib: ROOMY_MIB, shelves: SHELVES };
 /// No profile in memory.
-pub const COLD: Setup = Setup { name: "cold", plugins: 1, cache_mib: TIGHT_MIB };
+pub const COLD: Setup = Setup { name: "cold", plugins: 1, cache_mib: TIGHT_MIB, shelves: SHELVES };
 /// Three plugins in a decision.
-pub const THREE: Setup = Setup { name: "three", plugins: 3, cache_mib: ROOMY_MIB };
+pub const THREE: Setup = Setup { name: "three", plugins: 3, cache_mib: ROOMY_MIB, shelves: SHELVES };
 /// Ten plugins in a decision.
-pub const TEN: Setup = Setup { name: "ten", plugins: 10, cache_mib: ROOMY_MIB };
+pub const TEN: Setup = Setup { name: "ten", plugins: 10, cache_mib: ROOMY_MIB, shelves: SHELVES };
 
 /// One row.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +95,7 @@ impl Row {
 }
 
 /// Offers of an answer.
-const OFFERED: usize = 3;
+pub const OFFERED: usize = 3;
 const VIEWED: &str = r#""event":"Product Viewed","messageId":"{message}","timestamp":"{now}","properties":{"product_id":"p-22423","category":"kitchen","price":12.75,"quantity":1}"#;
 
 /// The body of a decide call. Its deadline is far off, so that a server which is slow shows as slow and not as one that falls back.
@@ -113,6 +116,18 @@ fn template(ask: Ask) -> Template {
             Template::post(path, KEY, &format!(r#"{{"userId":"u-{{visitor}}",{VIEWED}}}"#))
         }
     }
+}
+
+/// What is asked in the row of this name.
+pub fn row_traffic(name: &str, profiles: u32) -> Result<Traffic> {
+    Ok(ROWS[row_index(name)?].traffic(profiles, 7))
+}
+
+/// Which row has this name.
+pub fn row_index(name: &str) -> Result<usize> {
+    let known = || ROWS.map(|row| row.name).join(", ");
+    let place = ROWS.iter().position(|row| row.name == name);
+    place.with_context(|| format!("there is no row {name}; there are {}", known()))
 }
 
 /// What brings every profile into memory: a decision for each, which is not recorded.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,12 @@ use serde_json::json;
 
 use crate::load::{Generator, Pace};
 use crate::measure::{Found, Times, measure};
-use crate::prepare::{House, Setup, post};
+use crate::prepare::{House, Prepared, Setup, post};
 use crate::process::{Cores, Server, pin};
 use crate::report::{self, Findings};
 use crate::request::{VISITOR, user};
-use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, warming};
+use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, row_index, warming};
+use crate::start::{Memory, first_decision, restarts};
 use crate::{data, machine};
 
 /// What the bench can be told.
@@ -57,27 +58,26 @@ pub struct FlameArguments {
 }
 
 fn house(profiles: u32) -> Result<House> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default();
-    let own = root.join("target/bench");
-    fs::create_dir_all(own.join("run")).with_context(|| format!("create {}", own.display()))?;
-    Ok(House { root, own, profiles })
+    House::new(profiles, None, "run")
 }
 
 /// Servers that are up, by what they are.
 struct Servers<'h> {
     house: &'h House,
     cores: Cores,
-    prepared: PathBuf,
+    prepared: Prepared,
     answer: PathBuf,
     up: Vec<(Target, Server)>,
+    /// Of the server that has every profile in memory, looked at before anything is measured.
+    memory: Option<Memory>,
 }
 
 impl<'h> Servers<'h> {
     /// Starts the server under measurement, and keeps one of its answers for the floors.
     fn begin(house: &'h House, cores: Cores) -> Result<Self> {
         let prepared = house.prepared(WARM, cores)?;
-        let answer = house.own.join("run/answer.json");
-        let mut servers = Self { house, cores, prepared, answer, up: Vec::new() };
+        let answer = house.run.join("answer.json");
+        let mut servers = Self { house, cores, prepared, answer, up: Vec::new(), memory: None };
         let server = servers.selvedge(WARM)?;
         let body = decide_body("home", "").replace(&format!("u-{VISITOR}"), &user(1));
         fs::write(&servers.answer, post(&mut TcpStream::connect(server)?, "/v1/decide", &body)?)?;
@@ -85,16 +85,18 @@ impl<'h> Servers<'h> {
     }
 
     fn selvedge(&mut self, setup: Setup) -> Result<std::net::SocketAddr> {
-        let server = self.house.start(setup, &self.prepared, self.cores)?;
+        let data = self.house.copy(setup, &self.prepared.data)?;
+        let (server, seconds) = first_decision(self.house, setup, &data, self.cores)?;
         if setup != COLD {
             let began = Instant::now();
-            pin(server.id(), &format!("{},{}", self.cores.server, self.cores.generator))?;
-            let mut generator = Generator::connect(server.public, 16, 1)?;
-            generator.run(&mut warming(self.house.profiles), Pace::Count(u64::from(self.house.profiles)))?;
-            server.rest()?;
-            pin(server.id(), &self.cores.server.to_string())?;
+            let warm = || warm(&server, self.house.profiles);
+            if setup == WARM {
+                self.memory = Some(Memory::fill(&server, self.house.profiles, self.cores, warm)?);
+            } else {
+                spread(&server, self.cores, warm)?;
+            }
             eprintln!(
-                "{}: {} profiles are in memory after {:.1} s.",
+                "{}: the first decision after {seconds:.2} s; {} profiles in memory and looked at after {:.1} s.",
                 setup.name,
                 self.house.profiles,
                 began.elapsed().as_secs_f64()
@@ -108,9 +110,15 @@ impl<'h> Servers<'h> {
     fn floor(&mut self, target: Target, name: &str) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(name).arg("--answer").arg(&self.answer).args(["--profiles", &self.house.profiles.to_string()]);
-        let log = self.house.own.join("run").join(format!("{name}.log"));
-        self.up.push((target, Server::start(&command, self.cores.server, &log)?));
+        let log = self.house.run.join(format!("{name}.log"));
+        self.up.push((target, Server::start(&command, &self.cores.server.to_string(), &log)?));
         Ok(())
+    }
+
+    /// Takes a server out.
+    fn take(&mut self, target: Target) -> Result<Server> {
+        let place = self.up.iter().position(|(of, _)| *of == target).context("a server is up")?;
+        Ok(self.up.swap_remove(place).1)
     }
 
     /// A server, started if it is not up yet.
@@ -126,17 +134,24 @@ impl<'h> Servers<'h> {
     }
 }
 
-fn row(name: &str) -> Result<usize> {
-    let known = || ROWS.map(|row| row.name).join(", ");
-    ROWS.iter()
-        .position(|row| row.name == name)
-        .with_context(|| format!("there is no row {name}; there are {}", known()))
+/// Brings every profile of a server into memory.
+pub fn warm(server: &Server, profiles: u32) -> Result<()> {
+    let mut generator = Generator::connect(server.public, 16, 1)?;
+    generator.run(&mut warming(profiles), Pace::Count(u64::from(profiles))).map(drop)
+}
+
+/// Lets a server use the generator's core too while something is done, and waits until it is at rest on its own.
+pub fn spread(server: &Server, cores: Cores, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    pin(server.id(), &format!("{},{}", cores.server, cores.generator))?;
+    work()?;
+    server.rest()?;
+    pin(server.id(), &cores.server.to_string())
 }
 
 /// Measures everything.
 pub fn run(arguments: &RunArguments) -> Result<()> {
     let began = Instant::now();
-    let wanted = arguments.only.iter().map(|name| row(name)).collect::<Result<Vec<_>>>()?;
+    let wanted = arguments.only.iter().map(|name| row_index(name)).collect::<Result<Vec<_>>>()?;
     let wanted = |index: usize| wanted.is_empty() || ROWS[index].is_floor() || wanted.contains(&index);
     let cores = Cores::choose()?;
     let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
@@ -169,6 +184,12 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     }
     let rows = report::rows(&ROWS, &findings);
     report::print(&rows);
+    let memory = servers.memory.take().context("memory was looked at")?.document(&servers.prepared.storage);
+    let warm = servers.take(Target::Selvedge(WARM))?;
+    // One at a time, as it would start on a machine of its own.
+    servers.up.clear();
+    let start = restarts(&house, WARM, cores, warm)?;
+    println!("start: {start}\nmemory: {memory}");
     let document = json!({
         "machine": machine,
         "workload": {
@@ -178,6 +199,8 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
         },
         "seconds": began.elapsed().as_secs_f64().round(),
         "rows": rows,
+        "start": start,
+        "memory": memory,
     });
     let path = house.own.join("results.json");
     report::write(&path, &document)?;
@@ -208,7 +231,7 @@ pub fn flame(arguments: &FlameArguments) -> Result<()> {
     let cores = Cores::choose()?;
     let house = house(100_000)?;
     pin(std::process::id(), &cores.generator.to_string())?;
-    let row = &ROWS[row(&arguments.row)?];
+    let row = &ROWS[row_index(&arguments.row)?];
     let mut servers = Servers::begin(&house, cores)?;
     let server = servers.get(row.target)?;
     let mut generator = Generator::connect(server.public, arguments.connections, 1)?;
