@@ -18,7 +18,7 @@ use crate::report::{self, Findings};
 use crate::request::{VISITOR, user};
 use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, row_index, warming};
 use crate::start::{Memory, first_decision, restarts};
-use crate::{data, machine};
+use crate::{data, machine, others, page};
 
 /// What the bench can be told.
 #[derive(Args)]
@@ -127,6 +127,10 @@ impl<'h> Servers<'h> {
             match target {
                 Target::FloorA => self.floor(target, "floor-a")?,
                 Target::FloorB => self.floor(target, "floor-b")?,
+                Target::Node => {
+                    let server = others::node(self.house, &self.answer, self.cores.server)?;
+                    self.up.push((target, server));
+                }
                 Target::Selvedge(setup) => drop(self.selvedge(setup)?),
             }
         }
@@ -152,9 +156,19 @@ pub fn spread(server: &Server, cores: Cores, work: impl FnOnce() -> Result<()>) 
 pub fn run(arguments: &RunArguments) -> Result<()> {
     let began = Instant::now();
     let wanted = arguments.only.iter().map(|name| row_index(name)).collect::<Result<Vec<_>>>()?;
-    let wanted = |index: usize| wanted.is_empty() || ROWS[index].is_floor() || wanted.contains(&index);
     let cores = Cores::choose()?;
     let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
+    let mut left_out = Vec::new();
+    let mut measured = Vec::new();
+    for (index, row) in ROWS.iter().enumerate() {
+        if !wanted.is_empty() && !row.is_floor() && !wanted.contains(&index) {
+            continue;
+        }
+        match others::is_there(row.target, &house)? {
+            Ok(()) => measured.push(index),
+            Err(reason) => left_out.push(format!("`{}` is left out: {reason}.", row.name)),
+        }
+    }
     // Before this process keeps to one core.
     let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
@@ -165,21 +179,22 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
         each: Duration::from_secs_f64(each),
         rest_between: !arguments.quick,
     };
-    for row in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, row)| row) {
-        servers.get(row.target)?;
+    for index in &measured {
+        servers.get(ROWS[*index].target)?;
     }
     eprintln!("Everything is up after {:.0} s.", began.elapsed().as_secs_f64());
 
     let mut findings = Findings::new();
     for repetition in 0..arguments.repetitions {
-        for (index, row) in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)) {
+        for index in &measured {
+            let row = &ROWS[*index];
             let found = repeat(row, servers.get(row.target)?, &house, arguments.connections, cores, times, repetition);
             let found = found.with_context(|| row.name)?;
             eprintln!(
                 "{:<20}{:>9.0} requests/s, {:.1} µs CPU, {:.0} µs p50, {:.0} µs p99",
                 row.name, found.rps, found.cpu_us_per_request, found.p50_us, found.p99_us
             );
-            findings.entry(index).or_default().push(found);
+            findings.entry(*index).or_default().push(found);
         }
     }
     let rows = report::rows(&ROWS, &findings);
@@ -189,6 +204,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     // One at a time, as it would start on a machine of its own.
     servers.up.clear();
     let start = restarts(&house, WARM, cores, warm)?;
+    left_out.iter().for_each(|line| println!("{line}"));
     println!("start: {start}\nmemory: {memory}");
     let document = json!({
         "machine": machine,
@@ -201,11 +217,17 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
         "rows": rows,
         "start": start,
         "memory": memory,
+        "left_out": left_out,
     });
     let path = house.own.join("results.json");
     report::write(&path, &document)?;
     drop(servers);
     house.clean()?;
+    if arguments.only.is_empty() {
+        let page = house.root.join("docs/performance.md");
+        page::rewrite(&page, "rows", &page::rows(&document))?;
+        page::rewrite(&page, "start", &page::start(&document))?;
+    }
     println!("Written to {} after {:.0} s.", path.display(), began.elapsed().as_secs_f64());
     Ok(())
 }
@@ -223,7 +245,7 @@ fn repeat(
     let mut generator = Generator::connect(server.public, connections, seed)?;
     let mut traffic = row.traffic(house.profiles, 7);
     traffic.visitors.skip(repetition * 100_003);
-    measure(server, &mut generator, &mut traffic, cores, times, row.is_floor())
+    measure(server, &mut generator, &mut traffic, cores, times, row.is_plain())
 }
 
 /// Loads one server, and says which process it is, so that it can be profiled meanwhile.

@@ -18,15 +18,18 @@ pub struct BenchArguments {
     /// A million profiles instead of a hundred thousand.
     #[arg(long)]
     large: bool,
-    /// Only these rows, and the floors.
+    /// Only these rows, and the floors; docs/performance.md stays as it is.
     #[arg(long, value_name = "ROW,…")]
     only: Option<String>,
-    /// How often each row is measured [default: 3].
+    /// How often each row is measured [default: 3; 1 with --scaling --quick].
     #[arg(long, value_name = "N")]
     repetitions: Option<u32>,
     /// Connections of the load generator [default: 64].
     #[arg(long, value_name = "N")]
     connections: Option<u32>,
+    /// What a decision costs by profiles, values, offers, plugins, cores and bytes of a request instead; with --only some of these.
+    #[arg(long, conflicts_with_all = ["large", "micro"])]
+    scaling: bool,
     /// The micro-benches instead: a plugin's call, aggregates, identity, backfill, and decisions over imported orders one at a time.
     #[arg(long)]
     micro: bool,
@@ -42,7 +45,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         return micro(arguments);
     }
     let mut bench = load_bench()?;
-    bench.arg("run");
+    bench.arg(if arguments.scaling { "scaling" } else { "run" });
     for (name, wanted) in [("--quick", arguments.quick), ("--large", arguments.large)] {
         bench.args(wanted.then_some(name));
     }
