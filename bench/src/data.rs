@@ -99,7 +99,13 @@ pub fn definitions_of(aggregates: usize, lifetime: usize) -> String {
 
 /// An offer: its id, category and value in hundredths.
 pub fn offer(index: usize) -> (String, usize, usize) {
-    (format!("offer-{index:04}"), index % LEVEL_NAMES.len(), 100 + (index * 7_919) % 900)
+    let (category, value) = worth(index);
+    (format!("offer-{index:04}"), category, value)
+}
+
+/// An offer's category and value in hundredths.
+pub fn worth(index: usize) -> (usize, usize) {
+    (index % LEVEL_NAMES.len(), 100 + (index * 7_919) % 900)
 }
 
 /// What an offer shows.

@@ -13,9 +13,6 @@ pub fn describe() -> Value {
             cpu.lines().find_map(|line| line.strip_prefix(name)?.split_once(':').map(|(_, value)| value.trim()));
         value.unwrap_or("unknown").to_owned()
     };
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let version = |program: &str, argument: &str| {
         let output = Command::new(program).arg(argument).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -24,12 +21,19 @@ pub fn describe() -> Value {
         "cpu": field("model name"),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "virtual": cpu.contains(" hypervisor"),
-        "memory_mib": total.map(|kib| kib / 1024),
+        "memory_mib": memory_mib(),
         "kernel": version("uname", "-sr"),
         "rustc": version("rustc", "--version"),
         "selvedge": env!("CARGO_PKG_VERSION"),
         "commit": commit(),
     })
+}
+
+/// All of the machine's memory, in MiB.
+pub fn memory_mib() -> Option<u64> {
+    let memory = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    memory.lines().find_map(total).map(|kib| kib / 1024)
 }
 
 fn commit() -> Option<String> {

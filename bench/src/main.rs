@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod measure;
 mod native;
+mod offering;
 mod others;
 mod page;
 mod plots;

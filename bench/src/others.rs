@@ -1,9 +1,9 @@
-//! Other ways to the same decision, measured where their tools are installed: Node with fastify.
+//! Other ways to the same decision, measured where their tools are installed: Node with fastify, and a component under `wasmtime serve`.
 
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +20,8 @@ use crate::rows::{Target, decide_body, warming};
 
 /// The least Node that fastify takes.
 const NODE_MIN: u32 = 20;
+/// The least wasmtime: that of the server under measurement.
+const WASMTIME_MIN: u32 = 48;
 /// Room for profiles in V8's heap, in MiB: a million of them need a fifth of it.
 const NODE_HEAP_MIB: u32 = 8 * 1024;
 /// Requests after which JavaScript is compiled.
@@ -48,6 +50,7 @@ fn major(version: &str) -> Option<u32> {
 pub fn is_there(target: Target, house: &House) -> Result<Result<(), String>> {
     match target {
         Target::Node => node_is_there(house),
+        Target::Wasmtime => Ok(wasmtime_is_there(house)),
         _ => Ok(Ok(())),
     }
 }
@@ -124,6 +127,32 @@ fn write_profiles(path: &Path, profiles: u32) -> Result<()> {
         file.write_all(&codes)?;
     }
     Ok(file.flush()?)
+}
+
+fn component(house: &House) -> PathBuf {
+    house.own.join("wasi.wasm")
+}
+
+fn wasmtime_is_there(house: &House) -> Result<(), String> {
+    let wasmtime = version("wasmtime")?;
+    if major(&wasmtime).is_none_or(|major| major < WASMTIME_MIN) {
+        return Err(format!("it is {wasmtime}, and {WASMTIME_MIN} or newer is wanted"));
+    }
+    if component(house).exists() {
+        Ok(())
+    } else {
+        Err("its component is not built; cargo xtask bench does that".into())
+    }
+}
+
+/// Starts the component under `wasmtime serve` on a core, with a fresh instance for every request.
+pub fn wasmtime(house: &House, core: usize) -> Result<Server> {
+    let mut command = Command::new("wasmtime");
+    command.args(["serve", "--addr", "127.0.0.1:0", "--max-instance-reuse-count", "1"]).arg(component(house));
+    let log = house.run.join("wasmtime.log");
+    let server = Server::start_saying(&command, &core.to_string(), &log, "Serving HTTP on http://")?;
+    agrees(server.public).context("wasmtime serve")?;
+    Ok(server)
 }
 
 /// Makes sure that a server decides as floor B does.

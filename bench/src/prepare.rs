@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::answer::head;
 use crate::data::{self, Person, Shelf};
 use crate::process::{Cores, Server, pin};
-use crate::sized;
+use crate::{machine, sized};
 
 /// Counted up where the bench makes other data of the same inputs.
 const FORMAT: u32 = 1;
@@ -36,6 +36,8 @@ pub struct House {
     pub run: PathBuf,
     /// How many visitors there are.
     pub profiles: u32,
+    /// The most memory that a server gets for profiles, in MiB: a third of the machine's, since others are up too.
+    pub room_mib: u64,
     /// Of how many values their profiles are; none: those of the workload.
     pub values: Option<usize>,
 }
@@ -69,7 +71,8 @@ impl House {
         let own = root.join("target/bench");
         let run = own.join(folder);
         fs::create_dir_all(&run).with_context(|| format!("create {}", run.display()))?;
-        Ok(Self { root, own, run, profiles, values })
+        let room_mib = machine::memory_mib().unwrap_or(u64::MAX) / 3;
+        Ok(Self { root, own, run, profiles, room_mib, values })
     }
 
     fn component(&self, folder: &str, name: &str) -> PathBuf {
@@ -114,7 +117,7 @@ impl House {
         let mut command = Command::new(self.root.join("target/release/selvedge"));
         command.arg("run").arg("--data").arg(data).arg("--plugins").arg(plugins).arg("--catalog").arg(catalog);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--secret-key", KEY]);
-        command.args(["--cache-mib", &setup.cache_mib.to_string()]).env("SELVEDGE_LOG", "warn");
+        command.args(["--cache-mib", &setup.cache_mib.min(self.room_mib).to_string()]).env("SELVEDGE_LOG", "warn");
         Ok(command)
     }
 

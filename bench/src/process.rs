@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -60,18 +61,9 @@ pub fn pin(process: u32, cores: &str) -> Result<()> {
 
 impl Server {
     /// Starts a server on some cores, such as `0` or `0,1`, and waits until it says where it is. Its log goes to a file.
-    pub fn start(command: &Command, cores: &str, log: &std::path::Path) -> Result<Self> {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", cores]).arg(command.get_program()).args(command.get_args());
-        pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let log_file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+    pub fn start(command: &Command, cores: &str, log: &Path) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = pinned
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .spawn()
-            .context("start taskset, of the package util-linux")?;
+        let mut child = spawn(command, cores, log, Stdio::piped())?;
         let stdout = child.stdout.take().with_context(|| format!("read what {name} says"))?;
         let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)), admin: None };
         let mut line = String::new();
@@ -82,6 +74,26 @@ impl Server {
         server.public = address("public").with_context(|| format!("{name} said {line}"))?;
         server.admin = address("admin");
         Ok(server)
+    }
+
+    /// Starts a server that says where it is in its log, behind this mark and up to a slash.
+    pub fn start_saying(command: &Command, cores: &str, log: &Path, mark: &str) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = spawn(command, cores, log, Stdio::null())?;
+        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)), admin: None };
+        let asked = Instant::now();
+        loop {
+            let said = fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
+            let address = said.split_once(mark).and_then(|(_, rest)| rest.split_once('/'));
+            if let Some((address, _)) = address {
+                server.public = address.parse().with_context(|| format!("{name} said {said}"))?;
+                return Ok(server);
+            }
+            if server.child.try_wait()?.is_some() || asked.elapsed() > PATIENCE {
+                bail!("{name} was not ready; {} says why", log.display());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Where its operator asks.
@@ -154,6 +166,16 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Starts a program on some cores, what it says of errors going to a file.
+fn spawn(command: &Command, cores: &str, log: &Path, stdout: Stdio) -> Result<Child> {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", cores]).arg(command.get_program()).args(command.get_args());
+    pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let log_file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+    pinned.stdin(Stdio::null()).stdout(stdout).stderr(log_file);
+    pinned.spawn().context("start taskset, of the package util-linux")
 }
 
 impl Drop for Server {

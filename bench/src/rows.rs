@@ -23,6 +23,8 @@ pub enum Target {
     FloorB,
     /// Node with fastify and the decision in JavaScript.
     Node,
+    /// `wasmtime serve` with the decision as a component.
+    Wasmtime,
     /// Selvedge.
     Selvedge(Setup),
 }
@@ -59,10 +61,11 @@ enum Ask {
 }
 
 /// All rows, in the order in which each repetition takes them: floors first, those that write much last.
-pub const ROWS: [Row; 12] = [
+pub const ROWS: [Row; 13] = [
     Row { name: "floor_a", target: Target::FloorA, ask: &[(100, Ask::Decide)] },
     Row { name: "floor_b", target: Target::FloorB, ask: &[(100, Ask::Decide)] },
     Row { name: "node_fastify", target: Target::Node, ask: &[(100, Ask::Decide)] },
+    Row { name: "wasmtime_serve", target: Target::Wasmtime, ask: &[(100, Ask::Decide)] },
     Row { name: "decide", target: Target::Selvedge(WARM), ask: &[(100, Ask::Decide)] },
     Row { name: "decide_cold", target: Target::Selvedge(COLD), ask: &[(100, Ask::Decide)] },
     Row { name: "decide_1000_offers", target: Target::Selvedge(WARM), ask: &[(100, Ask::DecideWide)] },

@@ -16,7 +16,7 @@ use crate::prepare::{House, Prepared, Setup, post};
 use crate::process::{Cores, Server, pin};
 use crate::report::{self, Findings};
 use crate::request::{VISITOR, user};
-use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, row_index, warming};
+use crate::rows::{COLD, ROWS, Row, TEN, THREE, Target, WARM, decide_body, row_index, warming};
 use crate::start::{Memory, first_decision, restarts};
 use crate::{data, machine, others, page};
 
@@ -57,6 +57,15 @@ pub struct FlameArguments {
     connections: usize,
 }
 
+/// Profiles, and with --large.
+const USUAL: u32 = 100_000;
+/// See `USUAL`.
+const LARGE: u32 = 1_000_000;
+/// Requests after which those who come most are in memory.
+const AGAIN: u64 = 200_000;
+/// Says who comes.
+const SEED: u64 = 7;
+
 fn house(profiles: u32) -> Result<House> {
     House::new(profiles, None, "run")
 }
@@ -89,9 +98,9 @@ impl<'h> Servers<'h> {
         let (server, seconds) = first_decision(self.house, setup, &data, self.cores)?;
         if setup != COLD {
             let began = Instant::now();
-            let warm = || warm(&server, self.house.profiles);
+            let warm = || warm(&server, self.house);
             if setup == WARM {
-                self.memory = Some(Memory::fill(&server, self.house.profiles, self.cores, warm)?);
+                self.memory = Some(Memory::fill(&server, self.cores, warm)?);
             } else {
                 spread(&server, self.cores, warm)?;
             }
@@ -131,6 +140,10 @@ impl<'h> Servers<'h> {
                     let server = others::node(self.house, &self.answer, self.cores.server)?;
                     self.up.push((target, server));
                 }
+                Target::Wasmtime => {
+                    let server = others::wasmtime(self.house, self.cores.server)?;
+                    self.up.push((target, server));
+                }
                 Target::Selvedge(setup) => drop(self.selvedge(setup)?),
             }
         }
@@ -138,10 +151,16 @@ impl<'h> Servers<'h> {
     }
 }
 
-/// Brings every profile of a server into memory.
-pub fn warm(server: &Server, profiles: u32) -> Result<()> {
+/// Brings every profile of a server into memory; where there are so many that there may not be room, then again those who come most.
+fn warm(server: &Server, house: &House) -> Result<()> {
     let mut generator = Generator::connect(server.public, 16, 1)?;
-    generator.run(&mut warming(profiles), Pace::Count(u64::from(profiles))).map(drop)
+    let mut traffic = warming(house.profiles);
+    generator.run(&mut traffic, Pace::Count(u64::from(house.profiles)))?;
+    if house.profiles >= LARGE {
+        traffic.visitors = ROWS[row_index("decide")?].traffic(house.profiles, SEED).visitors;
+        generator.run(&mut traffic, Pace::Count(AGAIN))?;
+    }
+    Ok(())
 }
 
 /// Lets a server use the generator's core too while something is done, and waits until it is at rest on its own.
@@ -157,14 +176,20 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let began = Instant::now();
     let wanted = arguments.only.iter().map(|name| row_index(name)).collect::<Result<Vec<_>>>()?;
     let cores = Cores::choose()?;
-    let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
+    let house = house(if arguments.large { LARGE } else { USUAL })?;
     let mut left_out = Vec::new();
     let mut measured = Vec::new();
     for (index, row) in ROWS.iter().enumerate() {
         if !wanted.is_empty() && !row.is_floor() && !wanted.contains(&index) {
             continue;
         }
-        match others::is_there(row.target, &house)? {
+        let there = match row.target {
+            Target::Selvedge(THREE | TEN) if arguments.large => {
+                Err("a million profiles are kept in memory once only".into())
+            }
+            target => others::is_there(target, &house)?,
+        };
+        match there {
             Ok(()) => measured.push(index),
             Err(reason) => left_out.push(format!("`{}` is left out: {reason}.", row.name)),
         }
@@ -199,7 +224,8 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     }
     let rows = report::rows(&ROWS, &findings);
     report::print(&rows);
-    let memory = servers.memory.take().context("memory was looked at")?.document(&servers.prepared.storage);
+    let memory =
+        servers.memory.take().context("memory was looked at")?.document(&servers.prepared.storage, house.profiles);
     let warm = servers.take(Target::Selvedge(WARM))?;
     // One at a time, as it would start on a machine of its own.
     servers.up.clear();
@@ -243,7 +269,7 @@ fn repeat(
 ) -> Result<Found> {
     let seed = u64::try_from(repetition)?;
     let mut generator = Generator::connect(server.public, connections, seed)?;
-    let mut traffic = row.traffic(house.profiles, 7);
+    let mut traffic = row.traffic(house.profiles, SEED);
     traffic.visitors.skip(repetition * 100_003);
     measure(server, &mut generator, &mut traffic, cores, times, row.is_plain())
 }
@@ -251,13 +277,13 @@ fn repeat(
 /// Loads one server, and says which process it is, so that it can be profiled meanwhile.
 pub fn flame(arguments: &FlameArguments) -> Result<()> {
     let cores = Cores::choose()?;
-    let house = house(100_000)?;
+    let house = house(USUAL)?;
     pin(std::process::id(), &cores.generator.to_string())?;
     let row = &ROWS[row_index(&arguments.row)?];
     let mut servers = Servers::begin(&house, cores)?;
     let server = servers.get(row.target)?;
     let mut generator = Generator::connect(server.public, arguments.connections, 1)?;
-    let mut traffic = row.traffic(house.profiles, 7);
+    let mut traffic = row.traffic(house.profiles, SEED);
     generator.run(&mut traffic, Pace::Closed(Duration::from_secs(1)))?;
     println!("{}", json!({"ready": true, "process": server.id()}));
     let outcome = generator.run(&mut traffic, Pace::Closed(Duration::from_secs_f64(arguments.seconds)))?;

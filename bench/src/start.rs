@@ -41,8 +41,8 @@ pub fn first_decision(house: &House, setup: Setup, data: &Path, cores: Cores) ->
 /// What a server holds with and without profiles in memory, and what it costs at rest.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// Profiles in memory.
-    pub profiles: u32,
+    /// Profiles in memory, as the server counts them.
+    pub profiles: f64,
     /// Resident after the first decision, and with all profiles, in MiB.
     pub resident_mib: [f64; 2],
     /// Resident after a while without requests, in MiB.
@@ -55,7 +55,7 @@ pub struct Memory {
 
 impl Memory {
     /// Brings every profile into memory, and looks at the server before, after, and while nobody asks.
-    pub fn fill(server: &Server, profiles: u32, cores: Cores, warm: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub fn fill(server: &Server, cores: Cores, warm: impl FnOnce() -> Result<()>) -> Result<Self> {
         server.rest()?;
         let none = server.resident_mib()?;
         spread(server, cores, warm)?;
@@ -66,16 +66,20 @@ impl Memory {
         let used = after.iter().map(|(thread, nanos)| nanos.saturating_sub(before.get(thread).copied().unwrap_or(0)));
         let idle_ms = used.sum::<u64>() as f64 / 1e6 / seconds;
         let metrics = get(&mut TcpStream::connect(server.admin()?)?, "/metrics")?;
-        let view_bytes = gauge(&String::from_utf8_lossy(&metrics), "selvedge_view_bytes")
-            .context("the server does not say what its profiles hold")?;
+        let metrics = String::from_utf8_lossy(&metrics);
+        let of = |name| gauge(&metrics, name).context("the server does not say what its profiles hold");
+        let (profiles, view_bytes) = (of("selvedge_views")?, of("selvedge_view_bytes")?);
+        if profiles < 1.0 {
+            bail!("no profile is in memory");
+        }
         Ok(Self { profiles, resident_mib: [none, all], idle_mib: server.resident_mib()?, idle_ms, view_bytes })
     }
 
-    /// As results.json has it, beside what is stored.
-    pub fn document(&self, storage: &Value) -> Value {
-        let profiles = f64::from(self.profiles);
+    /// As results.json has it, beside what is stored of all profiles.
+    pub fn document(&self, storage: &Value, stored: u32) -> Value {
+        let (profiles, stored) = (self.profiles, f64::from(stored));
         let resident = resident_per_profile(self.resident_mib, self.profiles);
-        let encoded = storage["stateBytes"].as_f64().map(|bytes| bytes / profiles);
+        let encoded = storage["stateBytes"].as_f64().map(|bytes| bytes / stored);
         let round = |value: f64, scale: f64| (value * scale).round() / scale;
         json!({
             "profiles": self.profiles,
@@ -86,15 +90,15 @@ impl Memory {
             "view_bytes_per_profile": (self.view_bytes / profiles).round(),
             "encoded_bytes_per_profile": encoded.map(f64::round),
             "ratio": encoded.map(|encoded| round(resident / encoded, 100.0)),
-            "history_bytes_per_profile": storage["historyBytes"].as_f64().map(|bytes| (bytes / profiles).round()),
+            "history_bytes_per_profile": storage["historyBytes"].as_f64().map(|bytes| (bytes / stored).round()),
             "idle_cpu_ms_per_second": round(self.idle_ms, 100.0),
             "idle_rss_mib": round(self.idle_mib, 10.0),
         })
     }
 }
 
-fn resident_per_profile([none, all]: [f64; 2], profiles: u32) -> f64 {
-    (all - none) * MIB / f64::from(profiles.max(1))
+fn resident_per_profile([none, all]: [f64; 2], profiles: f64) -> f64 {
+    (all - none) * MIB / profiles
 }
 
 /// The value of a metric without labels in Prometheus's text.
@@ -152,13 +156,13 @@ mod tests {
     #[test]
     fn ratios_are_of_bytes_by_profile() {
         let memory =
-            Memory { profiles: 1024, resident_mib: [100.0, 104.0], idle_mib: 104.0, idle_ms: 1.234, view_bytes: 2e6 };
-        let document = memory.document(&json!({"stateBytes": 2048 * 1024, "historyBytes": 512 * 1024}));
+            Memory { profiles: 1024.0, resident_mib: [100.0, 104.0], idle_mib: 104.0, idle_ms: 1.234, view_bytes: 2e6 };
+        let document = memory.document(&json!({"stateBytes": 2048 * 4096, "historyBytes": 512 * 4096}), 4096);
         assert_eq!(document["resident_bytes_per_profile"].as_f64(), Some(4096.0));
         assert_eq!(document["encoded_bytes_per_profile"].as_f64(), Some(2048.0));
         assert_eq!(document["ratio"].as_f64(), Some(2.0));
         assert_eq!(document["idle_cpu_ms_per_second"].as_f64(), Some(1.23));
-        assert!(memory.document(&json!({}))["ratio"].is_null());
+        assert!(memory.document(&json!({}), 1)["ratio"].is_null());
     }
 
     #[test]

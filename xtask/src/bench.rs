@@ -1,5 +1,6 @@
 //! The benches, in one command: the load bench against floors, or the micro-benches.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::plugins::{self, Toolchain};
-use crate::shell::{root, run};
+use crate::shell::{exists, root, run};
 
 /// What `cargo xtask bench` can be told.
 #[derive(Args)]
@@ -44,6 +45,9 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
     if arguments.micro {
         return micro(arguments);
     }
+    if !arguments.scaling {
+        wasi()?;
+    }
     let mut bench = load_bench()?;
     bench.arg(if arguments.scaling { "scaling" } else { "run" });
     for (name, wanted) in [("--quick", arguments.quick), ("--large", arguments.large)] {
@@ -58,6 +62,23 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         bench.args(value.iter().flat_map(|value| [name, value.as_str()]));
     }
     run(&mut bench)
+}
+
+/// Builds the component that `wasmtime serve` is measured with, where there is a wasmtime. The row is left out without it.
+fn wasi() -> Result<()> {
+    if !exists("wasmtime") {
+        return Ok(());
+    }
+    let component = root().join("target/bench/wasi.wasm");
+    fs::create_dir_all(root().join("target/bench")).context("create target/bench")?;
+    let built = plugins::build_alone(&root().join("bench/wasi"), "selvedge_bench_wasi.wasm", &component);
+    if let Err(error) = built {
+        eprintln!("The row wasmtime_serve has no component: {error:#}");
+        if component.exists() {
+            fs::remove_file(&component).with_context(|| format!("remove {}", component.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The load bench, built together with the binary that it measures.
