@@ -37,6 +37,10 @@ pub fn memory_mib() -> Option<u64> {
 }
 
 fn commit() -> Option<String> {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new("git").args(["describe", "--always"]).output().ok().filter(|git| git.status.success())?;
+    let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    // What the bench itself writes there makes nothing else of what is measured.
+    let same = ["diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs"];
+    let same = Command::new("git").args(same).status().is_ok_and(|git| git.success());
+    Some(if same { name } else { name + "-dirty" })
 }

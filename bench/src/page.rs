@@ -13,9 +13,7 @@ pub fn rewrite(path: &Path, section: &str, text: &str) -> Result<()> {
     let Some(page) = replaced(&page, section, text) else {
         bail!("{} has no lines `{}` and `{}`", path.display(), opening(section), closing(section));
     };
-    fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
-    println!("{} shows it.", path.display());
-    Ok(())
+    fs::write(path, page).with_context(|| format!("write {}", path.display()))
 }
 
 fn opening(section: &str) -> String {

@@ -134,12 +134,13 @@ impl House {
 
     /// The data directory that all setups begin with; made where it is not there yet.
     pub fn prepared(&self, setup: Setup, cores: Cores) -> Result<Prepared> {
-        let data = self.own.join(format!("data-{:016x}", self.fingerprint()?));
+        let kind =
+            format!("data-{}x{}-", self.profiles, self.values.map_or("usual".into(), |values| values.to_string()));
+        let data = self.own.join(format!("{kind}{:016x}", self.fingerprint()?));
         let done = data.join("bench-is-prepared");
         if !done.exists() {
-            if data.exists() {
-                fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
-            }
+            // Also what other plugins made of the same profiles: a million of them are large.
+            remove(&self.own, |name| name.starts_with(&kind))?;
             eprintln!("Making {} profiles in {}.", self.profiles, data.display());
             let began = Instant::now();
             let server = self.start_in(setup, &data, cores)?;
@@ -190,13 +191,7 @@ impl House {
 
     /// Removes what servers of this run have written.
     pub fn clean(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.run).with_context(|| format!("list {}", self.run.display()))? {
-            let path = entry?.path();
-            if path.join("log.redb").exists() {
-                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
-            }
-        }
-        Ok(())
+        remove(&self.run, |name| self.run.join(name).join("log.redb").exists())
     }
 
     /// A hash of everything that the data follows from.
@@ -243,6 +238,18 @@ impl House {
             })
         })
     }
+}
+
+/// Removes folders of a folder.
+pub fn remove(folder: &Path, which: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && which(&entry.file_name().to_string_lossy()) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends one POST of JSON and waits for its answer, which must have the status 200.

@@ -14,7 +14,7 @@ use crate::answer::Check;
 use crate::data::{OFFERS, Shelf};
 use crate::load::{Generator, Pace};
 use crate::measure::{Found, Times, measure};
-use crate::prepare::{House, Setup, post};
+use crate::prepare::{House, Setup, post, remove};
 use crate::process::{Cores, Server, pin};
 use crate::request::{VISITOR, user};
 use crate::rows::{OFFERED, ROOMY_MIB, decide_body, decisions, warming};
@@ -24,6 +24,8 @@ use crate::{machine, page, plots, report};
 const HOT: u32 = 1_000;
 /// Profiles where something else grows.
 const PROFILES: u32 = 10_000;
+/// What the names of its servers' folders begin with.
+const FOLDER: &str = "scaling-";
 const SHELVES: &[Shelf] = &[
     Shelf { slot: "home", prefix: "", offers: OFFERS },
     Shelf { slot: "offers-100", prefix: "hundred-", offers: 100 },
@@ -155,7 +157,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// The server of a point, with its visitors' profiles in memory.
     fn serve(&self, point: &Point) -> Result<Subject<ServerKind>> {
-        let house = House::new(point.profiles, point.values, &format!("run/scaling-{}-{}", self.axis.name, point.at))?;
+        let house = House::new(point.profiles, point.values, &format!("run/{FOLDER}{}-{}", self.axis.name, point.at))?;
         let prepared = house.prepared(point.setup(), self.cores)?;
         let data = house.copy(point.setup(), &prepared.data)?;
         let server = house.start_on(point.setup(), &data, &point.cores())?;
@@ -253,6 +255,9 @@ pub fn scaling(arguments: &ScalingArguments) -> Result<()> {
         let known = axes.iter().map(|axis| axis.name).collect::<Vec<_>>().join(", ");
         bail!("there is no axis {unknown}; there are {known}");
     }
+    let House { root, own, run, .. } = House::new(0, None, "run")?;
+    // Of a run that was broken off.
+    remove(&run, |name| name.starts_with(FOLDER))?;
     let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
     let each = arguments.seconds.unwrap_or(if arguments.quick { 0.8 } else { 2.0 });
@@ -274,7 +279,6 @@ pub fn scaling(arguments: &ScalingArguments) -> Result<()> {
         "seconds": began.elapsed().as_secs_f64().round(),
         "axes": found,
     });
-    let House { root, own, .. } = House::new(0, None, "run")?;
     let path = own.join("scaling.json");
     report::write(&path, &document)?;
     println!("Written to {} after {:.0} s.", path.display(), began.elapsed().as_secs_f64());
@@ -293,7 +297,10 @@ fn publish(root: &Path, document: &Value) -> Result<()> {
         let path = folder.join(format!("{name}.svg"));
         fs::write(&path, plots::draw(axis)?).with_context(|| format!("write {}", path.display()))?;
     }
-    page::rewrite(&docs.join("performance.md"), "scaling", &page::scaling(document))
+    let page = docs.join("performance.md");
+    page::rewrite(&page, "scaling", &page::scaling(document))?;
+    println!("{} shows it.", page.display());
+    Ok(())
 }
 
 #[cfg(test)]

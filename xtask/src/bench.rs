@@ -19,12 +19,15 @@ pub struct BenchArguments {
     /// A million profiles instead of a hundred thousand.
     #[arg(long)]
     large: bool,
-    /// Only these rows, and the floors; docs/performance.md stays as it is.
-    #[arg(long, value_name = "ROW,…")]
+    /// Only these rows, and the floors, or only these axes; docs/performance.md stays as it is.
+    #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
     /// How often each row is measured [default: 3; 1 with --scaling --quick].
     #[arg(long, value_name = "N")]
     repetitions: Option<u32>,
+    /// Seconds of each loop.
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
     /// Connections of the load generator [default: 64].
     #[arg(long, value_name = "N")]
     connections: Option<u32>,
@@ -58,6 +61,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<()> {
         ("--only", arguments.only.clone()),
         ("--repetitions", number(arguments.repetitions)),
         ("--connections", number(arguments.connections)),
+        ("--seconds", arguments.seconds.map(|seconds| seconds.to_string())),
     ] {
         bench.args(value.iter().flat_map(|value| [name, value.as_str()]));
     }
