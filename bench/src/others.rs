@@ -112,7 +112,7 @@ pub fn node(house: &House, answer: &Path, core: usize) -> Result<Server> {
     command.arg(folder.join("server.mjs")).arg(&profiles).arg(&offers).env("NODE_ENV", "production");
     let server = Server::start(&command, &core.to_string(), &house.run.join("node.log"))?;
     fs::remove_file(&profiles).with_context(|| format!("remove {}", profiles.display()))?;
-    agrees(server.public).context("Node")?;
+    agrees(server.public, answer).context("Node")?;
     // Until it is compiled as far as it will be.
     Generator::connect(server.public, 16, 1)?.run(&mut warming(house.profiles), Pace::Count(UNTIL_COMPILED))?;
     Ok(server)
@@ -145,23 +145,28 @@ fn wasmtime_is_there(house: &House) -> Result<(), String> {
     }
 }
 
-/// Starts the component under `wasmtime serve` on a core, with a fresh instance for every request.
-pub fn wasmtime(house: &House, core: usize) -> Result<Server> {
+/// Starts the component under `wasmtime serve` on a core, with a fresh instance for every request. `answer` as above.
+pub fn wasmtime(house: &House, answer: &Path, core: usize) -> Result<Server> {
     let mut command = Command::new("wasmtime");
     command.args(["serve", "--addr", "127.0.0.1:0", "--max-instance-reuse-count", "1"]).arg(component(house));
     let log = house.run.join("wasmtime.log");
     let server = Server::start_saying(&command, &core.to_string(), &log, "Serving HTTP on http://")?;
-    agrees(server.public).context("wasmtime serve")?;
+    agrees(server.public, answer).context("wasmtime serve")?;
     Ok(server)
 }
 
-/// Makes sure that a server decides as floor B does.
-fn agrees(address: SocketAddr) -> Result<()> {
+/// Makes sure that a server decides as floor B does, in answers about as long as this one.
+fn agrees(address: SocketAddr, answer: &Path) -> Result<()> {
+    let long = usize::try_from(fs::metadata(answer).context("read the answer")?.len())?;
     let native = Native::new(COMPARED, serde_json::value::to_raw_value(&json!({}))?)?;
     let mut stream = TcpStream::connect(address)?;
     for visitor in 0..COMPARED {
         let body = decide_body("home", "").replace(&format!("u-{VISITOR}"), &user(visitor));
-        let theirs: Value = serde_json::from_slice(&post(&mut stream, "/v1/decide", &body)?)?;
+        let theirs = post(&mut stream, "/v1/decide", &body)?;
+        if theirs.len().abs_diff(long) > long / 20 {
+            bail!("it answers {} bytes where the server under measurement answers {long}", theirs.len());
+        }
+        let theirs: Value = serde_json::from_slice(&theirs)?;
         let ours = native.decide(body.as_bytes()).context("floor B answers")?;
         let ours: Value = serde_json::from_slice(&ours)?;
         if !same_offers(&ours, &theirs) {

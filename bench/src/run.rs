@@ -141,7 +141,7 @@ impl<'h> Servers<'h> {
                     self.up.push((target, server));
                 }
                 Target::Wasmtime => {
-                    let server = others::wasmtime(self.house, self.cores.server)?;
+                    let server = others::wasmtime(self.house, &self.answer, self.cores.server)?;
                     self.up.push((target, server));
                 }
                 Target::Selvedge(setup) => drop(self.selvedge(setup)?),
