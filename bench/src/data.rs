@@ -82,8 +82,13 @@ impl Person {
 
 /// The configuration of the plugin `aggregates`: the aggregates that are loaded.
 pub fn definitions() -> String {
-    (0..LOADED).fold(String::new(), |mut text, index| {
-        let windows = if index < LIFETIME { "" } else { "windows = [\"30d\"]\n" };
+    definitions_of(LOADED, LIFETIME)
+}
+
+/// The configuration of the plugin `aggregates`: so many sums, the first ones of all times, the others read in a window.
+pub fn definitions_of(aggregates: usize, lifetime: usize) -> String {
+    (0..aggregates).fold(String::new(), |mut text, index| {
+        let windows = if index < lifetime { "" } else { "windows = [\"30d\"]\n" };
         let _ = write!(
             text,
             "[[aggregate]]\nname = \"m{index:02}\"\noperator = \"sum\"\nkind = \"integer\"\n{windows}event = \"Profile Loaded\"\nvalue = \"properties.m{index:02}\"\n\n"
@@ -94,7 +99,13 @@ pub fn definitions() -> String {
 
 /// An offer: its id, category and value in hundredths.
 pub fn offer(index: usize) -> (String, usize, usize) {
-    (format!("offer-{index:04}"), index % LEVEL_NAMES.len(), 100 + (index * 7_919) % 900)
+    let (category, value) = worth(index);
+    (format!("offer-{index:04}"), category, value)
+}
+
+/// An offer's category and value in hundredths.
+pub fn worth(index: usize) -> (usize, usize) {
+    (index % LEVEL_NAMES.len(), 100 + (index * 7_919) % 900)
 }
 
 /// What an offer shows.
@@ -103,25 +114,40 @@ pub fn content(index: usize) -> Value {
            "image": format!("/images/{index:04}.webp"), "price": "24.50"})
 }
 
-/// The catalogue: the slot `home` with [`OFFERS`], the slot `wide` with [`OFFERS_WIDE`], both ranked by this plugin.
-pub fn catalog(ranker: &str) -> String {
+/// A slot of the catalogue and the offers that only it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shelf {
+    /// The slot's name.
+    pub slot: &'static str,
+    /// What its categories begin with.
+    pub prefix: &'static str,
+    /// How many offers there are.
+    pub offers: usize,
+}
+
+/// The slot `home` with [`OFFERS`], the slot `wide` with [`OFFERS_WIDE`].
+pub const SHELVES: &[Shelf] =
+    &[Shelf { slot: "home", prefix: "", offers: OFFERS }, Shelf { slot: "wide", prefix: "wide-", offers: OFFERS_WIDE }];
+
+/// The catalogue: slots with their offers, all ranked by this plugin.
+pub fn catalog(shelves: &[Shelf], ranker: &str) -> String {
     let mut text = String::new();
-    for index in 0..OFFERS + OFFERS_WIDE {
+    let offers = shelves.iter().flat_map(|shelf| std::iter::repeat_n(shelf.prefix, shelf.offers));
+    for (index, prefix) in offers.enumerate() {
         let (id, category, value) = offer(index);
-        let wide = if index < OFFERS { "" } else { "wide-" };
         let Value::Object(content) = content(index) else { continue };
         let content: Vec<String> = content.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let _ = write!(
             text,
-            "[[offers]]\nid = \"{id}\"\nname = \"Offer {index}\"\ncategory = \"{wide}{}\"\nvalue = {}.{:02}\ncontent = {{ {} }}\n\n",
+            "[[offers]]\nid = \"{id}\"\nname = \"Offer {index}\"\ncategory = \"{prefix}{}\"\nvalue = {}.{:02}\ncontent = {{ {} }}\n\n",
             LEVEL_NAMES[category],
             value / 100,
             value % 100,
             content.join(", ")
         );
     }
-    for (slot, wide) in [("home", ""), ("wide", "wide-")] {
-        let categories: Vec<String> = LEVEL_NAMES.iter().map(|name| format!("\"{wide}{name}\"")).collect();
+    for Shelf { slot, prefix, .. } in shelves {
+        let categories: Vec<String> = LEVEL_NAMES.iter().map(|name| format!("\"{prefix}{name}\"")).collect();
         let _ = write!(
             text,
             "[[slots]]\nslot = \"{slot}\"\ncategories = [{}]\nranker = \"{ranker}\"\nfallback = \"offer-0000\"\n\n",

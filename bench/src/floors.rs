@@ -14,7 +14,7 @@ use axum::serve::ListenerExt as _;
 use clap::Args;
 use serde_json::value::RawValue;
 
-use crate::native::Native;
+use crate::native::{Native, end_of};
 
 /// What a floor is told.
 #[derive(Args)]
@@ -39,10 +39,7 @@ pub fn a(arguments: &FloorArguments) -> Result<()> {
 /// Serves floor B.
 pub fn b(arguments: &FloorArguments) -> Result<()> {
     let answer = std::fs::read(&arguments.answer).context("read the answer")?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer).context("the answer is no JSON")?;
-    // Events stand before what is about the answer; here both are its end.
-    let end = serde_json::json!({"events": answer["events"], "meta": answer["meta"]});
-    let end: Box<RawValue> = serde_json::value::to_raw_value(&end)?;
+    let end: Box<RawValue> = serde_json::value::to_raw_value(&end_of(&answer)?)?;
     let native = Arc::new(Native::new(arguments.profiles, end)?);
     let route = post(|State(native): State<Arc<Native>>, body: Bytes| async move { decide(&native, &body) });
     serve(Router::new().route("/v1/decide", route).with_state(native))

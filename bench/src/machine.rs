@@ -13,9 +13,6 @@ pub fn describe() -> Value {
             cpu.lines().find_map(|line| line.strip_prefix(name)?.split_once(':').map(|(_, value)| value.trim()));
         value.unwrap_or("unknown").to_owned()
     };
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let version = |program: &str, argument: &str| {
         let output = Command::new(program).arg(argument).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -24,7 +21,7 @@ pub fn describe() -> Value {
         "cpu": field("model name"),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "virtual": cpu.contains(" hypervisor"),
-        "memory_mib": total.map(|kib| kib / 1024),
+        "memory_mib": memory_mib(),
         "kernel": version("uname", "-sr"),
         "rustc": version("rustc", "--version"),
         "selvedge": env!("CARGO_PKG_VERSION"),
@@ -32,7 +29,18 @@ pub fn describe() -> Value {
     })
 }
 
+/// All of the machine's memory, in MiB.
+pub fn memory_mib() -> Option<u64> {
+    let memory = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    memory.lines().find_map(total).map(|kib| kib / 1024)
+}
+
 fn commit() -> Option<String> {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new("git").args(["describe", "--always"]).output().ok().filter(|git| git.status.success())?;
+    let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    // What the bench itself writes there makes nothing else of what is measured.
+    let same = ["diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs"];
+    let same = Command::new("git").args(same).status().is_ok_and(|git| git.success());
+    Some(if same { name } else { name + "-dirty" })
 }

@@ -9,12 +9,19 @@ mod load;
 mod machine;
 mod measure;
 mod native;
+mod offering;
+mod others;
+mod page;
+mod plots;
 mod prepare;
 mod process;
 mod report;
 mod request;
 mod rows;
 mod run;
+mod scaling;
+mod sized;
+mod start;
 mod zipf;
 
 use std::process::ExitCode;
@@ -37,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Measure everything; see `cargo xtask bench`.
     Run(run::RunArguments),
+    /// Measure what a decision costs as its surroundings grow; see `cargo xtask bench --scaling`.
+    Scaling(scaling::ScalingArguments),
     /// Load one server for as long as it is profiled; see `cargo xtask flame`.
     Flame(run::FlameArguments),
     /// Serve floor A: bare axum, the same sizes, nothing decided.
@@ -48,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let done: Result<()> = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Scaling(arguments) => scaling::scaling(&arguments),
         Command::Flame(arguments) => run::flame(&arguments),
         Command::FloorA(arguments) => floors::a(&arguments),
         Command::FloorB(arguments) => floors::b(&arguments),

@@ -55,14 +55,14 @@ pub struct Found {
     pub fallback_percent: f64,
 }
 
-/// Measures a server.
+/// Measures a server; a plain one leaves nothing to be done behind its answers, and says nothing of itself.
 pub fn measure(
     server: &Server,
     generator: &mut Generator,
     traffic: &mut Traffic,
     cores: Cores,
     times: Times,
-    floor: bool,
+    plain: bool,
 ) -> Result<Found> {
     let begun = server.cpu_seconds()?;
     let warm = generator.run(traffic, Pace::Closed(times.warm))?;
@@ -73,11 +73,11 @@ pub fn measure(
     let mut counted = warm.answered() + closed.answered();
     let mut settled = 0.0;
     if times.rest_between {
-        settle(server, floor)?;
+        settle(server, plain)?;
         settled = server.cpu_seconds()?;
     }
     let open = generator.run(traffic, Pace::Open(rps / 2.0, times.each))?;
-    settle(server, floor)?;
+    settle(server, plain)?;
     if !times.rest_between {
         counted += open.answered();
         settled = server.cpu_seconds()?;
@@ -89,7 +89,7 @@ pub fn measure(
         bail!("{:.2}% of the answers are fallbacks", 100.0 * fallbacks);
     }
     let own =
-        |quantile: f64| (!floor && !open.server.is_empty()).then(|| open.server.value_at_quantile(quantile) as f64);
+        |quantile: f64| (!plain && !open.server.is_empty()).then(|| open.server.value_at_quantile(quantile) as f64);
     Ok(Found {
         rps,
         p50_us: us(&open, 0.5),
@@ -113,8 +113,8 @@ fn us(outcome: &Outcome, quantile: f64) -> f64 {
 }
 
 /// Waits until what requests left behind is done.
-fn settle(server: &Server, floor: bool) -> Result<()> {
-    if !floor {
+fn settle(server: &Server, plain: bool) -> Result<()> {
+    if !plain {
         std::thread::sleep(BEHIND);
     }
     server.rest().context("wait for the server")

@@ -1,8 +1,10 @@
 //! Processes of the bench: started on a core, watched by what the kernel says of them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ pub struct Server {
     child: Child,
     /// Where it serves.
     pub public: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 /// Which cores do what.
@@ -57,34 +60,61 @@ pub fn pin(process: u32, cores: &str) -> Result<()> {
 }
 
 impl Server {
-    /// Starts a server on a core and waits until it says where it is. Its log goes to a file.
-    pub fn start(command: &Command, core: usize, log: &std::path::Path) -> Result<Self> {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", &core.to_string()]).arg(command.get_program()).args(command.get_args());
-        pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let log_file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+    /// Starts a server on some cores, such as `0` or `0,1`, and waits until it says where it is. Its log goes to a file.
+    pub fn start(command: &Command, cores: &str, log: &Path) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = pinned
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .spawn()
-            .context("start taskset, of the package util-linux")?;
+        let mut child = spawn(command, cores, log, Stdio::piped())?;
         let stdout = child.stdout.take().with_context(|| format!("read what {name} says"))?;
-        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)), admin: None };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)
             .with_context(|| format!("{name} ended before it was ready; {} says why", log.display()))?;
-        let public = ready["public"].as_str().and_then(|url| url.strip_prefix("http://"));
-        server.public =
-            public.and_then(|address| address.parse().ok()).with_context(|| format!("{name} said {line}"))?;
+        let address = |listener: &str| ready[listener].as_str()?.strip_prefix("http://")?.parse().ok();
+        server.public = address("public").with_context(|| format!("{name} said {line}"))?;
+        server.admin = address("admin");
         Ok(server)
+    }
+
+    /// Starts a server that says where it is in its log, behind this mark and up to a slash.
+    pub fn start_saying(command: &Command, cores: &str, log: &Path, mark: &str) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = spawn(command, cores, log, Stdio::null())?;
+        let mut server = Self { child, public: SocketAddr::from(([127, 0, 0, 1], 0)), admin: None };
+        let asked = Instant::now();
+        loop {
+            let said = fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
+            let address = said.split_once(mark).and_then(|(_, rest)| rest.split_once('/'));
+            if let Some((address, _)) = address {
+                server.public = address.parse().with_context(|| format!("{name} said {said}"))?;
+                return Ok(server);
+            }
+            if server.child.try_wait()?.is_some() || asked.elapsed() > PATIENCE {
+                bail!("{name} was not ready; {} says why", log.display());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where its operator asks.
+    pub fn admin(&self) -> Result<SocketAddr> {
+        self.admin.context("a server has no admin listener")
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Nanoseconds of processor time of each of its threads: finer than what is said of the whole, but without threads that have ended.
+    pub fn thread_nanos(&self) -> Result<BTreeMap<String, u64>> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).context("list a server's threads")?;
+        let nanos = threads.flatten().filter_map(|thread| {
+            // A thread may end meanwhile.
+            let said = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name().to_string_lossy().into_owned(), said.split(' ').next()?.parse().ok()?))
+        });
+        Ok(nanos.collect())
     }
 
     /// Seconds of processor time that it has used.
@@ -117,6 +147,13 @@ impl Server {
         Ok(())
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().context("kill a server")?;
+        self.child.wait().context("wait for a server that was killed")?;
+        Ok(())
+    }
+
     /// Ends it as an operator would, and waits until it is gone.
     pub fn stop(mut self) -> Result<()> {
         let status = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().context("start kill")?;
@@ -129,6 +166,16 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Starts a program on some cores, what it says of errors going to a file.
+fn spawn(command: &Command, cores: &str, log: &Path, stdout: Stdio) -> Result<Child> {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", cores]).arg(command.get_program()).args(command.get_args());
+    pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let log_file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+    pinned.stdin(Stdio::null()).stdout(stdout).stderr(log_file);
+    pinned.spawn().context("start taskset, of the package util-linux")
 }
 
 impl Drop for Server {

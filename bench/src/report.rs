@@ -28,41 +28,46 @@ fn beside(found: &[Found], other: Option<&Vec<Found>>, of: impl Fn(&Found) -> f6
     median(found.iter().zip(other?).map(|(one, other)| of(one) / of(other)))
 }
 
+/// What was found of one row, beside the floors of the same repetitions.
+pub fn row(found: &[Found], floor_a: Option<&Vec<Found>>, floor_b: Option<&Vec<Found>>) -> Map<String, Value> {
+    let middle = |of: &dyn Fn(&Found) -> f64| median(found.iter().map(of));
+    let mut row = Map::new();
+    let mut put = |name: &str, value: Option<f64>, decimals: i32| {
+        let scale = 10_f64.powi(decimals);
+        row.insert(name.into(), json!(value.map(|value| (value * scale).round() / scale)));
+    };
+    put("rps", middle(&|found| found.rps), 0);
+    put("p50_us", middle(&|found| found.p50_us), 1);
+    put("p99_us", middle(&|found| found.p99_us), 1);
+    put("p999_us", middle(&|found| found.p999_us), 1);
+    put("cpu_us_per_request", middle(&|found| found.cpu_us_per_request), 2);
+    put("rss_mib", middle(&|found| found.rss_mib), 1);
+    put("ratio_to_floor_a", beside(found, floor_a, |found| found.rps), 3);
+    put("ratio_to_floor_b", beside(found, floor_b, |found| found.rps), 3);
+    put("cpu_ratio_to_floor_a", beside(found, floor_a, |found| found.cpu_us_per_request), 3);
+    put("p99_ratio_to_floor_a", beside(found, floor_a, |found| found.p99_us), 2);
+    put("peak_p50_us", middle(&|found| found.peak_p50_us), 1);
+    put("peak_p99_us", middle(&|found| found.peak_p99_us), 1);
+    put("server_p50_us", median(found.iter().filter_map(|found| found.server_p50_us)), 0);
+    put("server_p99_us", median(found.iter().filter_map(|found| found.server_p99_us)), 0);
+    put("generator_percent", middle(&|found| found.generator_percent), 0);
+    put("others_percent", middle(&|found| found.others_percent), 0);
+    put("fallback_percent", middle(&|found| found.fallback_percent), 3);
+    row.insert("rps_of_repetitions".into(), found.iter().map(|found| json!(found.rps.round())).collect());
+    row
+}
+
 /// The rows as results.json has them.
 pub fn rows(rows: &[Row], findings: &Findings) -> Vec<Value> {
     let of_floor = |name: &str| findings.get(&rows.iter().position(|row| row.name == name)?);
     let (floor_a, floor_b) = (of_floor("floor_a"), of_floor("floor_b"));
-    let row = |(index, found): (&usize, &Vec<Found>)| {
-        let middle = |of: &dyn Fn(&Found) -> f64| median(found.iter().map(of));
-        let mut row = Map::new();
-        let mut put = |name: &str, value: Option<f64>, decimals: i32| {
-            let scale = 10_f64.powi(decimals);
-            row.insert(name.into(), json!(value.map(|value| (value * scale).round() / scale)));
-        };
-        put("rps", middle(&|found| found.rps), 0);
-        put("p50_us", middle(&|found| found.p50_us), 1);
-        put("p99_us", middle(&|found| found.p99_us), 1);
-        put("p999_us", middle(&|found| found.p999_us), 1);
-        put("cpu_us_per_request", middle(&|found| found.cpu_us_per_request), 2);
-        put("rss_mib", middle(&|found| found.rss_mib), 1);
-        put("ratio_to_floor_a", beside(found, floor_a, |found| found.rps), 3);
-        put("ratio_to_floor_b", beside(found, floor_b, |found| found.rps), 3);
-        put("cpu_ratio_to_floor_a", beside(found, floor_a, |found| found.cpu_us_per_request), 3);
-        put("p99_ratio_to_floor_a", beside(found, floor_a, |found| found.p99_us), 2);
-        put("peak_p50_us", middle(&|found| found.peak_p50_us), 1);
-        put("peak_p99_us", middle(&|found| found.peak_p99_us), 1);
-        put("server_p50_us", median(found.iter().filter_map(|found| found.server_p50_us)), 0);
-        put("server_p99_us", median(found.iter().filter_map(|found| found.server_p99_us)), 0);
-        put("generator_percent", middle(&|found| found.generator_percent), 0);
-        put("others_percent", middle(&|found| found.others_percent), 0);
-        put("fallback_percent", middle(&|found| found.fallback_percent), 3);
-        row.insert("rps_of_repetitions".into(), found.iter().map(|found| json!(found.rps.round())).collect());
+    let named = |(index, found): (&usize, &Vec<Found>)| {
         let mut named = Map::new();
         named.insert("name".into(), rows[*index].name.into());
-        named.extend(row);
+        named.extend(row(found, floor_a, floor_b));
         Value::Object(named)
     };
-    findings.iter().map(row).collect()
+    findings.iter().map(named).collect()
 }
 
 /// Prints the table.
@@ -113,9 +118,10 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_repetition() {
         let found = |rps: f64| Found { rps, ..Found::default() };
+        let decide = ROWS.iter().position(|row| row.name == "decide").expect("a row");
         let findings = BTreeMap::from([
             (0, vec![found(100.0), found(50.0), found(80.0)]),
-            (2, vec![found(50.0), found(30.0), found(10.0)]),
+            (decide, vec![found(50.0), found(30.0), found(10.0)]),
         ]);
         let rows = rows(&ROWS, &findings);
         assert_eq!((rows[1]["name"].as_str(), rows[1]["rps"].as_f64()), (Some("decide"), Some(30.0)));

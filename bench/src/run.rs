@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,13 @@ use serde_json::json;
 
 use crate::load::{Generator, Pace};
 use crate::measure::{Found, Times, measure};
-use crate::prepare::{House, Setup, post};
+use crate::prepare::{House, Prepared, Setup, post};
 use crate::process::{Cores, Server, pin};
 use crate::report::{self, Findings};
 use crate::request::{VISITOR, user};
-use crate::rows::{COLD, ROWS, Row, Target, WARM, decide_body, warming};
-use crate::{data, machine};
+use crate::rows::{COLD, ROWS, Row, TEN, THREE, Target, WARM, decide_body, row_index, warming};
+use crate::start::{Memory, first_decision, restarts};
+use crate::{data, machine, others, page};
 
 /// What the bench can be told.
 #[derive(Args)]
@@ -37,7 +38,7 @@ pub struct RunArguments {
     /// Connections of the generator.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds of each loop [default: 4, with --quick 0.8].
+    /// Seconds of each loop [default: 4, with --quick 0.6].
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -56,28 +57,36 @@ pub struct FlameArguments {
     connections: usize,
 }
 
+/// Profiles, and with --large.
+const USUAL: u32 = 100_000;
+/// See `USUAL`.
+const LARGE: u32 = 1_000_000;
+/// Requests after which those who come most are in memory.
+const AGAIN: u64 = 200_000;
+/// Says who comes.
+const SEED: u64 = 7;
+
 fn house(profiles: u32) -> Result<House> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default();
-    let own = root.join("target/bench");
-    fs::create_dir_all(own.join("run")).with_context(|| format!("create {}", own.display()))?;
-    Ok(House { root, own, profiles })
+    House::new(profiles, None, "run")
 }
 
 /// Servers that are up, by what they are.
 struct Servers<'h> {
     house: &'h House,
     cores: Cores,
-    prepared: PathBuf,
+    prepared: Prepared,
     answer: PathBuf,
     up: Vec<(Target, Server)>,
+    /// Of the server that has every profile in memory, looked at before anything is measured.
+    memory: Option<Memory>,
 }
 
 impl<'h> Servers<'h> {
     /// Starts the server under measurement, and keeps one of its answers for the floors.
     fn begin(house: &'h House, cores: Cores) -> Result<Self> {
         let prepared = house.prepared(WARM, cores)?;
-        let answer = house.own.join("run/answer.json");
-        let mut servers = Self { house, cores, prepared, answer, up: Vec::new() };
+        let answer = house.run.join("answer.json");
+        let mut servers = Self { house, cores, prepared, answer, up: Vec::new(), memory: None };
         let server = servers.selvedge(WARM)?;
         let body = decide_body("home", "").replace(&format!("u-{VISITOR}"), &user(1));
         fs::write(&servers.answer, post(&mut TcpStream::connect(server)?, "/v1/decide", &body)?)?;
@@ -85,16 +94,18 @@ impl<'h> Servers<'h> {
     }
 
     fn selvedge(&mut self, setup: Setup) -> Result<std::net::SocketAddr> {
-        let server = self.house.start(setup, &self.prepared, self.cores)?;
+        let data = self.house.copy(setup, &self.prepared.data)?;
+        let (server, seconds) = first_decision(self.house, setup, &data, self.cores)?;
         if setup != COLD {
             let began = Instant::now();
-            pin(server.id(), &format!("{},{}", self.cores.server, self.cores.generator))?;
-            let mut generator = Generator::connect(server.public, 16, 1)?;
-            generator.run(&mut warming(self.house.profiles), Pace::Count(u64::from(self.house.profiles)))?;
-            server.rest()?;
-            pin(server.id(), &self.cores.server.to_string())?;
+            let warm = || warm(&server, self.house);
+            if setup == WARM {
+                self.memory = Some(Memory::fill(&server, self.cores, warm)?);
+            } else {
+                spread(&server, self.cores, warm)?;
+            }
             eprintln!(
-                "{}: {} profiles are in memory after {:.1} s.",
+                "{}: the first decision after {seconds:.2} s; {} profiles in memory and looked at after {:.1} s.",
                 setup.name,
                 self.house.profiles,
                 began.elapsed().as_secs_f64()
@@ -108,9 +119,15 @@ impl<'h> Servers<'h> {
     fn floor(&mut self, target: Target, name: &str) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(name).arg("--answer").arg(&self.answer).args(["--profiles", &self.house.profiles.to_string()]);
-        let log = self.house.own.join("run").join(format!("{name}.log"));
-        self.up.push((target, Server::start(&command, self.cores.server, &log)?));
+        let log = self.house.run.join(format!("{name}.log"));
+        self.up.push((target, Server::start(&command, &self.cores.server.to_string(), &log)?));
         Ok(())
+    }
+
+    /// Takes a server out.
+    fn take(&mut self, target: Target) -> Result<Server> {
+        let place = self.up.iter().position(|(of, _)| *of == target).context("a server is up")?;
+        Ok(self.up.swap_remove(place).1)
     }
 
     /// A server, started if it is not up yet.
@@ -119,6 +136,14 @@ impl<'h> Servers<'h> {
             match target {
                 Target::FloorA => self.floor(target, "floor-a")?,
                 Target::FloorB => self.floor(target, "floor-b")?,
+                Target::Node => {
+                    let server = others::node(self.house, &self.answer, self.cores.server)?;
+                    self.up.push((target, server));
+                }
+                Target::Wasmtime => {
+                    let server = others::wasmtime(self.house, &self.answer, self.cores.server)?;
+                    self.up.push((target, server));
+                }
                 Target::Selvedge(setup) => drop(self.selvedge(setup)?),
             }
         }
@@ -126,49 +151,87 @@ impl<'h> Servers<'h> {
     }
 }
 
-fn row(name: &str) -> Result<usize> {
-    let known = || ROWS.map(|row| row.name).join(", ");
-    ROWS.iter()
-        .position(|row| row.name == name)
-        .with_context(|| format!("there is no row {name}; there are {}", known()))
+/// Brings every profile of a server into memory; where there are so many that there may not be room, then again those who come most.
+fn warm(server: &Server, house: &House) -> Result<()> {
+    let mut generator = Generator::connect(server.public, 16, 1)?;
+    let mut traffic = warming(house.profiles);
+    generator.run(&mut traffic, Pace::Count(u64::from(house.profiles)))?;
+    if house.profiles >= LARGE {
+        traffic.visitors = ROWS[row_index("decide")?].traffic(house.profiles, SEED).visitors;
+        generator.run(&mut traffic, Pace::Count(AGAIN))?;
+    }
+    Ok(())
+}
+
+/// Lets a server use the generator's core too while something is done, and waits until it is at rest on its own.
+pub fn spread(server: &Server, cores: Cores, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    pin(server.id(), &format!("{},{}", cores.server, cores.generator))?;
+    work()?;
+    server.rest()?;
+    pin(server.id(), &cores.server.to_string())
 }
 
 /// Measures everything.
 pub fn run(arguments: &RunArguments) -> Result<()> {
     let began = Instant::now();
-    let wanted = arguments.only.iter().map(|name| row(name)).collect::<Result<Vec<_>>>()?;
-    let wanted = |index: usize| wanted.is_empty() || ROWS[index].is_floor() || wanted.contains(&index);
+    let wanted = arguments.only.iter().map(|name| row_index(name)).collect::<Result<Vec<_>>>()?;
     let cores = Cores::choose()?;
-    let house = house(if arguments.large { 1_000_000 } else { 100_000 })?;
+    let house = house(if arguments.large { LARGE } else { USUAL })?;
+    let mut left_out = Vec::new();
+    let mut measured = Vec::new();
+    for (index, row) in ROWS.iter().enumerate() {
+        if !wanted.is_empty() && !row.is_floor() && !wanted.contains(&index) {
+            continue;
+        }
+        let there = match row.target {
+            Target::Selvedge(THREE | TEN) if arguments.large => {
+                Err("a million profiles are kept in memory once only".into())
+            }
+            target => others::is_there(target, &house)?,
+        };
+        match there {
+            Ok(()) => measured.push(index),
+            Err(reason) => left_out.push(format!("`{}` is left out: {reason}.", row.name)),
+        }
+    }
     // Before this process keeps to one core.
     let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
     let mut servers = Servers::begin(&house, cores)?;
-    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.8 } else { 4.0 });
+    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.6 } else { 4.0 });
     let times = Times {
         warm: Duration::from_secs_f64(each / 4.0),
         each: Duration::from_secs_f64(each),
         rest_between: !arguments.quick,
     };
-    for row in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, row)| row) {
-        servers.get(row.target)?;
+    for index in &measured {
+        servers.get(ROWS[*index].target)?;
     }
     eprintln!("Everything is up after {:.0} s.", began.elapsed().as_secs_f64());
 
     let mut findings = Findings::new();
     for repetition in 0..arguments.repetitions {
-        for (index, row) in ROWS.iter().enumerate().filter(|(index, _)| wanted(*index)) {
+        for index in &measured {
+            let row = &ROWS[*index];
             let found = repeat(row, servers.get(row.target)?, &house, arguments.connections, cores, times, repetition);
             let found = found.with_context(|| row.name)?;
             eprintln!(
                 "{:<20}{:>9.0} requests/s, {:.1} µs CPU, {:.0} µs p50, {:.0} µs p99",
                 row.name, found.rps, found.cpu_us_per_request, found.p50_us, found.p99_us
             );
-            findings.entry(index).or_default().push(found);
+            findings.entry(*index).or_default().push(found);
         }
     }
     let rows = report::rows(&ROWS, &findings);
     report::print(&rows);
+    let memory =
+        servers.memory.take().context("memory was looked at")?.document(&servers.prepared.storage, house.profiles);
+    let warm = servers.take(Target::Selvedge(WARM))?;
+    // One at a time, as it would start on a machine of its own.
+    servers.up.clear();
+    let start = restarts(&house, WARM, cores, warm)?;
+    left_out.iter().for_each(|line| println!("{line}"));
+    println!("start: {start}\nmemory: {memory}");
     let document = json!({
         "machine": machine,
         "workload": {
@@ -178,11 +241,20 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
         },
         "seconds": began.elapsed().as_secs_f64().round(),
         "rows": rows,
+        "start": start,
+        "memory": memory,
+        "left_out": left_out,
     });
     let path = house.own.join("results.json");
     report::write(&path, &document)?;
     drop(servers);
     house.clean()?;
+    if arguments.only.is_empty() {
+        let page = house.root.join("docs/performance.md");
+        page::rewrite(&page, "rows", &page::rows(&document))?;
+        page::rewrite(&page, "start", &page::start(&document))?;
+        println!("{} shows it.", page.display());
+    }
     println!("Written to {} after {:.0} s.", path.display(), began.elapsed().as_secs_f64());
     Ok(())
 }
@@ -198,21 +270,21 @@ fn repeat(
 ) -> Result<Found> {
     let seed = u64::try_from(repetition)?;
     let mut generator = Generator::connect(server.public, connections, seed)?;
-    let mut traffic = row.traffic(house.profiles, 7);
+    let mut traffic = row.traffic(house.profiles, SEED);
     traffic.visitors.skip(repetition * 100_003);
-    measure(server, &mut generator, &mut traffic, cores, times, row.is_floor())
+    measure(server, &mut generator, &mut traffic, cores, times, row.is_plain())
 }
 
 /// Loads one server, and says which process it is, so that it can be profiled meanwhile.
 pub fn flame(arguments: &FlameArguments) -> Result<()> {
     let cores = Cores::choose()?;
-    let house = house(100_000)?;
+    let house = house(USUAL)?;
     pin(std::process::id(), &cores.generator.to_string())?;
-    let row = &ROWS[row(&arguments.row)?];
+    let row = &ROWS[row_index(&arguments.row)?];
     let mut servers = Servers::begin(&house, cores)?;
     let server = servers.get(row.target)?;
     let mut generator = Generator::connect(server.public, arguments.connections, 1)?;
-    let mut traffic = row.traffic(house.profiles, 7);
+    let mut traffic = row.traffic(house.profiles, SEED);
     generator.run(&mut traffic, Pace::Closed(Duration::from_secs(1)))?;
     println!("{}", json!({"ready": true, "process": server.id()}));
     let outcome = generator.run(&mut traffic, Pace::Closed(Duration::from_secs_f64(arguments.seconds)))?;

@@ -47,6 +47,23 @@ pub fn build(toolchain: Toolchain) -> Result<PathBuf> {
     Ok(root.join("target/plugins"))
 }
 
+/// Compiles a crate that is a workspace of its own, and wraps it as a component. Plugins are built before, so there is a toolchain.
+pub fn build_alone(folder: &Path, module: &str, into: &Path) -> Result<()> {
+    let toolchain = choose(Toolchain::Auto)?;
+    let target = root().join("target/guests/alone");
+    let mut cargo = cargo(toolchain)?;
+    cargo.args(["build", "--release", "--locked", "--target", TARGET]).arg("--target-dir").arg(&target);
+    run(cargo.current_dir(folder))?;
+    let built = target.join(TARGET).join("release").join(module);
+    let module = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let component = wrap(&module).with_context(|| format!("wrap {} as a component", built.display()))?;
+    fs::write(into, component).with_context(|| format!("write {}", into.display()))
+}
+
+fn wrap(module: &[u8]) -> Result<Vec<u8>> {
+    wit_component::ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode())
+}
+
 /// Wraps the core module of every crate in a folder as a component, with its configuration beside it.
 fn encode(crates: &Path, built: &Path, into: &Path) -> Result<Vec<String>> {
     if into.exists() {
@@ -62,11 +79,7 @@ fn encode(crates: &Path, built: &Path, into: &Path) -> Result<Vec<String>> {
             continue;
         }
         let module = fs::read(&module).with_context(|| format!("read {}", module.display()))?;
-        let component = wit_component::ComponentEncoder::default()
-            .validate(true)
-            .module(&module)
-            .and_then(|encoder| encoder.encode())
-            .with_context(|| format!("wrap {name} as a component"))?;
+        let component = wrap(&module).with_context(|| format!("wrap {name} as a component"))?;
         fs::write(into.join(format!("{name}.wasm")), component).with_context(|| format!("write {name}.wasm"))?;
         let config = folder.join(format!("{name}.toml"));
         if config.exists() {

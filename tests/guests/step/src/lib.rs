@@ -1,10 +1,10 @@
-//! A score over ten aggregates and the score of the plugin before it. Its configuration gives its name, so that a chain of as many
-//! plugins as wanted is made of one component.
+//! A score over whatever its configuration names: ten aggregates and the score of the plugin before it, or a whole profile. The configuration
+//! gives its name too, so that a chain of as many plugins as wanted is made of one component. Alone it also ranks, by its score.
 
 use std::cell::RefCell;
 
 use selvedge_guest::Plugin;
-use selvedge_guest::bindings::{Columns, Description, Failure, Fault, Kind, Read};
+use selvedge_guest::bindings::{Columns, Description, Failure, Fault, Kind, Ranking, Read};
 use selvedge_guest::outputs::Scores as _;
 use selvedge_guest::prelude::*;
 
@@ -18,7 +18,7 @@ pub struct Level {
 }
 
 std::thread_local! {
-    /// The name, then the paths that are read: whole numbers, and last the score before where there is one.
+    /// The name, then the paths that are read: aggregates are whole numbers, traits and scores are numbers.
     static KEPT: RefCell<String> = RefCell::default();
 }
 
@@ -41,9 +41,11 @@ impl Plugin for Step {
             let (name, paths) = kept.split_once('\n').unwrap_or((kept, ""));
             let mut description = selvedge_guest::description::named(name, env!("CARGO_PKG_VERSION"));
             description.scores = Level::declare();
-            let kind = |path: &str| if path.starts_with("score:") { Kind::Number } else { Kind::Integer };
+            let kind = |path: &str| if path.starts_with("agg:") { Kind::Integer } else { Kind::Number };
             let read = |path: &str| Read { path: path.into(), kind: kind(path), choices: Vec::new() };
             description.score_reads = paths.lines().map(read).collect();
+            description.visitor_reads = vec![read(&format!("score:{name}.level"))];
+            description.offer_reads = vec![read("offer:value")];
             description
         })
     }
@@ -62,6 +64,19 @@ impl Plugin for Step {
         let before: f64 = visitor.f64s.iter().sum();
         Ok(vec![Some(before / 2.0 + sum / (1.0 + sum.abs()))])
     }
+
+    fn rank(visitor: &Columns, offers: &Columns) -> Result<Ranking, Failure> {
+        // Without the score there is nothing to rank by, which the bench is to notice.
+        let scored = visitor.present.first().is_some_and(|bits| bits & 1 == 1);
+        let Some(level) = visitor.f64s.first().filter(|_| scored) else {
+            return Err(Failure::Internal("there is no score".into()));
+        };
+        Ok(Ranking {
+            priorities: offers.f64s.iter().map(|value| value * (2.0 + level)).collect(),
+            eligible: vec![true; offers.f64s.len()],
+            reasons: vec![u32::MAX; offers.f64s.len()],
+        })
+    }
 }
 
-selvedge_guest::export_plugin!(Step: configure, score);
+selvedge_guest::export_plugin!(Step: configure, score, rank);
