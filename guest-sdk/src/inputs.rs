@@ -1,7 +1,7 @@
 //! Inputs: typed structs that are both the declaration of what a plugin reads and the decoder of what arrives.
 //!
 //! Derive [`Reads`](macro@crate::Reads); nothing here is written by hand. Positions are counted while decoding, in declared
-//! order, which after inlining costs nothing.
+//! order. Everything is inlined into the stage, so that in a table of one row they are constants: a value costs a look at its presence and a load.
 
 use crate::bindings::{Columns, Failure, Kind, Read};
 use crate::values::{Choice, Day, Decimal, Instant, Key};
@@ -12,21 +12,48 @@ use crate::values::{Choice, Day, Decimal, Instant, Key};
     note = "derive it: `#[derive(Reads)] struct … {{ #[read(\"trait:tier\")] tier: Option<Key>, … }}`"
 )]
 pub trait Reads: Sized {
-    /// How many of its fields are scalar columns.
-    const SCALARS: usize;
+    /// How many of its fields are scalar columns, of each family.
+    const SCALARS: Families;
     /// Appends the declarations of its fields; `prefix` stands before paths that begin with a dot.
     fn declare(prefix: &str, reads: &mut Vec<Read>);
     /// Decodes the current row, or the current element of the current row's list.
-    fn decode(decoder: &mut Decoder<'_>) -> Self;
+    fn decode(cells: &mut impl Cells) -> Self;
 }
 
 /// For stages that read nothing.
 impl Reads for () {
-    const SCALARS: usize = 0;
+    const SCALARS: Families = Families::NONE;
 
     fn declare(_: &str, _: &mut Vec<Read>) {}
 
-    fn decode(_: &mut Decoder<'_>) -> Self {}
+    fn decode(_: &mut impl Cells) -> Self {}
+}
+
+/// Numbers of scalar columns by family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families([usize; 4]);
+
+impl Families {
+    /// No column.
+    pub const NONE: Self = Self([0; 4]);
+
+    const fn one(family: usize) -> Self {
+        let mut families = [0; 4];
+        families[family] = 1;
+        Self(families)
+    }
+
+    /// Of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        let (Self([a, b, c, d]), Self([e, f, g, h])) = (self, other);
+        Self([a + e, b + f, c + g, d + h])
+    }
+
+    const fn total(self) -> usize {
+        let Self([a, b, c, d]) = self;
+        a + b + c + d
+    }
 }
 
 /// The type of a field in a struct that derives [`Reads`](macro@crate::Reads).
@@ -36,12 +63,12 @@ impl Reads for () {
     note = "or `Vec<T>` with T such an option, or a struct that derives Reads with paths that begin with a dot"
 )]
 pub trait Field: Sized {
-    /// How many scalar columns it is: 1, or 0 for a list.
-    const SCALARS: usize;
+    /// Its scalar column; none for a list.
+    const SCALARS: Families;
     /// Appends its declaration.
     fn declare(path: &str, reads: &mut Vec<Read>);
     /// Decodes it.
-    fn decode(decoder: &mut Decoder<'_>) -> Self;
+    fn decode(cells: &mut impl Cells) -> Self;
 }
 
 /// A value of one column.
@@ -54,8 +81,10 @@ pub trait Scalar: Sized {
     const KIND: Kind;
     /// The texts of a choice.
     const CHOICES: &'static [&'static str] = &[];
+    /// The family of its columns.
+    const FAMILY: usize;
     /// The next cell; none where it is absent.
-    fn take(decoder: &mut Decoder<'_>) -> Option<Self>;
+    fn take(cells: &mut impl Cells) -> Option<Self>;
 }
 
 /// What a list holds.
@@ -69,33 +98,33 @@ pub trait Item: Sized {
     /// Appends the declarations of its columns.
     fn declare(path: &str, reads: &mut Vec<Read>);
     /// Decodes the current element.
-    fn decode(decoder: &mut Decoder<'_>) -> Self;
+    fn decode(cells: &mut impl Cells) -> Self;
 }
 
 impl<T: Scalar> Field for Option<T> {
-    const SCALARS: usize = 1;
+    const SCALARS: Families = Families::one(T::FAMILY);
 
     fn declare(path: &str, reads: &mut Vec<Read>) {
         let choices = T::CHOICES.iter().map(|choice| (*choice).into()).collect();
         reads.push(Read { path: path.into(), kind: T::KIND, choices });
     }
 
-    #[inline]
-    fn decode(decoder: &mut Decoder<'_>) -> Self {
-        T::take(decoder)
+    #[inline(always)]
+    fn decode(cells: &mut impl Cells) -> Self {
+        T::take(cells)
     }
 }
 
 impl<T: Item> Field for Vec<T> {
-    const SCALARS: usize = 0;
+    const SCALARS: Families = Families::NONE;
 
     fn declare(path: &str, reads: &mut Vec<Read>) {
         T::declare(path, reads);
     }
 
-    #[inline]
-    fn decode(decoder: &mut Decoder<'_>) -> Self {
-        decoder.list()
+    #[inline(always)]
+    fn decode(cells: &mut impl Cells) -> Self {
+        cells.list()
     }
 }
 
@@ -106,22 +135,22 @@ impl<T: Scalar> Item for Option<T> {
         <Self as Field>::declare(path, reads);
     }
 
-    #[inline]
-    fn decode(decoder: &mut Decoder<'_>) -> Self {
-        T::take(decoder)
+    #[inline(always)]
+    fn decode(cells: &mut impl Cells) -> Self {
+        T::take(cells)
     }
 }
 
 impl<T: Reads> Item for T {
-    const COLUMNS: usize = T::SCALARS;
+    const COLUMNS: usize = T::SCALARS.total();
 
     fn declare(path: &str, reads: &mut Vec<Read>) {
         <T as Reads>::declare(path, reads);
     }
 
-    #[inline]
-    fn decode(decoder: &mut Decoder<'_>) -> Self {
-        <T as Reads>::decode(decoder)
+    #[inline(always)]
+    fn decode(cells: &mut impl Cells) -> Self {
+        <T as Reads>::decode(cells)
     }
 }
 
@@ -130,8 +159,18 @@ const S64: usize = 1;
 const CODE: usize = 2;
 const TEXT: usize = 3;
 
-/// Walks over columns in declared order. The layout is that of `wit/types.wit`.
-pub struct Decoder<'c> {
+/// Cells in declared order. The layout is that of `wit/types.wit`.
+pub trait Cells {
+    /// The table.
+    fn columns(&self) -> &Columns;
+    /// The position of the next cell in its family's list; none where it is absent.
+    fn next(&mut self, family: usize) -> Option<usize>;
+    /// Decodes all elements of the current row's next list, which has a column for each field of its items. In a list there are none.
+    fn list<T: Item>(&mut self) -> Vec<T>;
+}
+
+/// The cells of one row; `ONE` where the table has no other.
+struct Row<'c, const ONE: bool> {
     columns: &'c Columns,
     row: usize,
     /// Scalar columns passed so far, of all families and of each.
@@ -140,78 +179,111 @@ pub struct Decoder<'c> {
     /// List columns passed so far, and the presence bit of the first element of the next one.
     lists: usize,
     list_bit: usize,
-    /// Within a list: the element.
-    element: Option<usize>,
 }
 
-impl<'c> Decoder<'c> {
+/// The cells of one element of a list, in as many columns as its items have.
+struct Element<'c> {
+    columns: &'c Columns,
+    row: usize,
+    element: usize,
+    lists: usize,
+    list_bit: usize,
+}
+
+#[inline(always)]
+fn is_present(columns: &Columns, bit: usize) -> bool {
+    columns.present.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+}
+
+/// Where the rows of a list column end, after where its elements begin.
+#[inline]
+fn offsets(columns: &Columns, list: usize) -> &[u32] {
+    let width = columns.rows as usize + 1;
+    &columns.offsets[list * width..][..width]
+}
+
+impl<'c, const ONE: bool> Row<'c, ONE> {
+    #[inline(always)]
     fn new(columns: &'c Columns, row: usize, scalars: usize) -> Self {
         let list_bit = scalars * columns.rows as usize;
-        Self { columns, row, scalars: 0, family: [0; 4], lists: 0, list_bit, element: None }
+        Self { columns, row, scalars: 0, family: [0; 4], lists: 0, list_bit }
+    }
+}
+
+impl<const ONE: bool> Cells for Row<'_, ONE> {
+    #[inline(always)]
+    fn columns(&self) -> &Columns {
+        self.columns
     }
 
-    /// The position of the next cell in its family's list; none where it is absent.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, family: usize) -> Option<usize> {
-        let rows = self.columns.rows as usize;
-        let (bit, index) = match self.element {
-            None => {
-                let place = (self.scalars * rows + self.row, self.family[family] * rows + self.row);
-                self.scalars += 1;
-                self.family[family] += 1;
-                place
-            }
-            Some(element) => {
-                let offsets = self.offsets(self.lists);
-                let (first, start, end) = (offsets[0], offsets[self.row], offsets[rows]);
-                let place = (self.list_bit + (start - first) as usize + element, start as usize + element);
-                self.list_bit += (end - first) as usize;
-                self.lists += 1;
-                place
-            }
-        };
-        let present = self.columns.present.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1);
-        present.then_some(index)
+        let (rows, row) = if ONE { (1, 0) } else { (self.columns.rows as usize, self.row) };
+        let (bit, index) = (self.scalars * rows + row, self.family[family] * rows + row);
+        self.scalars += 1;
+        self.family[family] += 1;
+        is_present(self.columns, bit).then_some(index)
     }
 
-    #[inline]
-    fn offsets(&self, list: usize) -> &'c [u32] {
-        let width = self.columns.rows as usize + 1;
-        &self.columns.offsets[list * width..][..width]
-    }
-
-    /// Decodes all elements of the current row's next list, which has a column for each field of its items.
     #[inline]
     fn list<T: Item>(&mut self) -> Vec<T> {
-        let offsets = self.offsets(self.lists);
-        let length = (offsets[self.row + 1] - offsets[self.row]) as usize;
-        let (list, bit) = (self.lists, self.list_bit);
-        let mut items = Vec::with_capacity(length);
-        for element in 0..length {
-            (self.lists, self.list_bit, self.element) = (list, bit, Some(element));
-            items.push(T::decode(self));
-        }
-        (self.lists, self.list_bit, self.element) = (list, bit, None);
+        let of_first = offsets(self.columns, self.lists);
+        let length = (of_first[self.row + 1] - of_first[self.row]) as usize;
+        let Self { columns, row, lists, list_bit, .. } = *self;
+        let items =
+            (0..length).map(|element| T::decode(&mut Element { columns, row, element, lists, list_bit })).collect();
         for _ in 0..T::COLUMNS {
-            let offsets = self.offsets(self.lists);
-            self.list_bit += (offsets[offsets.len() - 1] - offsets[0]) as usize;
+            let passed = offsets(self.columns, self.lists);
+            self.list_bit += (passed[passed.len() - 1] - passed[0]) as usize;
             self.lists += 1;
         }
         items
     }
 }
 
+impl Cells for Element<'_> {
+    #[inline(always)]
+    fn columns(&self) -> &Columns {
+        self.columns
+    }
+
+    #[inline]
+    fn next(&mut self, _: usize) -> Option<usize> {
+        let offsets = offsets(self.columns, self.lists);
+        let (first, start, end) = (offsets[0], offsets[self.row], offsets[offsets.len() - 1]);
+        let bit = self.list_bit + (start - first) as usize + self.element;
+        self.list_bit += (end - first) as usize;
+        self.lists += 1;
+        is_present(self.columns, bit).then_some(start as usize + self.element)
+    }
+
+    fn list<T: Item>(&mut self) -> Vec<T> {
+        Vec::new()
+    }
+}
+
 /// Decodes every row of a table.
+#[inline]
 pub fn rows<T: Reads>(columns: &Columns) -> Vec<T> {
-    (0..columns.rows as usize).map(|row| T::decode(&mut Decoder::new(columns, row, T::SCALARS))).collect()
+    let row = |row| T::decode(&mut Row::<false>::new(columns, row, T::SCALARS.total()));
+    (0..columns.rows as usize).map(row).collect()
 }
 
 /// Decodes a table of one row.
+#[inline]
 pub fn row<T: Reads>(columns: &Columns) -> Result<T, Failure> {
-    if columns.rows == 1 {
-        Ok(T::decode(&mut Decoder::new(columns, 0, T::SCALARS)))
+    let Families([f64s, s64s, codes, texts]) = T::SCALARS;
+    // Looked at once, so that no value has to look again.
+    let fits = columns.rows == 1
+        && columns.f64s.len() >= f64s
+        && columns.s64s.len() >= s64s
+        && columns.codes.len() >= codes
+        && columns.texts.len() >= texts
+        && columns.present.len() >= T::SCALARS.total().div_ceil(64);
+    if fits {
+        Ok(T::decode(&mut Row::<true>::new(columns, 0, T::SCALARS.total())))
     } else {
-        Err(Failure::Internal("the host sent a table without its row".into()))
+        Err(Failure::Internal("the host sent a table of another shape than was declared".into()))
     }
 }
 
@@ -219,11 +291,12 @@ macro_rules! scalar {
     ($type:ty, $kind:ident, $family:expr, $list:ident, $convert:expr) => {
         impl Scalar for $type {
             const KIND: Kind = Kind::$kind;
+            const FAMILY: usize = $family;
 
-            #[inline]
-            fn take(decoder: &mut Decoder<'_>) -> Option<Self> {
-                let index = decoder.next($family)?;
-                decoder.columns.$list.get(index).map($convert)
+            #[inline(always)]
+            fn take(cells: &mut impl Cells) -> Option<Self> {
+                let index = cells.next($family)?;
+                cells.columns().$list.get(index).map($convert)
             }
         }
     };
@@ -241,11 +314,12 @@ scalar!(String, Text, TEXT, texts, Clone::clone);
 impl<T: Choice> Scalar for T {
     const KIND: Kind = Kind::Choice;
     const CHOICES: &'static [&'static str] = T::CHOICES;
+    const FAMILY: usize = CODE;
 
-    #[inline]
-    fn take(decoder: &mut Decoder<'_>) -> Option<Self> {
-        let index = decoder.next(CODE)?;
-        let code = *decoder.columns.codes.get(index)?;
+    #[inline(always)]
+    fn take(cells: &mut impl Cells) -> Option<Self> {
+        let index = cells.next(CODE)?;
+        let code = *cells.columns().codes.get(index)?;
         T::VARIANTS.get(code as usize).copied()
     }
 }

@@ -63,7 +63,7 @@ fn plain(name: &Ident) -> String {
 fn derive_reads(input: &DeriveInput) -> Result<TokenStream> {
     let mut declares = TokenStream::new();
     let mut decodes = TokenStream::new();
-    let mut scalars = quote!(0);
+    let mut scalars = quote!(::selvedge_guest::inputs::Families::NONE);
     for (field, name) in named_fields(input)? {
         let attribute = find(&field.attrs, "read").ok_or_else(|| {
             Error::new(field.span(), "say where the value comes from, for example #[read(\"agg:retail.orders\")]")
@@ -78,26 +78,28 @@ fn derive_reads(input: &DeriveInput) -> Result<TokenStream> {
         } else {
             quote_spanned!(path.span()=> #path)
         };
-        scalars.extend(quote_spanned!(field_type.span()=> + <#field_type as ::selvedge_guest::inputs::Field>::SCALARS));
+        scalars.extend(
+            quote_spanned!(field_type.span()=> .and(<#field_type as ::selvedge_guest::inputs::Field>::SCALARS)),
+        );
         declares.extend(quote_spanned!(field_type.span()=>
             <#field_type as ::selvedge_guest::inputs::Field>::declare(#path_tokens, reads);
         ));
         decodes.extend(quote_spanned!(field_type.span()=>
-            #name: <#field_type as ::selvedge_guest::inputs::Field>::decode(decoder),
+            #name: <#field_type as ::selvedge_guest::inputs::Field>::decode(cells),
         ));
     }
     let name = &input.ident;
     Ok(quote! {
         impl ::selvedge_guest::inputs::Reads for #name {
-            const SCALARS: usize = #scalars;
+            const SCALARS: ::selvedge_guest::inputs::Families = #scalars;
 
             fn declare(prefix: &str, reads: &mut ::std::vec::Vec<::selvedge_guest::bindings::Read>) {
                 let _ = prefix;
                 #declares
             }
 
-            #[inline]
-            fn decode(decoder: &mut ::selvedge_guest::inputs::Decoder<'_>) -> Self {
+            #[inline(always)]
+            fn decode(cells: &mut impl ::selvedge_guest::inputs::Cells) -> Self {
                 Self { #decodes }
             }
         }

@@ -226,9 +226,6 @@ impl Sink for Filling<'_, '_> {
     }
 }
 
-/// Values that hold from call to call from which on their columns are kept.
-const LASTING_LEAST: usize = 8;
-
 /// What a plugin reads of a visitor.
 #[derive(Clone, Debug)]
 pub struct VisitorReads {
@@ -238,7 +235,7 @@ pub struct VisitorReads {
     /// The columns of traits, ascending by name.
     traits: Vec<usize>,
     context: JsonPaths,
-    /// Whether enough of it holds from call to call to be kept.
+    /// Whether any of it holds from call to call, so that its columns are kept.
     lasting: bool,
     token: Token,
 }
@@ -315,8 +312,8 @@ impl VisitorReads {
         };
         let mut traits: Vec<usize> = (0..sources.len()).filter(|column| name(*column).is_some()).collect();
         traits.sort_by_key(|column| name(*column));
-        let lasts = |source: &&VisitorSource| matches!(source, VisitorSource::Aggregate(_) | VisitorSource::Trait(_));
-        let lasting = sources.iter().filter(lasts).count() >= LASTING_LEAST;
+        let lasts = |source: &VisitorSource| matches!(source, VisitorSource::Aggregate(_) | VisitorSource::Trait(_));
+        let lasting = sources.iter().any(lasts);
         let (reads, shape, token) = (reads.to_vec(), shape_of(reads), Token::default());
         Ok(Self { reads, shape, sources, traits, context, lasting, token })
     }

@@ -132,6 +132,9 @@ impl<'p> Guest<'p> {
             Ok(Err(types::Failure::Internal(text))) => Err(CallError::Failed(text)),
             Err(error) => Err(classify(&self.store, &error, fuel)),
         };
+        if std::env::var_os("SV_FUEL").is_some() {
+            eprintln!("FUEL {}", fuel - self.store.get_fuel().unwrap_or(0));
+        }
         self.store.data_mut().drain_log(self.plugin.name());
         outcome
     }
