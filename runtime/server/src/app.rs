@@ -32,11 +32,11 @@ use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
+const TICK: Duration = Duration::from_secs(1);
+/// In how many steps the counts of a tick do.
+const STEPS: u32 = 8;
 /// Changes that are moved into the base of a shard together.
 const ADVANCE_MOST: usize = 64;
-/// In how many steps a tick's work is done.
-const STEPS: u32 = 8;
-const TICK: Duration = Duration::from_secs(1);
 /// Bytes of the log that are folded at once after a start.
 const RECOVER_BYTES: usize = 1024 * 1024;
 /// Bodies of more than a few KiB in memory at once, about a MiB each.

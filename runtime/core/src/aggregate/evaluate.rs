@@ -72,12 +72,12 @@ impl Definitions {
                 Some(self.sum(*state, *span, states, moment).map_or(Number::Absent, |sum| fixed(sum.value)))
             }
             Source::Summary { state, span: Span::Lifetime } => match states.get(usize::from(*state)) {
-                Some(State::Summary { total: Some(Summary::Distinct(distinct)), .. }) => {
-                    Some(fixed(distinct.count().into()))
-                }
-                Some(State::Summary { total: Some(Summary::Days(days)), .. }) => Some(fixed(days.count().into())),
-                Some(State::Summary { total: Some(summary), .. }) if reading.kind != Kind::Key => match summary {
-                    Summary::Moments(_) | Summary::Extreme(_) | Summary::Placed(_) => {
+                Some(State::Summary { total: Some(summary), .. }) => match &**summary {
+                    Summary::Distinct(distinct) => Some(fixed(distinct.count().into())),
+                    Summary::Days(days) => Some(fixed(days.count().into())),
+                    summary @ (Summary::Moments(_) | Summary::Extreme(_) | Summary::Placed(_))
+                        if reading.kind != Kind::Key =>
+                    {
                         Some(scalar(of_key(self.merge(*state), summary)))
                     }
                     _ => None,
@@ -196,7 +196,8 @@ impl Definitions {
                 read(value, off.and(edge(&merged)))
             }
             Source::DayStreak { of, longest } => match held(states, *of)? {
-                State::Summary { total: Some(Summary::Days(days)), .. } => {
+                State::Summary { total: Some(summary), .. } => {
+                    let Summary::Days(days) = &**summary else { return Ok(Read::absent()) };
                     let (longest_run, current) = days.runs(moment.day);
                     Ok(Read::exact(Value::Integer(i128::from(if *longest { longest_run } else { current }))))
                 }
@@ -259,7 +260,7 @@ impl Definitions {
         }
         let State::Summary { total, series } = states.get(usize::from(state))? else { return None };
         let summaries = match self.extent(span, states, moment).ok()? {
-            Extent::All => total.iter().collect(),
+            Extent::All => total.iter().map(|total| &**total).collect(),
             Extent::Part(range) | Extent::Unsure(range) => {
                 series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside)
             }
@@ -322,7 +323,7 @@ impl Definitions {
     fn sum(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<Sum, Nowhere> {
         let State::Sum { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
         Ok(match self.extent(span, states, moment)? {
-            Extent::All => Sum { value: total.unwrap_or(0), ..Sum::default() },
+            Extent::All => Sum { value: total.get().unwrap_or(0), ..Sum::default() },
             Extent::Part(range) => series.sum(range),
             Extent::Unsure(range) => Sum { unsure: true, ..series.sum(range) },
         })
@@ -348,7 +349,7 @@ impl Definitions {
         let State::Summary { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
         let (range, unsure) = match self.extent(span, states, moment)? {
             Extent::All => {
-                let inside = total.as_ref().map_or_else(|| Cow::Owned(merge.empty_summary()), Cow::Borrowed);
+                let inside = total.as_deref().map_or_else(|| Cow::Owned(merge.empty_summary()), Cow::Borrowed);
                 return Ok(Merged { inside, astride: None, damaged: false });
             }
             Extent::Part(range) => (range, false),
@@ -439,9 +440,10 @@ fn of_quotient(of: Exactness, per: Exactness) -> Exactness {
 }
 
 fn instant(state: &State) -> Option<i64> {
-    match state {
-        State::Summary { total: Some(Summary::Extreme(held)), .. } => *held,
-        State::Summary { total: Some(Summary::Placed(held)), .. } => i64::try_from(held.as_ref()?.value).ok(),
+    let State::Summary { total: Some(summary), .. } = state else { return None };
+    match &**summary {
+        Summary::Extreme(held) => *held,
+        Summary::Placed(held) => i64::try_from(held.as_ref()?.value).ok(),
         _ => None,
     }
 }

@@ -6,15 +6,13 @@ use compact_str::CompactString;
 
 use super::by_key::ByKey;
 use super::custom::CustomOperators;
-use super::decay::Decayed;
 use super::distinct::{self, Days, Distinct};
 use super::keyed::Keyed;
 use super::operator::{Operator, Order};
 use super::quantiles::Quantiles;
 use super::recent::{Recent, Several};
-use super::series::{Need, Sums};
-use super::sessions::Sessions;
-use super::state::{Applied, Contribution, Placed, State, When};
+use super::series::Need;
+use super::state::{Apart, Applied, Contribution, Placed, State, SumTotal, When};
 use super::summary::Summary;
 use crate::value::Kind;
 
@@ -47,10 +45,10 @@ impl Merge {
     /// The state before any contribution.
     pub(crate) fn empty(&self) -> State {
         match self.operator {
-            Operator::Count | Operator::Sum => State::Sum { total: None, series: Sums::default() },
-            Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Decayed::default()),
-            Operator::Sessions { .. } => State::Sessions(Sessions::default()),
-            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary()), series: None },
+            Operator::Count | Operator::Sum => State::Sum { total: SumTotal::default(), series: Apart::default() },
+            Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Box::default()),
+            Operator::Sessions { .. } => State::Sessions(Box::default()),
+            _ => State::Summary { total: self.lifetime.then(|| Box::new(self.empty_summary())), series: None },
         }
     }
 
@@ -60,7 +58,7 @@ impl Merge {
         match (state, &self.operator) {
             (State::Sum { total, series }, operator) => {
                 let amount = if *operator == Operator::Count { 1 } else { value };
-                *total = Some(total.unwrap_or(0) + i128::from(amount));
+                *total = Some(total.get().unwrap_or(0) + i128::from(amount)).into();
                 if !self.need.none() {
                     series.insert(when, amount, self.need);
                 }
@@ -120,9 +118,13 @@ impl Merge {
     pub(crate) fn join(&self, state: &mut State, other: &State) -> bool {
         match (state, other) {
             (state @ State::Backfilling, _) | (state, State::Backfilling) => *state = State::Backfilling,
-            (State::Sum { total, series }, State::Sum { total: Some(other), series: amounts }) => {
-                *total = Some(total.unwrap_or(0) + other);
-                series.join(amounts, self.need);
+            (State::Sum { total, series }, State::Sum { total: other, series: amounts }) => {
+                if let Some(other) = other.get() {
+                    *total = Some(total.get().unwrap_or(0) + other).into();
+                    if !self.need.none() {
+                        series.join(amounts, self.need);
+                    }
+                }
             }
             (State::Summary { total, series }, State::Summary { total: other, series: summaries }) => {
                 let total = total.as_mut().zip(other.as_ref());

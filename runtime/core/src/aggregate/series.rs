@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::exactness::{Exactness, Off};
 use super::insert_tight;
 use super::merge::Merge;
-use super::state::{Contribution, When};
+use super::state::{Contribution, Nothing, When};
 use super::summary::Summary;
 
 /// Instants that are kept exactly.
@@ -111,6 +111,13 @@ struct AmountTile {
 pub(crate) struct Sums {
     tail: Vec<Amount>,
     tiles: Vec<AmountTile>,
+}
+
+impl Nothing for Sums {
+    fn nothing() -> &'static Self {
+        static NOTHING: Sums = Sums { tail: Vec::new(), tiles: Vec::new() };
+        &NOTHING
+    }
 }
 
 impl Sums {

@@ -1,7 +1,9 @@
 //! The stored state of one aggregate, and what one event adds to it.
 
+use std::ops::{Deref, DerefMut};
+
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::decay::Decayed;
 use super::series::{Series, Sums};
@@ -57,36 +59,127 @@ pub enum State {
     /// Of count and sum.
     Sum {
         /// The lifetime sum; present once there was a contribution.
-        total: Option<i128>,
+        total: SumTotal,
         /// Amounts by time, where a window needs them.
-        series: Sums,
+        series: Apart<Sums>,
     },
     /// Of operators whose contributions merge into summaries.
     Summary {
         /// Of the lifetime, where anything reads it.
-        total: Option<Summary>,
+        total: Option<Box<Summary>>,
         /// By time, where a window needs them; present once there was a contribution.
         series: Option<Box<Series>>,
     },
     /// Of decayed sums.
-    Decayed(Decayed),
+    Decayed(Box<Decayed>),
     /// Of sessions.
-    Sessions(Sessions),
+    Sessions(Box<Sessions>),
     /// Not there yet: it is being computed from the history.
     Backfilling,
+}
+
+/// A sum, if there is one. Next to others it takes no more room than its bits, which an `i128` with its alignment would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SumTotal(Option<(u64, i64)>);
+
+impl SumTotal {
+    pub(crate) fn get(self) -> Option<i128> {
+        self.0.map(|(low, high)| i128::from(high) << 64 | i128::from(low))
+    }
+}
+
+impl From<Option<i128>> for SumTotal {
+    fn from(sum: Option<i128>) -> Self {
+        // The halves, bit by bit.
+        #[allow(clippy::cast_possible_truncation)]
+        Self(sum.map(|sum| (sum as u64, (sum >> 64) as i64)))
+    }
+}
+
+impl Serialize for SumTotal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SumTotal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<i128>::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// A value with a place of its own in memory, and none as long as nothing is in it; it is stored and compared as what it holds.
+#[derive(Clone, Debug)]
+pub struct Apart<T>(Option<Box<T>>);
+
+/// What a value is before anything is in it.
+pub(crate) trait Nothing: Default + PartialEq + 'static {
+    /// The one that all share who hold nothing.
+    fn nothing() -> &'static Self;
+}
+
+impl<T> Apart<T> {
+    fn weight(&self, weigh: impl FnOnce(&T) -> usize) -> usize {
+        self.0.as_ref().map_or(0, |held| size_of::<T>() + weigh(held))
+    }
+}
+
+impl<T> Default for Apart<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Nothing> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(held) => held,
+            None => T::nothing(),
+        }
+    }
+}
+
+impl<T: Nothing> DerefMut for Apart<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl<T: Nothing> PartialEq for Apart<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Nothing + Eq> Eq for Apart<T> {}
+
+impl<T: Nothing + Serialize> Serialize for Apart<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Nothing + Deserialize<'de>> Deserialize<'de> for Apart<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let held = T::deserialize(deserializer)?;
+        Ok(Self((held != *T::nothing()).then(|| Box::new(held))))
+    }
 }
 
 impl State {
     /// Heap bytes, about; for the cache's budget.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Sum { series, .. } => series.weight(),
+            Self::Sum { series, .. } => series.weight(Sums::weight),
             Self::Summary { total, series } => {
                 let series = series.as_ref().map_or(0, |series| size_of::<Series>() + series.weight());
-                total.as_ref().map_or(0, Summary::weight) + series
+                let total = total.as_ref().map_or(0, |total| size_of::<Summary>() + total.weight());
+                total + series
             }
-            Self::Decayed(decayed) => decayed.weight(),
-            Self::Sessions(sessions) => sessions.weight(),
+            Self::Decayed(decayed) => size_of::<Decayed>() + decayed.weight(),
+            Self::Sessions(sessions) => size_of::<Sessions>() + sessions.weight(),
             Self::Backfilling => 0,
         }
     }
@@ -98,6 +191,27 @@ mod tests {
 
     #[test]
     fn a_state_is_small_because_a_profile_has_many() {
-        assert!(size_of::<State>() <= 96, "{} bytes", size_of::<State>());
+        assert!(size_of::<State>() <= 40, "{} bytes", size_of::<State>());
+    }
+
+    #[test]
+    fn totals_and_what_stands_apart_are_stored_as_what_they_hold() {
+        for sum in
+            [None, Some(0), Some(-1), Some(7), Some(i128::MAX), Some(i128::MIN), Some(1 << 64), Some(-(1 << 64) - 5)]
+        {
+            let total = SumTotal::from(sum);
+            assert_eq!(total.get(), sum);
+            let bytes = postcard::to_allocvec(&total).expect("bytes");
+            assert_eq!(bytes, postcard::to_allocvec(&sum).expect("bytes"));
+            assert_eq!(postcard::from_bytes::<SumTotal>(&bytes).expect("read"), total);
+        }
+        let mut apart = Apart::<Sums>::default();
+        let nothing = apart.clone();
+        let bytes = postcard::to_allocvec(&nothing).expect("bytes");
+        assert_eq!(bytes, postcard::to_allocvec(&Sums::default()).expect("bytes"));
+        assert!(postcard::from_bytes::<Apart<Sums>>(&bytes).expect("read").0.is_none());
+        // A place was made, with nothing in it.
+        let _ = &mut *apart;
+        assert!(apart.0.is_some() && apart == nothing);
     }
 }

@@ -212,3 +212,91 @@ fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, 
     };
     slots.iter().enumerate().map(check).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::path::{Path, PathBuf};
+
+    use http_body_util::{BodyExt as _, Full};
+    use selvedge_central::RedbLog;
+    use selvedge_shard::{Observer, Shards};
+
+    use super::*;
+    use crate::app::{house, threads};
+    use crate::auth::{GivenKeys, Keys};
+    use crate::config::EdgeConfig;
+    use crate::metrics::Metrics;
+    use crate::release::Bundle;
+
+    /// Allocations that the handler of a decision may make, those of its plugin's instance included; what hyper makes is not.
+    const ALLOCATIONS_MAX: u64 = 60;
+
+    /// An edge over the retail plugin and its catalogue, without listeners.
+    fn edge(data: &Path) -> Arc<Edge> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(PathBuf::from).expect("the root");
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let key = |key: &str| Some(key.to_owned());
+        let config = EdgeConfig {
+            data: data.to_owned(),
+            listen: nowhere,
+            admin: nowhere,
+            time_zone: None,
+            plugins: Some(root.join("target/plugins")),
+            catalog: Some(root.join("plugins/retail/catalog.toml")),
+            keys: GivenKeys { publishable: key("pk_12345"), write: key("wk_12345"), secret: key("sk_12345") },
+            cors_origins: Vec::new(),
+            cache_bytes: 64 << 20,
+            trust_browsers: false,
+            namespaces: Default::default(),
+            trait_sources: Default::default(),
+            tokens: Vec::new(),
+        };
+        let metrics = Arc::new(Metrics::install().expect("metrics"));
+        let bundle = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), "UTC");
+        let loaded =
+            bundle.expect("the plugins; `cargo xtask plugins` builds them").load(threads()).expect("good plugins");
+        let log = RedbLog::open(&data.join("log.redb"), "log", Box::new(|_| {}), Box::new(|error| panic!("{error}")));
+        let keys = Keys::open(data, config.keys.clone()).expect("keys");
+        let house = house(&config, keys, Arc::clone(&metrics), Arc::new(log.expect("a log")), "cluster".into(), None);
+        let house = Arc::new(house.expect("a house"));
+        let observer = Arc::new(loaded.observer(&metrics));
+        let observing = Arc::clone(&observer) as Arc<dyn Observer>;
+        let namespaces = Arc::clone(&house.namespaces);
+        let shards = Shards::open(&data.join("shards"), "cluster", config.cache_bytes, observing, namespaces);
+        let shards = Arc::new(shards.expect("shards"));
+        Arc::new(Edge::assemble(house, loaded, observer, shards).expect("an edge"))
+    }
+
+    #[test]
+    fn a_decision_makes_few_allocations() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let edge = edge(folder.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer wk_12345"));
+        let decide = |events: &str| {
+            let body = format!(
+                r#"{{"visitor":{{"userId":"1"}},"slots":[{{"slot":"home-hero","count":3}}],"context":{{"page":{{"path":"/"}}}},"deadlineMs":10000{events}}}"#
+            );
+            let body = Full::new(Bytes::from(body));
+            let call = call(Arc::clone(&edge), &headers, body);
+            let (answer, counted) = {
+                let mut answer = None;
+                let counted = allocation_counter::measure(|| answer = Some(runtime.block_on(call)));
+                (answer.expect("an answer").expect("a decision"), counted)
+            };
+            assert_eq!(answer.status(), StatusCode::OK);
+            let bytes = runtime.block_on(answer.into_body().collect()).expect("a body").to_bytes();
+            let answer: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(answer["slots"][0]["fallback"], false, "{answer}");
+            counted.count_total
+        };
+        let order = r#","events":[{"type":"track","event":"Order Completed","messageId":"m-1","properties":{"order_id":"1","currency":"GBP","products":[{"product_id":"85123A","price":2.55,"quantity":6}]}}]"#;
+        decide(order);
+        let counts: Vec<u64> = (0..20).map(|_| decide("")).collect();
+        println!("allocations of a decision: {counts:?}");
+        let most = counts.iter().skip(2).max().expect("some");
+        assert!(*most <= ALLOCATIONS_MAX, "{most} allocations");
+    }
+}
