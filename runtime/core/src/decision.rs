@@ -35,25 +35,37 @@ pub struct SlotChoice {
 
 /// Fills the slots in the order of the call. An offer stands at most once in an answer.
 ///
-/// `rankings` holds, for each request, a judgement on every candidate of its slot (others are passed over), or none where ranking
+/// `ranking` gives, for a request by position, a judgement on every candidate of its slot (others are passed over), or none where ranking
 /// failed and the slot shows its fallback.
-pub fn choose(catalog: &Catalog, requests: &[SlotRequest], rankings: &[Option<&[Judgement]>]) -> Vec<SlotChoice> {
-    let mut taken = vec![false; catalog.offers.len()];
+pub fn choose<'j>(
+    catalog: &Catalog,
+    requests: &[SlotRequest],
+    ranking: impl Fn(usize) -> Option<&'j [Judgement]>,
+) -> Vec<SlotChoice> {
+    // With one slot nothing can stand in another.
+    let mut taken = if requests.len() > 1 { vec![false; catalog.offers.len()] } else { Vec::new() };
     let mut answer = Vec::with_capacity(requests.len());
-    for (request, ranking) in requests.iter().zip(rankings) {
+    for (index, request) in requests.iter().enumerate() {
         let mut choice = SlotChoice::default();
-        if let (Some(slot), Some(ranking)) = (catalog.slots.get(request.slot), ranking) {
-            choice.offers = ranking
-                .iter()
-                .filter(|judged| {
-                    judged.eligible && slot.candidates.binary_search(&judged.offer).is_ok() && !taken[judged.offer]
-                })
-                .copied()
-                .collect();
+        if let (Some(slot), Some(ranking)) = (catalog.slots.get(request.slot), ranking(index)) {
+            let stands_here = |judged: &&Judgement| {
+                judged.eligible
+                    && slot.candidates.binary_search(&judged.offer).is_ok()
+                    && taken.get(judged.offer) != Some(&true)
+            };
+            choice.offers = ranking.iter().filter(stands_here).copied().collect();
             // Stable over the catalogue's order: equal priorities always answer alike.
-            choice.offers.sort_unstable_by(|a, b| b.priority.total_cmp(&a.priority).then(a.offer.cmp(&b.offer)));
+            let before = |a: &Judgement, b: &Judgement| b.priority.total_cmp(&a.priority).then(a.offer.cmp(&b.offer));
+            if request.count > 0 && request.count < choice.offers.len() {
+                choice.offers.select_nth_unstable_by(request.count - 1, before);
+            }
             choice.offers.truncate(request.count);
-            choice.offers.iter().for_each(|chosen| taken[chosen.offer] = true);
+            choice.offers.sort_unstable_by(before);
+            for chosen in &choice.offers {
+                if let Some(taken) = taken.get_mut(chosen.offer) {
+                    *taken = true;
+                }
+            }
         }
         answer.push(choice);
     }
@@ -73,7 +85,7 @@ mod tests {
         let catalog = Catalog::from_toml(SAMPLE).expect("a good catalogue");
         let requests: Vec<_> =
             requests.iter().map(|(slot, count)| SlotRequest { slot: *slot, count: *count }).collect();
-        let answer = choose(&catalog, &requests, &vec![ranking; requests.len()]);
+        let answer = choose(&catalog, &requests, |_| ranking);
         answer.into_iter().map(|choice| choice.offers.into_iter().map(|judged| judged.offer).collect()).collect()
     }
 

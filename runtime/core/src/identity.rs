@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use compact_str::format_compact;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
@@ -326,7 +327,7 @@ fn check_text(value: &str) -> Result<(), IdentifierError> {
 
 impl Identifier {
     fn join(namespace: &str, value: &str) -> Self {
-        Self(format!("{namespace}:{value}").into())
+        Self(format_compact!("{namespace}:{value}").as_str().into())
     }
 
     /// Reads an identifier that was normalised before: one of the log or of the disk, whose namespace may not be declared any more.

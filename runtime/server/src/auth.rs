@@ -3,6 +3,7 @@
 //! Keys are compared in constant time. They are looked for in the headers, and in the body only where Segment's API has them; never in a
 //! query string, which ends up in logs.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -136,7 +137,7 @@ impl Keys {
 
     /// Who calls, by headers or, where the API has it, by the body's `writeKey`.
     pub fn authenticate(&self, headers: &HeaderMap, write_key: Option<&str>) -> Result<Role, Problem> {
-        let presented = presented_key(headers).or_else(|| write_key.map(str::to_owned)).ok_or_else(|| {
+        let presented = presented_key(headers).or_else(|| write_key.map(Cow::Borrowed)).ok_or_else(|| {
             Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "key_missing",
@@ -182,20 +183,20 @@ impl Role {
     }
 }
 
-pub fn presented_key(headers: &HeaderMap) -> Option<String> {
+pub fn presented_key(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(value) = text(header::AUTHORIZATION) {
         let (scheme, rest) = value.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("bearer") {
-            return Some(rest.trim().to_owned());
+            return Some(rest.trim().into());
         }
         if scheme.eq_ignore_ascii_case("basic") {
             let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-            return Some(pair.split_once(':').map_or(pair.as_str(), |(user, _)| user).to_owned());
+            return Some(pair.split_once(':').map_or(pair.as_str(), |(user, _)| user).to_owned().into());
         }
         return None;
     }
-    headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
+    headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(Cow::Borrowed)
 }
 
 pub fn fresh_key(prefix: &str) -> Result<String> {

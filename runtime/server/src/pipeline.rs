@@ -24,7 +24,7 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{CallError, Invocation};
 use selvedge_shard::{Observer, Profile, ShardError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::auth::Role;
@@ -118,7 +118,13 @@ struct OfferAnswer<'e> {
     rank: usize,
     category: Option<&'e str>,
     content: &'e RawValue,
-    reasons: Vec<&'e str>,
+    /// A list of one, or of none.
+    #[serde(rename = "reasons", serialize_with = "as_list")]
+    reason: Option<&'e str>,
+}
+
+fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.as_slice().serialize(serializer)
 }
 
 /// Why a candidate stands where it stands; in answers to `explain`.
@@ -135,7 +141,7 @@ struct CandidateAnswer<'e> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Meta<'e> {
-    version: String,
+    version: CompactString,
     state: &'static str,
     lag_ms: Option<u64>,
     /// Whether it has what the call's token names.
@@ -210,16 +216,16 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let decision_id = edge.ids.fresh();
     let now = clock::now();
     let instant = known.as_ref().map_or(ask.at.unwrap_or(now), |known| instant(known.at, now, &known.fragment));
-    let rankings = match &known {
-        Some(known) => rank(edge, &ask, known, instant, seed(&decision_id)),
-        None => ask.slots.iter().map(|_| None).collect(),
+    let rankings = known.as_ref().map(|known| rank(edge, &ask, known, instant, seed(&decision_id))).unwrap_or_default();
+    let judged = |request: usize| {
+        let ranker = edge.catalog_reads.ranker(ask.slots[request].slot);
+        rankings.iter().find(|(of, _)| *of == ranker)?.1.as_deref()
     };
-    let judged: Vec<Option<&[Judgement]>> = rankings.iter().map(Option::as_deref).collect();
-    let choices = choose(&edge.catalog, &ask.slots, &judged);
+    let choices = choose(&edge.catalog, &ask.slots, judged);
 
     // 4. Record, answer, measure.
-    let answers = ask.slots.iter().zip(&choices).zip(&judged).map(|((request, choice), judged)| {
-        let explained = ask.explain.then(|| (ask.role, judged.unwrap_or_default()));
+    let answers = ask.slots.iter().zip(&choices).enumerate().map(|(index, (request, choice))| {
+        let explained = ask.explain.then(|| (ask.role, judged(index).unwrap_or_default()));
         slot_answer(edge, *request, choice, explained, &choices)
     });
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
@@ -474,21 +480,18 @@ impl Rehearsal {
     }
 }
 
-/// Judgements of one plugin on its candidates, shared by the slots that it ranks for.
-type Ranking = Arc<[Judgement]>;
+/// What each plugin that ranks for any of the slots judges, once for all of its slots; none where ranking failed or the deadline came first.
+type Rankings = Vec<(Option<usize>, Option<Vec<Judgement>>)>;
 
-/// For each requested slot the judgement on its candidates; none where ranking failed or the deadline came first.
-fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Vec<Option<Ranking>> {
+fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Rankings {
     let schema = edge.plugins.schema();
     let moment = known.fragment.moment(&schema.definitions, &edge.trait_sources, instant);
     let blank = Subject { context: ask.context, channel: ask.channel, seed, ..known.subject(edge, &moment) };
     let mut invocation = Invocation::new(&edge.plugins);
-    let mut done: Vec<(Option<usize>, Option<Ranking>)> = Vec::with_capacity(1);
-    let mut rankings = Vec::with_capacity(ask.slots.len());
+    let mut rankings: Rankings = Vec::with_capacity(1);
     for request in &ask.slots {
         let ranker = edge.catalog_reads.ranker(request.slot);
-        if let Some((_, ranking)) = done.iter().find(|(of, _)| *of == ranker) {
-            rankings.push(ranking.clone());
+        if rankings.iter().any(|(of, _)| *of == ranker) {
             continue;
         }
         let (candidates, slot) = candidates(edge, &ask.slots, ranker);
@@ -502,11 +505,10 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
                 let scores = invocation.score(edge.plugins.scores_to_rank(plugin), &blank, failed);
                 let subject = Subject { scores: &scores, ..blank };
                 let ranked = invocation.rank(plugin, &edge.catalog_reads, &candidates, slot, &subject);
-                ranked.inspect_err(|error| note_failure(edge, plugin, "rank", error)).ok().map(Arc::from)
+                ranked.inspect_err(|error| note_failure(edge, plugin, "rank", error)).ok()
             }
         };
-        done.push((ranker, ranking.clone()));
-        rankings.push(ranking);
+        rankings.push((ranker, ranking));
     }
     rankings
 }
@@ -543,15 +545,14 @@ fn slot_answer<'e>(
     let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
     for (index, judged) in choice.offers.iter().enumerate() {
         let offer = &edge.catalog.offers[judged.offer];
-        let reasons = reason(judged).into_iter().collect();
-        offers.push(offer_answer(offer, Some(judged.priority), index + 1, reasons));
+        offers.push(offer_answer(offer, Some(judged.priority), index + 1, reason(judged)));
     }
     let fallback = offers.is_empty();
     if fallback {
         offers.push(match &slot.fallback {
-            Fallback::Offer(index) => offer_answer(&edge.catalog.offers[*index], None, 1, vec!["fallback"]),
+            Fallback::Offer(index) => offer_answer(&edge.catalog.offers[*index], None, 1, Some("fallback")),
             Fallback::Content(content) => {
-                OfferAnswer { id: None, priority: None, rank: 1, category: None, content, reasons: vec!["fallback"] }
+                OfferAnswer { id: None, priority: None, rank: 1, category: None, content, reason: Some("fallback") }
             }
         });
     }
@@ -575,13 +576,13 @@ fn slot_answer<'e>(
     SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.collect() }
 }
 
-fn offer_answer<'e>(offer: &'e Offer, priority: Option<f64>, rank: usize, reasons: Vec<&'e str>) -> OfferAnswer<'e> {
+fn offer_answer<'e>(offer: &'e Offer, priority: Option<f64>, rank: usize, reason: Option<&'e str>) -> OfferAnswer<'e> {
     OfferAnswer {
         id: Some(&offer.id),
         priority,
         rank,
         category: offer.category.as_deref(),
         content: &offer.content,
-        reasons,
+        reason,
     }
 }

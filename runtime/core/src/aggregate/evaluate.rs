@@ -259,10 +259,15 @@ impl Definitions {
             return None;
         }
         let State::Summary { total, series } = states.get(usize::from(state))? else { return None };
+        let (of_all, of_part);
         let summaries = match self.extent(span, states, moment).ok()? {
-            Extent::All => total.iter().map(|total| &**total).collect(),
+            Extent::All => {
+                of_all = total.as_deref();
+                of_all.as_slice()
+            }
             Extent::Part(range) | Extent::Unsure(range) => {
-                series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside)
+                of_part = series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside);
+                &of_part
             }
         };
         let mut fixed = None;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ struct DecideBody<'a> {
     #[serde(borrow)]
     context: Option<&'a RawValue>,
     #[serde(borrow)]
-    channel: Option<Cow<'a, str>>,
+    channel: Option<Text<'a>>,
     #[serde(borrow, default)]
     events: Vec<&'a RawValue>,
     #[serde(default)]
@@ -52,20 +53,33 @@ struct DecideBody<'a> {
     deadline_ms: Option<u64>,
     ack: Option<Ack>,
     #[serde(borrow)]
-    at: Option<Cow<'a, str>>,
+    at: Option<Text<'a>>,
     #[serde(default)]
     dry_run: bool,
     #[serde(borrow)]
-    identity_token: Option<Cow<'a, str>>,
+    identity_token: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object such as {\"anonymousId\": \"a-1\"}")]
 struct Visitor<'a> {
     #[serde(borrow)]
-    user_id: Option<Cow<'a, str>>,
+    user_id: Option<Text<'a>>,
     #[serde(borrow)]
-    anonymous_id: Option<Cow<'a, str>>,
+    anonymous_id: Option<Text<'a>>,
+}
+
+/// A text as it stands in the body, wherever it may. A `Cow` in an `Option` would be copied.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Visitor<'_> {

@@ -329,11 +329,11 @@ fn read(
 }
 
 /// `SHARD:EPOCH:SEQ` of every shard that holds something of these identifiers.
-pub fn version(edge: &Edge, identifiers: &[Identifier]) -> String {
+pub fn version(edge: &Edge, identifiers: &[Identifier]) -> CompactString {
     let mut shards: Vec<ShardId> = identifiers.iter().map(Identifier::shard).collect();
     shards.sort_unstable();
     shards.dedup();
-    let mut version = String::with_capacity(16 * shards.len());
+    let mut version = CompactString::default();
     for shard in shards {
         let cursor = edge.shards.cursor(shard);
         let separator = if version.is_empty() { "" } else { "," };
