@@ -58,6 +58,8 @@ pub struct Outcome {
     pub judged: u64,
     /// See `judged`.
     pub fallbacks: u64,
+    /// How much of the time the generator had something to do.
+    pub busy: f64,
 }
 
 impl Outcome {
@@ -75,6 +77,8 @@ pub struct Generator {
     /// Never the same twice, also from run to run.
     message: u64,
     clock: Clock,
+    /// Whether it sleeps while only answers matter.
+    pub sleeps: bool,
 }
 
 impl Generator {
@@ -85,7 +89,7 @@ impl Generator {
         let connections = (0..connections).map(open).collect::<Result<_>>()?;
         let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let message = u64::try_from(began.as_nanos())?;
-        Ok(Self { poll, connections, random: Random(seed), message, clock: Clock::new() })
+        Ok(Self { poll, connections, random: Random(seed), message, clock: Clock::new(), sleeps: false })
     }
 
     /// Sends and takes answers. An answer with another status than 200, or that does not say what it must, is an error.
@@ -97,7 +101,7 @@ impl Generator {
             Pace::Open(rate, time) => (nanos(time), u64::MAX, Some(1e9 / rate)),
             Pace::Count(count) => (u64::MAX, count, None),
         };
-        let mut tally = Tally::new()?;
+        let (mut tally, mut idle_nanos) = (Tally::new()?, 0);
         let mut events = Events::with_capacity(1024);
         let mut idle: VecDeque<usize> = (0..self.connections.len()).collect();
         let mut checks = vec![Check::Nothing; self.connections.len()];
@@ -131,8 +135,13 @@ impl Generator {
             if at > end && at - end > nanos(DRAIN) {
                 bail!("answers are missing {DRAIN:?} after the end: {} of requests that are due", due.len());
             }
-            // With a pace there is always something to do next; without one only answers matter.
-            self.poll.poll(&mut events, Some(Duration::ZERO))?;
+            // It never sleeps, so that no server pays for waking it: in a virtual machine that costs more than an answer of the floor. But where a server has
+            // its core too, it sleeps while only answers matter.
+            let patience = if self.sleeps && gap.is_none() { DRAIN } else { Duration::ZERO };
+            self.poll.poll(&mut events, Some(patience))?;
+            if events.is_empty() {
+                idle_nanos += now() - at;
+            }
             for event in &events {
                 let index = event.token().0;
                 if event.is_writable() {
@@ -155,7 +164,8 @@ impl Generator {
                 }
             }
         }
-        tally.outcome(end.min(last.max(1)))
+        let busy = 1.0 - idle_nanos as f64 / now().max(1) as f64;
+        Ok(Outcome { busy, ..tally.outcome(end.min(last.max(1)))? })
     }
 
     fn send(&mut self, index: usize, due: u64, traffic: &mut Traffic) -> Result<Check> {
@@ -222,7 +232,7 @@ impl Tally {
         if in_time == 0 {
             bail!("nothing was answered");
         }
-        Ok(Outcome { requests: in_time, seconds, latency, server, judged, fallbacks })
+        Ok(Outcome { requests: in_time, seconds, latency, server, judged, fallbacks, busy: 0.0 })
     }
 }
 

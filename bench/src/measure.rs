@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
 
 use crate::load::{Generator, Outcome, Pace, Traffic};
-use crate::process::{Cores, Server, core_busy_seconds, cpu_seconds};
+use crate::process::{Cores, Server, core_busy_seconds};
 
 /// The share of answers that may fall back. Their deadline is far off, so next to none should.
 const FALLBACKS_MAX: f64 = 0.001;
@@ -101,7 +101,7 @@ pub fn measure(
         server_p99_us: own(0.99),
         cpu_us_per_request: 1e6 * (settled - begun) / counted as f64,
         rss_mib: server.resident_mib()?,
-        generator_percent: 100.0 * (after.generator - before.generator) / wall,
+        generator_percent: 100.0 * closed.busy,
         others_percent: 100.0 * ((after.core - before.core) - (after.server - before.server)).max(0.0) / wall,
         fallback_percent: 100.0 * fallbacks,
     })
@@ -123,13 +123,11 @@ fn settle(server: &Server, plain: bool) -> Result<()> {
 struct Usage {
     at: Instant,
     server: f64,
-    generator: f64,
     core: f64,
 }
 
 impl Usage {
     fn now(server: &Server, cores: Cores) -> Result<Self> {
-        let (server, generator) = (server.cpu_seconds()?, cpu_seconds("self")?);
-        Ok(Self { at: Instant::now(), server, generator, core: core_busy_seconds(cores.server)? })
+        Ok(Self { at: Instant::now(), server: server.cpu_seconds()?, core: core_busy_seconds(cores.server)? })
     }
 }

@@ -185,6 +185,7 @@ impl Bench<'_> {
         let mut traffic = decisions(point.slot, point.context, visitors, check);
         traffic.visitors.skip(repetition * 100_003);
         let mut generator = Generator::connect(server.public, self.connections, u64::try_from(repetition)?)?;
+        generator.sleeps = point.cores > self.cores.generator;
         measure(server, &mut generator, &mut traffic, self.cores, self.times, floor)
     }
 

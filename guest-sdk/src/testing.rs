@@ -176,7 +176,7 @@ impl<P: Plugin + 'static> Visitor<P> {
             let mut keys = Keys::default();
             let (columns, elements) =
                 self.event_reads.lower(&event, self.schema.definitions.time(), &mut keys, true)?;
-            observed = match P::observe(&to_bindings(columns)) {
+            observed = match P::observe(&to_bindings(&columns)) {
                 Ok(contributed) => {
                     let bindings::Contributions { aggregates, values, keys: handles, skipped } = contributed;
                     let contributed = stage::Contributions { aggregates, values, keys: handles, skipped };
@@ -220,7 +220,7 @@ impl<P: Plugin + 'static> Visitor<P> {
         let columns = self.with_subject(at, &blank, None, |subject| {
             reads.lower(subject, &self.schema.definitions, &mut Keys::default())
         });
-        let values = P::score(&to_bindings(columns)).unwrap_or_else(|failure| panic!("score failed: {failure:?}"));
+        let values = P::score(&to_bindings(&columns)).unwrap_or_else(|failure| panic!("score failed: {failure:?}"));
         fine(stage::accept_scores(values, self.description.scores.len()))
     }
 
@@ -239,7 +239,7 @@ impl<P: Plugin + 'static> Visitor<P> {
             (visitor, offer_reads.lower(&candidates, subject, &self.schema.definitions, &mut keys))
         });
         self.restore();
-        let ranking = P::rank(&to_bindings(visitor), &to_bindings(offers));
+        let ranking = P::rank(&to_bindings(&visitor), &to_bindings(&offers));
         let bindings::Ranking { priorities, eligible, reasons } =
             ranking.unwrap_or_else(|failure| panic!("rank failed: {failure:?}"));
         let judged =
@@ -404,8 +404,8 @@ fn fine<T, E: std::fmt::Display>(outcome: Result<T, E>) -> T {
     outcome.unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn to_bindings(columns: CoreColumns) -> bindings::Columns {
-    let CoreColumns { rows, f64s, s64s, codes, texts, present, offsets } = columns;
+fn to_bindings(columns: &CoreColumns) -> bindings::Columns {
+    let CoreColumns { rows, f64s, s64s, codes, texts, present, offsets } = columns.clone();
     bindings::Columns { rows, f64s, s64s, codes, texts, present, offsets }
 }
 

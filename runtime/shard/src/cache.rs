@@ -120,7 +120,7 @@ impl Cache {
         let place = self.front.place(identifier);
         if let Some(cell) = &*place.cell.read()
             && cell.identifier == *identifier
-            && place.reads.fetch_add(1, Ordering::Relaxed) % SEEN_EVERY != 0
+            && !place.reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEEN_EVERY)
         {
             return Found::Settled(Some(cell.view()));
         }
