@@ -38,7 +38,7 @@ pub struct RunArguments {
     /// Connections of the generator.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds of each loop [default: 4, with --quick 0.6].
+    /// Seconds of each loop [default: 4, with --quick 0.5].
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -198,7 +198,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
     let mut servers = Servers::begin(&house, cores)?;
-    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.6 } else { 4.0 });
+    let each = arguments.seconds.unwrap_or(if arguments.quick { 0.5 } else { 4.0 });
     let times = Times {
         warm: Duration::from_secs_f64(each / 4.0),
         each: Duration::from_secs_f64(each),
