@@ -23,7 +23,7 @@ use crate::overlay::Touched;
 const AGE: Duration = Duration::from_secs(2);
 /// The writer rests so many times as long as it has worked.
 const REST: u32 = 15;
-/// How long it rests at the least, and looks away where nothing waits.
+/// How long it rests at the most, so that all shards are written within some twenty seconds; and looks away where nothing waits.
 const PAUSE: Duration = Duration::from_millis(250);
 /// By how much the thread's priority is below that of others.
 #[cfg(target_os = "linux")]
@@ -188,41 +188,55 @@ impl Disk {
 
     /// Writes what waits of one fragment, ahead of its shard: to be read as rows.
     pub(super) fn drain_fragment(&self, identifier: &Identifier) -> Result<(), ShardError> {
-        let shard = identifier.shard();
-        let mut behind = self.behind(shard);
-        let Some(unwritten) = behind.fragments.remove(identifier) else { return Ok(()) };
-        let tree = self.tree(shard);
-        let mut batch = Batch::new(&tree);
-        self.write_fragment(&mut batch, &mut behind.standing, identifier, &unwritten)?;
-        batch.flush()
+        let mut behind = self.behind(identifier.shard());
+        if behind.get(identifier).is_none() {
+            return Ok(());
+        }
+        self.put(identifier.shard(), &mut behind, std::slice::from_ref(identifier), None)
     }
 
     /// Writes some of what waits of a shard; the last of it brings the cursor along. Gives whether all is written.
     fn drain_some(&self, shard: ShardId, behind: &mut Behind) -> Result<bool, ShardError> {
-        let Some(to) = &behind.to else { return Ok(true) };
-        let tree = self.tree(shard);
-        let mut batch = Batch::new(&tree);
+        let Some(to) = behind.to.clone() else { return Ok(true) };
         if behind.standing.len() > STANDING_MAX {
             behind.standing.clear();
         }
         // As the rows stand on disk: neighbours are found together.
         let some: Vec<Identifier> = behind.fragments.keys().take(AT_ONCE).cloned().collect();
-        for identifier in &some {
-            if let Some(unwritten) = behind.fragments.get(identifier) {
-                self.write_fragment(&mut batch, &mut behind.standing, identifier, unwritten)?;
-            }
-        }
         let last = some.len() == behind.fragments.len();
-        if last {
-            to.add_to(&mut batch)?;
-        }
-        batch.flush()?;
-        // Only now, so that what could not be written is still there.
-        some.iter().for_each(|identifier| drop(behind.fragments.remove(identifier)));
+        self.put(shard, behind, &some, last.then_some(&to))?;
         if last {
             (behind.to, behind.since, behind.bytes) = (None, None, 0);
         }
         Ok(last)
+    }
+
+    /// Writes fragments that wait, and where the base stands then. What could not be written waits on.
+    fn put(
+        &self,
+        shard: ShardId,
+        behind: &mut Behind,
+        some: &[Identifier],
+        to: Option<&Move>,
+    ) -> Result<(), ShardError> {
+        let tree = self.tree(shard);
+        let mut batch = Batch::new(&tree);
+        let Behind { fragments, standing, .. } = behind;
+        let waiting = some.iter().filter_map(|identifier| Some((identifier, fragments.get(identifier)?)));
+        let written = || {
+            for (identifier, unwritten) in waiting {
+                self.write_fragment(&mut batch, standing, identifier, unwritten)?;
+            }
+            to.map_or(Ok(()), |to| to.add_to(&mut batch))?;
+            batch.flush()
+        };
+        if let Err(error) = written() {
+            // Nobody knows how they stand.
+            standing.clear();
+            return Err(error);
+        }
+        some.iter().for_each(|identifier| drop(fragments.remove(identifier)));
+        Ok(())
     }
 
     /// Forgets what waits, as a process that dies does.
@@ -292,7 +306,8 @@ fn write_out(disk: &Weak<Disk>, writer: &Writer) {
         let Some(disk) = disk.upgrade() else { return };
         let began = Instant::now();
         match disk.write_oldest() {
-            Ok(true) => rest = began.elapsed() * REST,
+            // However long it had to wait for the processor.
+            Ok(true) => rest = (began.elapsed() * REST).min(PAUSE),
             Ok(false) => rest = PAUSE,
             Err(error) => {
                 tracing::error!(%error, "the shards on disk cannot be written");
