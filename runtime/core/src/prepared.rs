@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::aggregate::State;
 use crate::columns::Columns;
-use crate::shared::Shared;
+use crate::shared::{Name, Shared};
 use crate::traits::{TraitSources, Traits};
 use crate::value::Timestamp;
 
@@ -28,8 +28,8 @@ pub struct Prepared {
     /// The columns that are filled anew in each call, ascending.
     pub(crate) open: Vec<usize>,
     of: Token,
-    traits: Shared<Traits>,
-    states: Shared<Vec<State>>,
+    traits: Name<Traits>,
+    states: Name<Vec<State>>,
     sources: TraitSources,
     from: Timestamp,
     until: Timestamp,
@@ -54,15 +54,15 @@ impl Prepared {
         until: Timestamp,
     ) -> Self {
         let Ground { of, traits, states, sources } = ground;
-        let (of, traits, states, sources) = (of.clone(), traits.clone(), states.clone(), sources.clone());
+        let (of, traits, states, sources) = (of.clone(), traits.name(), states.name(), sources.clone());
         Self { columns, open, of, traits, states, sources, from, until }
     }
 
     fn holds(&self, ground: &Ground<'_>, at: Timestamp) -> bool {
         Arc::ptr_eq(&self.of.0, &ground.of.0)
             && (self.from <= at && at < self.until)
-            && self.traits.is(ground.traits)
-            && self.states.is(ground.states)
+            && ground.traits.is_named(&self.traits)
+            && ground.states.is_named(&self.states)
             && self.sources == *ground.sources
     }
 

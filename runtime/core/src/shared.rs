@@ -1,8 +1,8 @@
 //! A value that clones share until one of them changes it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -57,10 +57,25 @@ impl<T: Clone> DerefMut for Shared<T> {
     }
 }
 
+/// Names a [`Shared`] value without keeping it.
+#[derive(Debug)]
+pub struct Name<T>(Weak<Weighed<T>>);
+
 impl<T> Shared<T> {
     /// Whether both are the very same value, not just equal ones.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A name for the value as it is: once it is changed it has another one.
+    pub fn name(&self) -> Name<T> {
+        Name(Arc::downgrade(&self.0))
+    }
+
+    /// Whether a name is that of this very value.
+    pub fn is_named(&self, name: &Name<T>) -> bool {
+        // What a name points to is not given to another value as long as the name lives.
+        std::ptr::eq(Arc::as_ptr(&self.0), name.0.as_ptr())
     }
 
     /// What it weighs, asked once for all who share it, until it changes.
@@ -117,6 +132,10 @@ mod tests {
         assert_eq!((one.weight(Vec::len), one.weight(|_| 7), other.weight(Vec::len)), (2, 2, 3));
         other.push(4);
         assert_eq!((other.weight(Vec::len), other.pop()), (4, Some(4)), "it is weighed anew once it has changed");
+        let name = other.name();
+        assert!(other.is_named(&name) && other.clone().is_named(&name) && !one.is_named(&name));
+        other.push(5);
+        assert_eq!((other.is_named(&name), other.pop()), (false, Some(5)), "also where nobody shared it");
         assert_eq!(other.into_inner(), [1, 2, 3]);
         let bytes = postcard::to_allocvec(&one).expect("bytes");
         assert_eq!(bytes, postcard::to_allocvec(&vec![1, 2]).expect("bytes"), "it is written as what it holds");
