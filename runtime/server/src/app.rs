@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -184,43 +185,57 @@ fn activate(log: &RedbLog, activation: &Activation) -> Result<()> {
     Ok(log.keep_note("activation", &bytes)?)
 }
 
-/// Brings the base of every shard up to the head of its log.
+/// Brings the base of every shard up to the head of its log, several shards at once.
 fn recover(log: &RedbLog, shards: &Shards) -> Result<()> {
     let started = Instant::now();
-    let mut folded = 0;
-    for (shard, head) in ShardId::all().zip(log.heads()?) {
-        let mut rebuilt = false;
-        if shards.cursor(shard).seq > head.seq {
-            tracing::warn!(shard = shard.0, "the base is ahead of the log; it is rebuilt");
-            shards.reset(shard)?;
+    let heads: Vec<_> = ShardId::all().zip(log.heads()?).collect();
+    let (next, folded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || -> Result<()> {
+        while let Some((shard, head)) = heads.get(next.fetch_add(1, Ordering::Relaxed)) {
+            folded.fetch_add(recover_shard(log, shards, *shard, head.seq)?, Ordering::Relaxed);
         }
-        while shards.cursor(shard).seq < head.seq {
-            let entries = log.read(shard, shards.cursor(shard).seq, RECOVER_BYTES)?;
-            if entries.is_empty() {
-                bail!(
-                    "shard {}: the log says that it ends at {} but has nothing after {}",
-                    shard.0,
-                    head.seq,
-                    shards.cursor(shard).seq
-                );
-            }
-            folded += entries.len();
-            let entries: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect();
-            match shards.recover(shard, &entries) {
-                // The base is a cache that the log can rebuild.
-                Err(error @ (ShardError::Corrupt(_) | ShardError::Disk(_))) if !rebuilt => {
-                    tracing::error!(%error, shard = shard.0, "the base is damaged; it is rebuilt from the log");
-                    rebuilt = true;
-                    shards.reset(shard)?;
-                }
-                outcome => outcome?,
-            }
-        }
-    }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers().min(FOLDING_THREADS)).map(|_| scope.spawn(work)).collect();
+        let end = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that folds the log panicked")))
+        };
+        threads.into_iter().map(end).fold(Ok(()), Result::and)
+    })?;
+    let folded = folded.into_inner();
     if folded > usize::from(selvedge_core::identity::SHARDS) {
         tracing::info!(changes = folded, took = ?started.elapsed(), "folded what the base did not hold");
     }
     Ok(())
+}
+
+/// Brings the base of one shard up to the head of its log. Gives how many changes that took.
+fn recover_shard(log: &RedbLog, shards: &Shards, shard: ShardId, head: u64) -> Result<usize> {
+    let (mut folded, mut rebuilt) = (0, false);
+    if shards.cursor(shard).seq > head {
+        tracing::warn!(shard = shard.0, "the base is ahead of the log; it is rebuilt");
+        shards.reset(shard)?;
+    }
+    while shards.cursor(shard).seq < head {
+        let at = shards.cursor(shard).seq;
+        let entries = log.read(shard, at, RECOVER_BYTES)?;
+        if entries.is_empty() {
+            bail!("shard {}: the log says that it ends at {head} but has nothing after {at}", shard.0);
+        }
+        folded += entries.len();
+        let entries: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.bytes)).collect();
+        match shards.recover(shard, &entries) {
+            // The base is a cache that the log can rebuild.
+            Err(error @ (ShardError::Corrupt(_) | ShardError::Disk(_))) if !rebuilt => {
+                tracing::error!(%error, shard = shard.0, "the base is damaged; it is rebuilt from the log");
+                rebuilt = true;
+                shards.reset(shard)?;
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(folded)
 }
 
 /// Moves what the log has ordered into the base, in order, as long as there is a log.
