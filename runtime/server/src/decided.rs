@@ -16,7 +16,7 @@ const READS_MAX: usize = 3;
 /// Rounds for which at the least it is remembered whose counts went: a read takes no longer.
 const ROUNDS_KEPT: u64 = 30;
 /// Visitors whose counts become changes together: a fraction of a millisecond.
-pub const SLICE: usize = 32;
+const SLICE: usize = 32;
 
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-
 use selvedge_core::event::EventKind;
 
 use super::decide;

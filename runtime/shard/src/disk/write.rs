@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use selvedge_core::change::Change;
-use selvedge_core::identity::Identifier;
+use selvedge_core::identity::{Identifier, ShardId};
 
 use super::batch::{Batch, key, overlay_key, part_key, seen_key};
 use super::behind::{Behind, Unwritten};
@@ -46,7 +46,7 @@ impl Disk {
     /// repeated from the log as a whole and gives the same rows.
     pub(super) fn write_now(
         &self,
-        shard: selvedge_core::identity::ShardId,
+        shard: ShardId,
         behind: &mut Behind,
         to: &Move,
         writes: &[FragmentWrite<'_>],
