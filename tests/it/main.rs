@@ -11,6 +11,7 @@ mod clients;
 mod crash;
 mod erasure;
 mod faults;
+mod forms;
 mod history;
 mod identity;
 mod import;

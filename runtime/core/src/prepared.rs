@@ -2,11 +2,12 @@
 //!
 //! Most of what a plugin reads of a visitor stays as it is between two events: traits, totals, and windows until the oldest event in them leaves. A fragment
 //! remembers the columns in which that stands, for each list of reads; a copy of it does too. They say what they were made of, so nobody has to
-//! drop them: beside other traits or states, or behind the instant up to which they hold, they are made again.
+//! drop them: beside other traits or states, or behind the instant up to which they hold, they are made again. Where they are all that a plugin scores by, its
+//! scores stand beside them: a plugin's stage depends on nothing but its columns, so it would score the same again.
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::aggregate::State;
 use crate::columns::Columns;
@@ -33,6 +34,8 @@ pub struct Prepared {
     sources: TraitSources,
     from: Timestamp,
     until: Timestamp,
+    /// What the plugin that reads them scored by them, where they are all that it reads.
+    scores: OnceLock<Box<[Option<f64>]>>,
 }
 
 /// What columns are made of.
@@ -55,7 +58,7 @@ impl Prepared {
     ) -> Self {
         let Ground { of, traits, states, sources } = ground;
         let (of, traits, states, sources) = (of.clone(), traits.name(), states.name(), sources.clone());
-        Self { columns, open, of, traits, states, sources, from, until }
+        Self { columns, open, of, traits, states, sources, from, until, scores: OnceLock::new() }
     }
 
     fn holds(&self, ground: &Ground<'_>, at: Timestamp) -> bool {
@@ -132,6 +135,16 @@ pub enum Lowered {
     Prepared(Arc<Prepared>),
     /// Made for this call.
     Fresh(Columns),
+}
+
+impl Lowered {
+    /// Where scores stand that follow from these columns alone, and so hold as long as they do. None where they are of one call.
+    pub fn scores(&self) -> Option<&OnceLock<Box<[Option<f64>]>>> {
+        match self {
+            Self::Prepared(prepared) => Some(&prepared.scores),
+            Self::Fresh(_) => None,
+        }
+    }
 }
 
 impl Deref for Lowered {

@@ -11,11 +11,13 @@ use wasmtime::component::InstancePre;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{Store, Trap};
 
-use crate::bindings::exports::selvedge::plugin::{aggregates, custom_aggregates, offers, plugin, scores};
+use crate::bindings::exports::selvedge::plugin::{custom_aggregates, plugin};
 use crate::bindings::selvedge::plugin::types;
+use crate::canonical::Linked;
 use crate::engine::{Engine, HostState};
 use crate::error::{CallError, LoadError};
-use crate::preinit;
+use crate::guest::{Stages, Whole};
+use crate::{core_module, preinit};
 
 /// The contract's package and version, as it stands in imports and exports.
 const PACKAGE: &str = "selvedge:plugin/";
@@ -35,11 +37,9 @@ pub struct Component {
     pub(crate) sha256: [u8; 32],
     /// SHA-256 of the configuration's text.
     pub(crate) config_sha256: [u8; 32],
-    pub(crate) pre: InstancePre<HostState>,
-    pub(crate) observe: Option<aggregates::GuestIndices>,
-    pub(crate) custom: Option<custom_aggregates::GuestIndices>,
-    pub(crate) score: Option<scores::GuestIndices>,
-    pub(crate) rank: Option<offers::GuestIndices>,
+    pub(crate) stages: Stages,
+    /// Operators of its own, which are called as those of a whole component.
+    pub(crate) custom: Option<(InstancePre<HostState>, custom_aggregates::GuestIndices)>,
     /// How long compiling took.
     pub compile_time: Duration,
 }
@@ -57,30 +57,44 @@ impl Component {
             true => Some(preinit::configure(file, wasm, config)?),
             false => None,
         };
-        let component = compile(engine, file, configured.as_deref().unwrap_or(wasm))?;
-        let compile_time = started.elapsed();
-        let pre = pre_instantiate(engine, file, &component)?;
-        let described = plugin::GuestIndices::new(&pre).map_err(|error| misfit(file, &error))?;
-        let exports = |stage: &str| component.get_export_index(None, interface(stage)).is_some();
+        let wasm_made = configured.as_deref().unwrap_or(wasm);
+        let module = core_module::extract(wasm_made);
+        // Beside a module that is called as it is, the whole serves to be checked and to describe itself.
+        let passing = module.map(|_| Engine::passing(engine.memory_bytes_max)).transpose()?;
+        let around = passing.as_ref().unwrap_or(engine);
+        let component = compile(around, file, wasm_made)?;
+        let pre = pre_instantiate(around, file, &component)?;
         let stage_fault = |error: wasmtime::Error| misfit(file, &error);
-        let observe =
-            exports("aggregates").then(|| aggregates::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
-        let custom = exports("custom-aggregates").then(|| custom_aggregates::GuestIndices::new(&pre));
-        let custom = custom.transpose().map_err(stage_fault)?;
-        let score = exports("scores").then(|| scores::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
-        let rank = exports("offers").then(|| offers::GuestIndices::new(&pre)).transpose().map_err(stage_fault)?;
-        if observe.is_none() && score.is_none() && rank.is_none() {
+        let described = plugin::GuestIndices::new(&pre).map_err(stage_fault)?;
+        let whole = Whole::find(&component, pre.clone()).map_err(stage_fault)?;
+        let exported = whole.stages();
+        if exported == (false, false, false) {
             return Err(fault(
                 "exports no stage; it would never be called. Export aggregates, scores or offers".into(),
             ));
         }
-        let description = describe(engine, &pre, &described).map_err(|error| fault(format!("describe {error}")))?;
+        let custom = match component.get_export_index(None, interface("custom-aggregates")) {
+            None => None,
+            Some(_) => {
+                let pre = match &passing {
+                    None => pre.clone(),
+                    Some(_) => pre_instantiate(engine, file, &compile(engine, file, wasm_made)?)?,
+                };
+                let indices = custom_aggregates::GuestIndices::new(&pre).map_err(stage_fault)?;
+                Some((pre, indices))
+            }
+        };
+        let stages = match module {
+            None => Stages::Whole(whole),
+            Some(module) => Stages::Core(Linked::new(engine, module, exported).map_err(stage_fault)?),
+        };
+        let compile_time = started.elapsed();
+        let description = describe(around, &pre, &described).map_err(|error| fault(format!("describe {error}")))?;
         let name = description.name.clone();
         let fault = |detail: String| LoadError::new(&name, detail);
         description.check().map_err(|error| fault(error.to_string()))?;
         let config_fault = |error: ConfigError| fault(format!("configuration: {error}"));
         let parsed = Config::parse(config).map_err(config_fault)?;
-        let exported = (observe.is_some(), score.is_some(), rank.is_some());
         if configured.is_none() {
             parsed.check_keys(description.reads()).map_err(config_fault)?;
         }
@@ -90,11 +104,8 @@ impl Component {
             sha256: Sha256::digest(wasm).into(),
             config_sha256: Sha256::digest(config.as_bytes()).into(),
             description,
-            pre,
-            observe,
+            stages,
             custom,
-            score,
-            rank,
             compile_time,
         })
     }
@@ -102,6 +113,11 @@ impl Component {
     /// Its own name.
     pub fn name(&self) -> &str {
         &self.description.name
+    }
+
+    /// Whether its stages are called as those of its core module, without the component around it.
+    pub fn is_called_as_module(&self) -> bool {
+        matches!(self.stages, Stages::Core(_))
     }
 
     /// Its own version.

@@ -9,6 +9,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationCo
 
 use crate::bindings::Complete;
 use crate::bindings::selvedge::plugin::{log, types};
+use crate::canonical;
 use crate::error::LoadError;
 
 /// Lines that one call may log.
@@ -39,6 +40,8 @@ impl Default for EngineConfig {
 pub struct Engine {
     pub(crate) wasm: wasmtime::Engine,
     pub(crate) linker: Linker<HostState>,
+    /// The same import, for modules that are called without the component around them.
+    pub(crate) core_linker: wasmtime::Linker<HostState>,
     pub(crate) memory_bytes_max: usize,
 }
 
@@ -80,7 +83,8 @@ impl Engine {
         let wasm = wasmtime::Engine::new(&config).map_err(fault)?;
         let mut linker = Linker::new(&wasm);
         Complete::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut HostState| state).map_err(fault)?;
-        Ok(Self { wasm, linker, memory_bytes_max })
+        let core_linker = canonical::link(&wasm).map_err(fault)?;
+        Ok(Self { wasm, linker, core_linker, memory_bytes_max })
     }
 }
 

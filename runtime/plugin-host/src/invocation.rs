@@ -3,21 +3,18 @@
 //! An event is observed in an instance of its own, so what it contributes depends on nothing but the event and the
 //! configuration, whatever else came in the same batch; a re-fold gives the same. The stages of a request share one instance per plugin.
 
+use std::sync::OnceLock;
+
 use selvedge_core::columns::{Columns, Keys};
 use selvedge_core::decision::Judgement;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
 
-use selvedge_core::stage::{Contributions, Ranking, accept_scores};
+use selvedge_core::stage::accept_scores;
 use selvedge_core::view::Subject;
-use wasmtime::Store;
-use wasmtime::component::Instance;
 
-use crate::bindings::exports::selvedge::plugin::{aggregates, offers};
-use crate::bindings::selvedge::plugin::types;
-use crate::component::{classify, new_store};
-use crate::engine::HostState;
 use crate::error::CallError;
+use crate::guest::Guest;
 use crate::plugins::{CatalogReads, Plugin, PluginSet};
 
 /// Fuel for observing an event, and more for each element of its lists.
@@ -86,57 +83,9 @@ impl PluginSet {
         keys: &Keys,
         effects: &mut Effects,
     ) -> Result<Vec<usize>, CallError> {
-        let Some(indices) = &plugin.component.observe else { return Ok(Vec::new()) };
-        let mut guest = Guest::new(self, plugin)?;
         let fuel = OBSERVE_FUEL + OBSERVE_FUEL_PER_ELEMENT * elements as u64;
-        let contributed = guest.call(fuel, |store, instance| {
-            indices.load(&mut *store, instance)?.call_observe(store, lowered(columns, &texts(columns)))
-        })?;
-        let aggregates::Contributions { aggregates, values, keys: handles, skipped } = contributed;
-        let contributed = Contributions { aggregates, values, keys: handles, skipped };
+        let contributed = Guest::new(&self.engine, plugin)?.observe(fuel, columns)?;
         Ok(contributed.accept(&plugin.destinations, plugin.skips().len(), keys, elements, effects)?)
-    }
-}
-
-/// A fresh store and instance of one plugin.
-struct Guest<'p> {
-    plugin: &'p Plugin,
-    store: Store<HostState>,
-    instance: Instance,
-}
-
-impl<'p> Guest<'p> {
-    fn new(set: &PluginSet, plugin: &'p Plugin) -> Result<Self, CallError> {
-        let mut store = new_store(&set.engine);
-        // Instantiation runs no guest code of ours, but a component may have start functions.
-        let made = store.set_fuel(OBSERVE_FUEL).and_then(|()| plugin.component.pre.instantiate(&mut store));
-        match made {
-            Ok(instance) => Ok(Self { plugin, store, instance }),
-            Err(error) => Err(classify(&store, &error, OBSERVE_FUEL)),
-        }
-    }
-
-    /// Runs one stage with its own fuel.
-    fn call<T>(
-        &mut self,
-        fuel: u64,
-        stage: impl FnOnce(&mut Store<HostState>, &Instance) -> wasmtime::Result<Result<T, types::Failure>>,
-    ) -> Result<T, CallError> {
-        let outcome = self.store.set_fuel(fuel).and_then(|()| {
-            self.store.data_mut().called = true;
-            stage(&mut self.store, &self.instance)
-        });
-        let outcome = match outcome {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(types::Failure::Rejected(text))) => Err(CallError::Rejected(text)),
-            Ok(Err(types::Failure::Internal(text))) => Err(CallError::Failed(text)),
-            Err(error) => Err(classify(&self.store, &error, fuel)),
-        };
-        if std::env::var_os("SV_FUEL").is_some() {
-            eprintln!("FUEL {}", fuel - self.store.get_fuel().unwrap_or(0));
-        }
-        self.store.data_mut().drain_log(self.plugin.name());
-        outcome
     }
 }
 
@@ -183,12 +132,17 @@ impl<'p> Invocation<'p> {
 
     fn score_one(&mut self, index: usize, subject: &Subject<'_>) -> Result<Vec<Option<f64>>, CallError> {
         let plugin = &self.set.plugins[index];
-        let Some(indices) = &plugin.component.score else { return Ok(Vec::new()) };
         let columns = plugin.score_reads.lower(subject, &self.set.schema.definitions, &mut Keys::default());
-        let values = self.call(index, SCORE_FUEL, |store, instance| {
-            indices.load(&mut *store, instance)?.call_score(store, lowered(&columns, &texts(&columns)))
-        })?;
-        Ok(accept_scores(values, plugin.component.description.scores.len())?)
+        if let Some(scored) = columns.scores().and_then(OnceLock::get) {
+            return Ok(scored.to_vec());
+        }
+        let values = self.call(index, |guest| guest.score(SCORE_FUEL, &columns))?;
+        let values = accept_scores(values, plugin.component.description.scores.len())?;
+        if let Some(scored) = columns.scores() {
+            // Another request may have been faster, with the same outcome.
+            let _ = scored.set(values.as_slice().into());
+        }
+        Ok(values)
     }
 
     /// Judges offers of a catalogue, by position, with one plugin: one judgement for each, in the given order. `slot` says whose candidates they are, where they
@@ -202,7 +156,7 @@ impl<'p> Invocation<'p> {
         subject: &Subject<'_>,
     ) -> Result<Vec<Judgement>, CallError> {
         let plugin = &self.set.plugins[index];
-        let (Some(indices), Some(Some(offer_reads))) = (&plugin.component.rank, catalog.offer_reads.get(index)) else {
+        let Some(Some(offer_reads)) = catalog.offer_reads.get(index) else {
             return Err(CallError::Failed("does not rank".into()));
         };
         let (definitions, mut keys) = (&self.set.schema.definitions, Keys::default());
@@ -215,24 +169,18 @@ impl<'p> Invocation<'p> {
             &lowered_offers
         };
         let fuel = RANK_FUEL + RANK_FUEL_PER_OFFER * candidates.len() as u64;
-        let ranking = self.call(index, fuel, |store, instance| {
-            let (visitor_texts, offer_texts) = (texts(&visitor), texts(offers));
-            let guest = indices.load(&mut *store, instance)?;
-            guest.call_rank(store, lowered(&visitor, &visitor_texts), lowered(offers, &offer_texts))
-        })?;
-        let offers::Ranking { priorities, eligible, reasons } = ranking;
-        Ok(Ranking { priorities, eligible, reasons }.accept(candidates, plugin.reasons().len())?)
+        let ranking = self.call(index, |guest| guest.rank(fuel, &visitor, offers))?;
+        Ok(ranking.accept(candidates, plugin.reasons().len())?)
     }
 
     fn call<T>(
         &mut self,
         index: usize,
-        fuel: u64,
-        stage: impl FnOnce(&mut Store<HostState>, &Instance) -> wasmtime::Result<Result<T, types::Failure>>,
+        stage: impl FnOnce(&mut Guest<'p>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let slot = &mut self.guests[index];
         if matches!(slot, Slot::Unused) {
-            match Guest::new(self.set, &self.set.plugins[index]) {
+            match Guest::new(&self.set.engine, &self.set.plugins[index]) {
                 Ok(guest) => *slot = Slot::Ready(Box::new(guest)),
                 Err(error) => {
                     *slot = Slot::Dropped;
@@ -241,26 +189,10 @@ impl<'p> Invocation<'p> {
             }
         }
         let Slot::Ready(guest) = slot else { return Err(CallError::Dropped) };
-        let outcome = guest.call(fuel, stage);
+        let outcome = stage(guest);
         if outcome.as_ref().is_err_and(CallError::poisons) {
             *slot = Slot::Dropped;
         }
         outcome
-    }
-}
-
-fn texts(columns: &Columns) -> Vec<&str> {
-    columns.texts.iter().map(String::as_str).collect()
-}
-
-fn lowered<'a>(columns: &'a Columns, texts: &'a [&'a str]) -> types::Columns<'a> {
-    types::Columns {
-        rows: columns.rows,
-        f64s: &columns.f64s,
-        s64s: &columns.s64s,
-        codes: &columns.codes,
-        texts,
-        present: &columns.present,
-        offsets: &columns.offsets,
     }
 }

@@ -8,13 +8,17 @@
 //! - names are resolved to columns when plugins are loaded, never in a call.
 //!
 //! A newcomer reads [`component`] (bytes to a checked, described component), [`plugins`] (several of them, their names resolved against
-//! each other) and [`invocation`] (one request). `preinit.rs` makes a plugin of its configuration before the first of these.
+//! each other) and [`invocation`] (one request). `preinit.rs` makes a plugin of its configuration before the first of these; `guest.rs` is one fresh instance, as a
+//! component or, by `canonical.rs`, as the core module that is in it.
 
 mod bindings;
+mod canonical;
 pub mod component;
+mod core_module;
 mod custom;
 pub mod engine;
 mod error;
+mod guest;
 pub mod invocation;
 pub mod plugins;
 mod preinit;

@@ -57,11 +57,11 @@ impl Plugin {
 
     /// Whether it ranks offers.
     pub fn ranks(&self) -> bool {
-        self.component.rank.is_some()
+        self.component.stages.rank()
     }
 
     pub(crate) fn observes(&self, event: &Event) -> bool {
-        self.component.observe.is_some()
+        self.component.stages.observe()
             && self.component.description.observes.iter().any(|observed| observed == event.observed_name())
     }
 }
@@ -90,8 +90,8 @@ impl PluginSet {
         for component in &components {
             let definitions =
                 component.description.definitions(&component.config).map_err(|error| fault(component, error))?;
-            let custom = component.custom.as_ref().map(|indices| {
-                Custom::new(component.name(), &engine, &component.pre, indices, &definitions)
+            let custom = component.custom.as_ref().map(|(pre, indices)| {
+                Custom::new(component.name(), &engine, pre, indices, &definitions)
                     .map(|custom| Arc::new(custom) as Arc<dyn CustomOperators>)
             });
             let custom = custom.transpose().map_err(|error| fault(component, error))?;
@@ -183,7 +183,7 @@ fn definer(plugins: &[Plugin], score: usize) -> Option<usize> {
 
 /// Whoever reads a score comes after whoever defines it; among equals the order of names.
 fn score_order(plugins: &[Plugin]) -> Result<Vec<usize>, LoadError> {
-    let mut left: Vec<usize> = (0..plugins.len()).filter(|index| plugins[*index].component.score.is_some()).collect();
+    let mut left: Vec<usize> = (0..plugins.len()).filter(|index| plugins[*index].component.stages.score()).collect();
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {
         let ready = left.iter().position(|index| {

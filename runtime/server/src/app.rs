@@ -14,7 +14,7 @@ use selvedge_core::change::Change;
 use selvedge_core::identity::ShardId;
 use selvedge_shard::{Observer, ShardError, Shards};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::admin;
 use crate::auth::Keys;
@@ -28,7 +28,7 @@ use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
 use crate::release::Bundle;
-use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener, routed};
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
 use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
 
@@ -273,7 +273,7 @@ pub async fn serve(
     let public = listen(config.listen).await?;
     let admin = listen(config.admin).await?;
     let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
-    let stop = Arc::new(Notify::new());
+    let stop = Arc::<Stop>::default();
     let routes = edge::router(Arc::clone(&gate), config.cors_origins.clone());
     let entrance = Entrance::new(Arc::clone(&gate), routes);
     let mut public = tokio::spawn(listener(public, None, entrance, Arc::clone(&stop), PUBLIC_CONNECTIONS));
@@ -289,7 +289,7 @@ pub async fn serve(
     end.wanted().await;
     tracing::info!("ending: no new requests; those under way are answered");
     house.serving.store(false, Ordering::Relaxed);
-    stop.notify_waiters();
+    stop.tell();
     // A client that keeps its connection open does not keep the process.
     let drained = tokio::time::timeout(DRAIN, async { (&mut public).await.and((&mut admin).await) }).await;
     if drained.is_err() {

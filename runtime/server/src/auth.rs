@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use selvedge_core::config::from_toml;
@@ -18,6 +18,9 @@ use subtle::ConstantTimeEq;
 use crate::error::Problem;
 use crate::release::{Hash, hash, hex, parse_hash};
 use crate::sync::wire::KeyHashes;
+
+/// Where a key may stand beside `Authorization`.
+pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,7 +199,7 @@ pub fn presented_key(headers: &HeaderMap) -> Option<Cow<'_, str>> {
         }
         return None;
     }
-    headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(Cow::Borrowed)
+    headers.get(API_KEY).and_then(|value| value.to_str().ok()).map(Cow::Borrowed)
 }
 
 pub fn fresh_key(prefix: &str) -> Result<String> {

@@ -25,6 +25,10 @@ impl Gate {
 
     /// What serves now. Waits where something else is about to.
     pub async fn enter(&self) -> Arc<Edge> {
+        // Mostly it is open, and nobody need wait.
+        if let Ok(serving) = self.0.try_read() {
+            return Arc::clone(&*serving);
+        }
         Arc::clone(&*self.0.read().await)
     }
 

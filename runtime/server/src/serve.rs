@@ -1,8 +1,13 @@
 //! Serving connections, and ending.
 
 use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +20,10 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
@@ -78,6 +85,92 @@ impl End {
     }
 }
 
+/// Tells listeners to end.
+#[derive(Default)]
+pub struct Stop {
+    told: AtomicBool,
+    telling: Notify,
+}
+
+impl Stop {
+    /// Tells all of them.
+    pub fn tell(&self) {
+        self.told.store(true, Ordering::Relaxed);
+        self.telling.notify_waiters();
+    }
+
+    /// Whether they have been told.
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once they are told.
+    pub fn telling(&self) -> Notified<'_> {
+        self.telling.notified()
+    }
+}
+
+/// Who answers what comes first on a connection, before hyper has it.
+pub trait First: Clone + Send + 'static {
+    /// Answers some requests. Gives what was read and is for hyper to answer, or none where the connection is at its end.
+    fn take(&self, connection: &mut TcpStream, stop: &Stop) -> impl Future<Output = Option<Vec<u8>>> + Send;
+}
+
+/// Everything is for hyper.
+impl First for TowerToHyperService<Router> {
+    fn take(&self, _: &mut TcpStream, _: &Stop) -> impl Future<Output = Option<Vec<u8>>> + Send {
+        ready(Some(Vec::new()))
+    }
+}
+
+/// A connection of which something was read before.
+struct Rewound {
+    read: Vec<u8>,
+    connection: TcpStream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.connection).poll_read(context, buffer);
+        }
+        let some = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read[..some]);
+        self.read.drain(..some);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
 /// Listens.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
@@ -95,16 +188,16 @@ pub async fn listener<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     service: S,
-    stop: Arc<Notify>,
+    stop: Arc<Stop>,
     connections_max: usize,
 ) where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + First + Sync,
 {
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let stopped = stop.notified();
+    let stopped = stop.telling();
     tokio::pin!(stopped);
     loop {
         let accepted = async {
@@ -126,9 +219,13 @@ pub async fn listener<S>(
         // A connection that breaks is its client's affair.
         match &tls {
             None => {
-                let served = graceful.watch(http.serve_connection(TokioIo::new(connection), service));
+                let (http, watcher, stop) = (http.clone(), graceful.watcher(), Arc::clone(&stop));
+                let mut connection = connection;
                 tokio::spawn(async move {
-                    let _ = served.await;
+                    if let Some(read) = service.take(&mut connection, &stop).await {
+                        let connection = TokioIo::new(Rewound { read, connection });
+                        let _ = watcher.watch(http.serve_connection(connection, service)).await;
+                    }
                     drop(place);
                 });
             }

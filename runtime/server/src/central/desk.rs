@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 
 use super::{Centre, api};
 use crate::app;
@@ -26,7 +26,7 @@ use crate::edge::{self, Edge};
 use crate::error::Problem;
 use crate::follower::Follower;
 use crate::ids::random_name;
-use crate::serve::{ADMIN_CONNECTIONS, End, listen, listener, routed};
+use crate::serve::{ADMIN_CONNECTIONS, End, Stop, listen, listener, routed};
 
 /// How long a call waits for the desk to begin and to be filled.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ impl Desk {
         let own = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let central = format!("http://{}", own.local_addr()?);
         let routes = api::for_edges(Arc::clone(centre));
-        tokio::spawn(listener(own, None, routed(routes), Arc::new(Notify::new()), ADMIN_CONNECTIONS));
+        tokio::spawn(listener(own, None, routed(routes), Arc::<Stop>::default(), ADMIN_CONNECTIONS));
         let folder = self.config.data.clone();
         let name = tokio::task::spawn_blocking(move || kept_name(folder)).await??;
         tracing::info!(name, "the centre's own edge begins");

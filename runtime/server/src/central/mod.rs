@@ -26,7 +26,7 @@ use selvedge_central::{
     StablePolicy,
 };
 use selvedge_core::change::{CHANGE_VERSION, Change};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 pub use self::tls::install_provider as install_tls;
 
@@ -40,7 +40,7 @@ use self::verify::Marks;
 use crate::auth::Keys;
 use crate::config::{CentralConfig, Stable, Store};
 use crate::metrics::Metrics;
-use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, listen, listener, routed};
+use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
 use crate::sync::wire::Released;
 
 /// Edges that are fed at once.
@@ -211,7 +211,7 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     let edges = listen(config.listen).await?;
     let admin = listen(config.admin).await?;
     let (edges_at, admin_at) = (edges.local_addr()?, admin.local_addr()?);
-    let stop = Arc::new(Notify::new());
+    let stop = Arc::<Stop>::default();
     let routes = api::router(Arc::clone(&centre));
     let mut edges = tokio::spawn(listener(edges, tls, routed(routes), Arc::clone(&stop), PUBLIC_CONNECTIONS));
     let routes = admin::router(Arc::clone(&centre), !admin_at.ip().is_loopback());
@@ -226,7 +226,7 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
 
     end.wanted().await;
     tracing::info!("ending: no new requests; those under way are answered");
-    stop.notify_waiters();
+    stop.tell();
     copying.abort();
     // Edges that are fed do not go by themselves.
     centre.followers.close();

@@ -20,7 +20,7 @@ use crate::gate::Gate;
 /// What the public listener serves.
 #[derive(Clone)]
 pub struct Entrance {
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     routes: TowerToHyperService<Router>,
 }
 

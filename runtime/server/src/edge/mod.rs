@@ -8,6 +8,7 @@ mod freshness;
 mod history;
 pub mod identities;
 pub mod ingest;
+mod lane;
 pub mod mart;
 pub mod profile;
 
