@@ -1,17 +1,36 @@
-//! The catalogue: offers, and the slots of a page that show them.
+//! The catalogue: offers, the slots of a page that show them, and what governs both.
 //!
-//! Owns the document's form and its faults. Knows nothing of visitors; which offer suits whom is for plugins and [`decision`](crate::decision).
+//! Owns the document's form, its faults, and what becomes of it: names resolved to positions, conditions parsed. Knows nothing of visitors; who may be offered what
+//! is for [`condition`](crate::condition), [`audience`](crate::audience) and [`decision`](crate::decision).
 
+mod checks;
+mod document;
+mod fault;
+mod parts;
+mod read;
+mod resolve;
+mod schema;
 pub mod terms;
+mod toml;
+
+use std::cell::RefCell;
 
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config::{ConfigError, from_toml};
-use crate::limits;
+pub use self::fault::{CatalogError, Fault};
+pub use self::schema::SCHEMA;
+use self::terms::{Arbitration, Cap, Content, GlobalHoldout, Part, Quiet, Suppression, Validity, Variant};
+use crate::audience::Audience;
+use crate::condition::{Condition, ConditionId};
 use crate::value::Decimal;
+
+/// The only purpose that a transactional offer needs.
+pub const TRANSACTIONAL_PURPOSE: &str = "service";
+
+/// Channels that every catalogue has, in this order; those that a document declares come behind them.
+pub const CHANNELS: [&str; 4] = ["web", "email", "call-center", "app"];
 
 /// Offers and slots, checked and resolved.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +39,23 @@ pub struct Catalog {
     pub offers: Vec<Offer>,
     /// In the document's order.
     pub slots: Vec<Slot>,
+    /// In the document's order.
+    pub campaigns: Vec<Campaign>,
+    /// In the document's order.
+    pub audiences: Vec<Audience>,
+    /// The categories of offers, in the order in which these have them.
+    pub categories: Vec<Category>,
+    /// Those of [`CHANNELS`], then others in the document's order.
+    pub channels: Vec<Channel>,
+    /// Over everything.
+    pub caps: Vec<Cap>,
+    /// Who gets nothing of it all.
+    pub holdout: Option<GlobalHoldout>,
+    /// Who gets any eligible offer, at random.
+    pub control: Option<Part>,
+    /// All conditions, each text once.
+    pub conditions: Vec<Condition>,
+    offers_by_id: FxHashMap<CompactString, usize>,
     slots_by_name: FxHashMap<String, usize>,
 }
 
@@ -32,12 +68,58 @@ pub struct Offer {
     pub name: String,
     /// What kind of thing it is; slots and affinities go by it.
     pub category: Option<CompactString>,
+    /// The same, by position.
+    pub category_index: Option<usize>,
+    /// Other things that are said of it.
+    pub tags: Vec<CompactString>,
     /// What it is worth to the business if taken, in any unit that is the same for all offers.
     pub value: Decimal,
+    /// By what the business raises or lowers it; 1 changes nothing.
+    pub lever: Decimal,
+    /// What it costs, in the currency of all prices.
+    pub price: Option<Decimal>,
+    /// When it may be offered.
+    pub valid: Validity,
+    /// What is shown.
+    pub content: Content,
+    /// What models know of it, ascending by name.
+    pub features: Vec<(CompactString, Feature)>,
     /// The products that it sells; who has bought them need not see it.
     pub product_ids: Vec<CompactString>,
-    /// What the page shows, handed on as it stands.
-    pub content: Box<RawValue>,
+    /// The purpose that must be allowed.
+    pub purpose: Option<CompactString>,
+    /// How many are left, as the feed said last.
+    pub inventory: Option<u64>,
+    /// The score that says how likely it is taken, as `PLUGIN.NAME`.
+    pub propensity: Option<String>,
+    /// Whether it comes before all others, where it may be offered.
+    pub mandatory: bool,
+    /// Whether it is a message of service: caps, quiet hours and arbitration leave it alone.
+    pub transactional: bool,
+    /// By position.
+    pub campaign: Option<usize>,
+    /// Who may be offered it.
+    pub eligible: Option<ConditionId>,
+    /// The audiences of which one must be, all of them; by position.
+    pub audiences: Vec<usize>,
+    /// How often.
+    pub caps: Vec<Cap>,
+    /// What becomes of it once it has done its work.
+    pub suppress: Option<Suppression>,
+    /// For how many milliseconds it is suppressed once it was dismissed; none: for ever.
+    pub dismissed_for_ms: Option<i64>,
+    /// Of which one is shown, in the document's order.
+    pub variants: Vec<Variant>,
+    /// Whether it may be offered at all.
+    pub enabled: bool,
+}
+
+/// What models know of an offer.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the names say it
+pub enum Feature {
+    Number(f64),
+    Text(CompactString),
 }
 
 /// A place that shows offers.
@@ -47,10 +129,35 @@ pub struct Slot {
     pub name: String,
     /// The offers that may stand here, by position, ascending.
     pub candidates: Vec<usize>,
+    /// Where it is, by position.
+    pub channel: usize,
     /// What stands here when nothing else can.
     pub fallback: Fallback,
     /// The plugin that ranks for this slot; none: the only one that ranks.
     pub ranker: Option<String>,
+    /// By when a decision for it must be there, in milliseconds; none: as the call or the configuration says.
+    pub deadline_ms: Option<u32>,
+    /// How many offers stand here where a call does not say.
+    pub count: usize,
+    /// Who is offered anything here.
+    pub eligible: Option<ConditionId>,
+    /// How many offers of one category may stand here at once.
+    pub per_category: Option<usize>,
+    /// What makes up a priority.
+    pub arbitration: Arbitration,
+    /// What the moment adds to it.
+    pub context_weights: Vec<ContextWeight>,
+}
+
+/// A factor of the priority of some offers where a condition is met.
+#[derive(Clone, Debug)]
+pub struct ContextWeight {
+    /// The condition; none: always.
+    pub when: Option<ConditionId>,
+    /// Not negative.
+    pub factor: f64,
+    /// Of which offers, by position, ascending.
+    pub offers: Vec<usize>,
 }
 
 /// What a slot shows when nothing could be chosen.
@@ -62,162 +169,129 @@ pub enum Fallback {
     Content(Box<RawValue>),
 }
 
-/// What is wrong with a catalogue document.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CatalogError(pub String);
-
-impl From<ConfigError> for CatalogError {
-    fn from(error: ConfigError) -> Self {
-        Self(error.0)
-    }
+/// Offers that belong together.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Unique.
+    pub id: CompactString,
+    /// For people.
+    pub name: String,
+    /// When its offers may be offered.
+    pub valid: Validity,
+    /// Who may be offered them.
+    pub eligible: Option<ConditionId>,
+    /// How often any of them.
+    pub caps: Vec<Cap>,
+    /// Who is offered none of them.
+    pub holdout: Option<Part>,
+    /// By position, ascending.
+    pub offers: Vec<usize>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    #[serde(default)]
-    offers: Vec<OfferDocument>,
-    #[serde(default)]
-    slots: Vec<SlotDocument>,
+/// A kind of offers.
+#[derive(Clone, Debug)]
+pub struct Category {
+    /// Unique.
+    pub name: CompactString,
+    /// How often any of them.
+    pub caps: Vec<Cap>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfferDocument {
-    id: String,
-    name: Option<String>,
-    category: Option<String>,
-    value: Option<toml::Value>,
-    #[serde(default)]
-    product_ids: Vec<String>,
-    content: toml::Table,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SlotDocument {
-    slot: String,
-    categories: Option<Vec<String>>,
-    fallback: toml::Value,
-    ranker: Option<String>,
+/// A way to reach visitors.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// Unique.
+    pub name: CompactString,
+    /// The purpose that shuts it where it is denied: `channel:NAME`.
+    pub purpose: CompactString,
+    /// How often anything.
+    pub caps: Vec<Cap>,
+    /// When nothing goes out.
+    pub quiet: Option<Quiet>,
 }
 
 impl Catalog {
-    /// Parses and checks a TOML document; the fault names the offer or slot.
+    /// Parses and checks a document, JSON where it begins with a brace, else TOML.
+    pub fn parse(text: &str) -> Result<Self, CatalogError> {
+        if text.trim_start().starts_with('{') { Self::from_json(text) } else { Self::from_toml(text) }
+    }
+
+    /// Parses and checks a JSON document; each fault has its place as a JSON pointer.
+    pub fn from_json(text: &str) -> Result<Self, CatalogError> {
+        let raw: &RawValue = serde_json::from_str(text)
+            .map_err(|error| CatalogError::one("", format!("the document is not JSON: {error}")))?;
+        Self::read(raw)
+    }
+
+    /// Parses and checks a TOML document: the same keys, the same faults.
     pub fn from_toml(text: &str) -> Result<Self, CatalogError> {
-        let document: Document = from_toml(text)?;
-        let mut catalog = Self::default();
-        let mut by_id: FxHashMap<String, usize> = FxHashMap::default();
-        for offer in document.offers {
-            let offer = offer.check().map_err(CatalogError)?;
-            if by_id.insert(offer.id.to_string(), catalog.offers.len()).is_some() {
-                return Err(CatalogError(format!("offer {:?} stands twice; ids must be unique", offer.id)));
-            }
-            catalog.offers.push(offer);
-        }
-        for slot in document.slots {
-            let slot = slot.check(&catalog.offers, &by_id).map_err(CatalogError)?;
-            if catalog.slots_by_name.insert(slot.name.clone(), catalog.slots.len()).is_some() {
-                return Err(CatalogError(format!("slot {:?} stands twice; names must be unique", slot.name)));
-            }
-            catalog.slots.push(slot);
-        }
-        Ok(catalog)
+        Self::read(&toml::to_json(text)?)
+    }
+
+    fn read(raw: &RawValue) -> Result<Self, CatalogError> {
+        let faults = RefCell::default();
+        let document = document::Document::read(raw, &faults);
+        // Whatever could not be read would be missed by others, in faults that are none.
+        let document = faults.into_inner().or(document)?;
+        resolve::resolve(document)
     }
 
     /// The position of a slot.
     pub fn slot(&self, name: &str) -> Option<usize> {
         self.slots_by_name.get(name).copied()
     }
-}
 
-impl OfferDocument {
-    fn check(self) -> Result<Offer, String> {
-        let Self { id, name, category, value, product_ids, content } = self;
-        let keys = [&id].into_iter().chain(&category).chain(&product_ids);
-        if let Some(bad) = keys.into_iter().find(|key| key.is_empty() || key.len() > limits::KEY_BYTES_MAX) {
-            return Err(format!("offer {id:?}: {bad:?} must have 1 to {} bytes", limits::KEY_BYTES_MAX));
-        }
-        let value = match value {
-            None => Decimal(Decimal::SCALE),
-            Some(toml::Value::Integer(value)) => {
-                Decimal::from_integer(value).ok_or_else(|| format!("offer {id:?}: value is out of range"))?
-            }
-            Some(toml::Value::Float(value)) if value.is_finite() => {
-                Decimal::parse(&value.to_string()).map_err(|error| format!("offer {id:?}: value is {error}"))?
-            }
-            Some(_) => return Err(format!("offer {id:?}: value is not a number")),
-        };
-        if value < Decimal(0) {
-            return Err(format!("offer {id:?}: value is negative; leave the offer out instead"));
-        }
-        let content =
-            to_json(&toml::Value::Table(content)).map_err(|error| format!("offer {id:?}: content: {error}"))?;
-        Ok(Offer {
-            name: name.unwrap_or_else(|| id.clone()),
-            id: id.into(),
-            category: category.map(Into::into),
-            value,
-            product_ids: product_ids.into_iter().map(Into::into).collect(),
-            content,
-        })
+    /// The position of an offer.
+    pub fn offer(&self, id: &str) -> Option<usize> {
+        self.offers_by_id.get(id).copied()
     }
-}
 
-impl SlotDocument {
-    fn check(self, offers: &[Offer], by_id: &FxHashMap<String, usize>) -> Result<Slot, String> {
-        let Self { slot: name, categories, fallback, ranker } = self;
-        if name.is_empty() || name.len() > limits::KEY_BYTES_MAX {
-            return Err(format!("slot {name:?}: the name must have 1 to {} bytes", limits::KEY_BYTES_MAX));
-        }
-        let known = |category: &str| offers.iter().any(|offer| offer.category.as_deref() == Some(category));
-        if let Some(unknown) = categories.iter().flatten().find(|category| !known(category)) {
-            return Err(format!("slot {name:?}: no offer has the category {unknown:?}"));
-        }
-        let fits = |offer: &Offer| match (&categories, &offer.category) {
-            (None, _) => true,
-            (Some(wanted), Some(category)) => wanted.iter().any(|wanted| wanted.as_str() == category.as_str()),
-            (Some(_), None) => false,
-        };
-        let candidates = (0..offers.len()).filter(|index| fits(&offers[*index])).collect();
-        let fallback = match fallback {
-            toml::Value::String(id) => Fallback::Offer(
-                *by_id.get(&id).ok_or_else(|| format!("slot {name:?}: the fallback {id:?} is no offer's id"))?,
-            ),
-            toml::Value::Table(table) if table.len() == 1 => {
-                let content = table
-                    .get("content")
-                    .ok_or_else(|| format!("slot {name:?}: the fallback is an offer's id or content = {{…}}"))?;
-                Fallback::Content(to_json(content).map_err(|error| format!("slot {name:?}: fallback: {error}"))?)
-            }
-            _ => return Err(format!("slot {name:?}: the fallback is an offer's id or content = {{…}}")),
-        };
-        Ok(Slot { name, candidates, fallback, ranker })
+    /// The position of a channel.
+    pub fn channel(&self, name: &str) -> Option<usize> {
+        self.channels.iter().position(|channel| channel.name == name)
     }
-}
-
-fn to_json(value: &toml::Value) -> Result<Box<RawValue>, serde_json::Error> {
-    serde_json::value::to_raw_value(value)
 }
 
 impl Offer {
+    /// What shows on a channel; of a variant, by position, its own where it has one.
+    pub fn content(&self, channel: usize, variant: Option<usize>) -> Option<&RawValue> {
+        let own =
+            variant.and_then(|variant| self.variants.get(variant)).and_then(|variant| variant.content.on(channel));
+        own.or_else(|| self.content.on(channel))
+    }
+
     /// A field by its name in plugins' reads, as JSON; the outer none where there is no such field.
     #[allow(clippy::option_option)] // an unknown field and an absent value are different answers
     pub fn field(&self, name: &str) -> Option<Option<Box<RawValue>>> {
         let text = |text: &str| serde_json::value::to_raw_value(text).ok();
+        let plain = |number: String| RawValue::from_string(number).ok();
         Some(match name {
             "id" => text(&self.id),
             "name" => text(&self.name),
             "category" => self.category.as_deref().and_then(text),
-            "value" => RawValue::from_string(self.value.to_string()).ok(),
-            _ => return None,
+            "value" => plain(self.value.to_string()),
+            "lever" => plain(self.lever.to_string()),
+            "price" => self.price.and_then(|price| plain(price.to_string())),
+            "inventory" => self.inventory.and_then(|left| plain(left.to_string())),
+            "mandatory" => plain(self.mandatory.to_string()),
+            other => {
+                let feature = other.strip_prefix("features.")?;
+                let found = self.features.iter().find(|(name, _)| name == feature);
+                found.and_then(|(_, feature)| match feature {
+                    Feature::Number(number) => serde_json::value::to_raw_value(number).ok(),
+                    Feature::Text(of) => text(of),
+                })
+            }
         })
     }
 
     /// A list field by its name in plugins' reads; none where there is no such field.
     pub fn list(&self, name: &str) -> Option<Vec<CompactString>> {
-        (name == "product_ids").then(|| self.product_ids.clone())
+        match name {
+            "product_ids" => Some(self.product_ids.clone()),
+            "tags" => Some(self.tags.clone()),
+            _ => None,
+        }
     }
 
     /// The keys that a field holds: one for a scalar, none where it is absent, all of a list; none where there is no such field.
@@ -231,69 +305,4 @@ impl Offer {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Three offers of two categories, two slots.
-    pub(crate) const SAMPLE: &str = r#"
-        [[offers]]
-        id = "kettle"
-        category = "kitchen"
-        value = 12.5
-        product_ids = ["K1", "K2"]
-        content = { title = "A kettle" }
-        [[offers]]
-        id = "rose"
-        name = "A rose"
-        category = "garden"
-        value = 3
-        content = { title = "A rose" }
-        [[offers]]
-        id = "card"
-        content = { title = "A card" }
-        [[slots]]
-        slot = "hero"
-        fallback = "card"
-        [[slots]]
-        slot = "kitchen-grid"
-        categories = ["kitchen"]
-        fallback = { content = { title = "Kitchen" } }
-    "#;
-
-    fn fault(text: &str) -> String {
-        Catalog::from_toml(text).expect_err("a faulty catalogue").to_string()
-    }
-
-    #[test]
-    fn a_document_is_resolved() {
-        let catalog = Catalog::from_toml(SAMPLE).expect("a good catalogue");
-        assert_eq!(catalog.offers[0].value, Decimal(12_500_000));
-        assert_eq!(catalog.offers[2].value, Decimal(1_000_000));
-        assert_eq!(catalog.offers[2].name, "card");
-        assert_eq!(catalog.slot("kitchen-grid"), Some(1));
-        assert_eq!(catalog.slots[0].candidates, [0, 1, 2]);
-        assert_eq!(catalog.slots[1].candidates, [0]);
-        assert!(matches!(catalog.slots[0].fallback, Fallback::Offer(2)));
-        assert_eq!(catalog.offers[0].content.get(), r#"{"title":"A kettle"}"#);
-    }
-
-    #[test]
-    fn a_fault_names_its_offer_or_slot() {
-        let holds = |text: String, part: &str| assert!(text.contains(part), "{text}");
-        holds(
-            fault(&SAMPLE.replace("category = \"garden\"", "categry = \"garden\"")),
-            "unknown key \"categry\"; did you mean \"category\"?",
-        );
-        holds(fault(&SAMPLE.replace("\"rose\"", "\"kettle\"")), "\"kettle\" stands twice");
-        holds(
-            fault(&SAMPLE.replace("fallback = \"card\"", "fallback = \"crad\"")),
-            "slot \"hero\": the fallback \"crad\"",
-        );
-        holds(fault(&SAMPLE.replace("[\"kitchen\"]", "[\"kitchn\"]")), "no offer has the category \"kitchn\"");
-        holds(fault(&SAMPLE.replace("value = 3", "value = -3")), "offer \"rose\": value is negative");
-        holds(fault(&SAMPLE.replace("value = 3", "value = nan")), "offer \"rose\": value is not a number");
-        holds(fault(&SAMPLE.replace("{ content =", "{ contents =")), "an offer's id or content");
-        holds(fault(&SAMPLE.replace("kitchen-grid", "hero")), "\"hero\" stands twice");
-        holds(fault("[[offers]]\nid = \"a\""), "missing field `content`");
-    }
-}
+pub(crate) mod tests;

@@ -155,8 +155,15 @@ pub struct GlobalHoldout {
 pub enum Content {
     /// On every channel.
     Everywhere(Box<RawValue>),
-    /// By channel, by position in the catalogue's channels, ascending.
-    ByChannel(Vec<(usize, Box<RawValue>)>),
+    /// By channel, by position in the catalogue's channels, ascending; none where it is said to have nothing for one.
+    ByChannel(Vec<(usize, Option<Box<RawValue>>)>),
+}
+
+impl Default for Content {
+    /// Nothing on any channel.
+    fn default() -> Self {
+        Self::ByChannel(Vec::new())
+    }
 }
 
 impl Content {
@@ -164,9 +171,18 @@ impl Content {
     pub fn on(&self, channel: usize) -> Option<&RawValue> {
         match self {
             Self::Everywhere(content) => Some(content),
+            Self::ByChannel(_) => self.said(channel).flatten(),
+        }
+    }
+
+    /// What is said of a channel: the outer none where nothing is, the inner one where it is to show nothing there.
+    #[allow(clippy::option_option)] // silence and a refusal are different answers
+    pub fn said(&self, channel: usize) -> Option<Option<&RawValue>> {
+        match self {
+            Self::Everywhere(content) => Some(Some(content)),
             Self::ByChannel(channels) => {
                 let found = channels.binary_search_by_key(&channel, |(channel, _)| *channel).ok()?;
-                Some(&channels[found].1)
+                Some(channels[found].1.as_deref())
             }
         }
     }
