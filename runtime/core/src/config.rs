@@ -70,7 +70,9 @@ pub fn unknown_key(key: &str, known: &[&str]) -> String {
 pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let alike = known.map(|known| (strsim::jaro_winkler(known, name), known));
     let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness > 0.7).map(|(_, nearest)| nearest)
+    // Short names are unlike each other by a single slip already.
+    let near = |likeness: f64, known: &str| likeness > 0.7 || strsim::osa_distance(known, name) == 1;
+    best.filter(|(likeness, known)| near(*likeness, known)).map(|(_, nearest)| nearest)
 }
 
 /// Parses a TOML document into a type that denies unknown fields; the error names the nearest valid key.

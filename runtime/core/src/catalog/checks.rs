@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::fault::Faults;
+use super::terms::Variant;
 use super::{Catalog, Fallback, Offer, Slot};
 use crate::condition::ConditionId;
 use crate::value::Timestamp;
@@ -42,14 +43,15 @@ fn contents(catalog: &Catalog, faults: &mut Faults) {
                 );
                 (pointer, detail)
             };
-            let missing = match offer.variants.iter().position(|variant| variant.content.on(slot.channel).is_none()) {
+            let own = |variant: &Variant| variant.content.on(slot.channel).is_some();
+            let missing = match offer.variants.iter().position(|variant| !own(variant)) {
                 _ if whole => None,
-                None if !offer.variants.is_empty() => None,
-                None => Some(fault(format!("/offers/{index}/channels"), String::new())),
-                Some(variant) => {
+                Some(variant) if offer.variants.iter().any(own) => {
                     let of = format!("variant {:?} ", offer.variants[variant].id);
                     Some(fault(format!("/offers/{index}/variants/{variant}"), of))
                 }
+                None if !offer.variants.is_empty() => None,
+                _ => Some(fault(format!("/offers/{index}/channels"), String::new())),
             };
             if let Some((pointer, detail)) = missing
                 && !told.contains(&(*index, slot.channel))
@@ -99,13 +101,12 @@ fn mandatory(catalog: &Catalog, position: usize, slot: &Slot, faults: &mut Fault
         if together.len() > slot.count {
             let last = together.iter().max().copied().unwrap_or_default();
             let ids: Vec<_> = together.iter().map(|index| format!("{:?}", catalog.offers[*index].id)).collect();
+            let room = if slot.count == 1 { "one".to_owned() } else { slot.count.to_string() };
             let detail = format!(
-                "offers {} are mandatory in slot {:?}, which has room for {}; give them validities or conditions that exclude each other, \
-                 make only {} mandatory, or raise /slots/{position}/count",
+                "offers {} are mandatory in slot {:?}, which has room for {room}; give them validities or conditions that exclude each \
+                 other, make only {room} mandatory, or raise /slots/{position}/count",
                 ids.join(" and "),
                 slot.name,
-                slot.count,
-                if slot.count == 1 { "one".to_owned() } else { slot.count.to_string() },
             );
             faults.add(format!("/offers/{last}/mandatory"), detail);
             return;

@@ -3,6 +3,7 @@
 //! Owns the document's form, its faults, and what becomes of it: names resolved to positions, conditions parsed. Knows nothing of visitors; who may be offered what
 //! is for [`condition`](crate::condition), [`audience`](crate::audience) and [`decision`](crate::decision).
 
+mod bound;
 mod checks;
 mod document;
 mod fault;
@@ -19,6 +20,7 @@ use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use serde_json::value::RawValue;
 
+pub use self::bound::Bound;
 pub use self::fault::{CatalogError, Fault};
 pub use self::schema::SCHEMA;
 use self::terms::{Arbitration, Cap, Content, GlobalHoldout, Part, Quiet, Suppression, Validity, Variant};

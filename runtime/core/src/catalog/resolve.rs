@@ -61,7 +61,8 @@ fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String 
         (listed_count, count) if count > listed_count => {
             format!("there are {} and {} more", listed.join(", "), count - listed_count)
         }
-        _ => format!("there is {}", listed.join(", ")),
+        (1, _) => format!("there is {}", listed[0]),
+        _ => format!("there are {}", listed.join(", ")),
     }
 }
 
@@ -139,7 +140,7 @@ impl Resolving {
             let hint = hint(name, self.catalog.channels.iter().map(|channel| channel.name.as_str()));
             self.faults.add(
                 pointer(),
-                format!("{label}: there is no channel {name:?}; {hint} Declare a new one under channels"),
+                format!("{label}: there is no channel {name:?}; {hint} (a new one is declared under channels)"),
             );
         }
         found

@@ -112,10 +112,8 @@ impl Compiler<'_> {
         let mut scope = Scope { compiler: self, cost: 0, reads: Vec::new(), asks: Vec::new() };
         let compiled = scope.value(root, Type::Flag);
         let Scope { cost, mut reads, mut asks, .. } = scope;
-        for list in [&mut reads] {
-            list.sort_unstable();
-            list.dedup();
-        }
+        reads.sort_unstable();
+        reads.dedup();
         asks.sort_unstable();
         asks.dedup();
         // One at each position, whatever is wrong with it.
@@ -284,10 +282,10 @@ impl Scope<'_, '_> {
             (Function::Not, [inner]) => Node::Not(self.value(inner, Type::Flag)?),
             (Function::Equal, [left, right]) => return self.equality(tree, left, right),
             (Function::NotEqual, [left, right]) => Node::Not(self.equality(tree, left, right)?),
-            (Function::Less, [left, right]) => return self.order(tree, Order::Less, left, right),
-            (Function::AtMost, [left, right]) => return self.order(tree, Order::AtMost, left, right),
-            (Function::Greater, [left, right]) => return self.order(tree, Order::Less, right, left),
-            (Function::AtLeast, [left, right]) => return self.order(tree, Order::AtMost, right, left),
+            (Function::Less, [left, right]) => return self.order(tree, Order::Less, false, left, right),
+            (Function::AtMost, [left, right]) => return self.order(tree, Order::AtMost, false, left, right),
+            (Function::Greater, [left, right]) => return self.order(tree, Order::Less, true, left, right),
+            (Function::AtLeast, [left, right]) => return self.order(tree, Order::AtMost, true, left, right),
             (Function::In, [member, list]) => return self.membership(tree, member, list),
             (Function::StartsWith, [text, part]) => return self.text(Ask::Start, text, part),
             (Function::EndsWith, [text, part]) => return self.text(Ask::End, text, part),
@@ -329,11 +327,16 @@ impl Scope<'_, '_> {
                 return Ok(self.push(Node::Same(one, other), COST_TEXTS));
             }
         }
-        self.order(tree, Order::Equal, left, right)
+        self.order(tree, Order::Equal, false, left, right)
     }
 
-    fn order(&mut self, tree: &Tree, order: Order, left: &Tree, right: &Tree) -> Outcome<NodeId> {
+    /// A comparison; where it is `swapped`, of the right side with the left one.
+    fn order(&mut self, tree: &Tree, order: Order, swapped: bool, left: &Tree, right: &Tree) -> Outcome<NodeId> {
+        let list = |of: &Tree| (of.id, format!("{} is a list; ask with `in` or size()", of.name()));
         let of = match (self.type_of(left)?, self.type_of(right)?) {
+            (Type::List, _) => return Err(list(left)),
+            (_, Type::List) => return Err(list(right)),
+            (Type::Null, _) | (_, Type::Null) => Type::Null,
             (Type::Any, Type::Any) => Type::Number,
             (Type::Any, of) | (of, Type::Any) => of,
             (of, other) if of == other => of,
@@ -344,17 +347,17 @@ impl Scope<'_, '_> {
             }
         };
         match of {
-            Type::Number | Type::Instant | Type::Duration => {
-                let node = Node::Compare(order, self.value(left, of)?, self.value(right, of)?);
-                Ok(self.push(node, COST_STEP))
-            }
-            Type::Text => {
-                let node = Node::CompareTexts(order, self.value(left, of)?, self.value(right, of)?);
-                Ok(self.push(node, COST_TEXTS))
+            Type::Number | Type::Instant | Type::Duration | Type::Text => {
+                let (left, right) = (self.value(left, of)?, self.value(right, of)?);
+                let (left, right) = if swapped { (right, left) } else { (left, right) };
+                Ok(match of {
+                    Type::Text => self.push(Node::CompareTexts(order, left, right), COST_TEXTS),
+                    _ => self.push(Node::Compare(order, left, right), COST_STEP),
+                })
             }
             Type::Flag => Err((tree.id, "compares conditions; join them with `&&`, `||` and `!`".to_owned())),
             Type::Null => Err((tree.id, "`null` is only compared with a name, by == or !=; ask with has()".to_owned())),
-            Type::List | Type::Any => Err((tree.id, "compares lists; ask with `in` or size()".to_owned())),
+            Type::List | Type::Any => Err(list(tree)),
         }
     }
 

@@ -3,7 +3,7 @@
 use compact_str::CompactString;
 
 use super::ConditionId;
-use super::reads::Read;
+use super::reads::{Read, Source};
 use super::syntax::Clock;
 use crate::json_paths::JsonPaths;
 use crate::time::BusinessTime;
@@ -141,6 +141,19 @@ impl Conditions {
     /// The scores that any of them reads, by position in the schema, ascending.
     pub fn scores(&self) -> &[usize] {
         &self.scores
+    }
+
+    /// The scores that some of them read, what their audiences read included; by position in the schema, ascending.
+    pub fn scores_of(&self, ids: impl IntoIterator<Item = ConditionId>) -> Vec<usize> {
+        let reads = ids.into_iter().flat_map(|id| self.read_ids(id));
+        let score = |read: ReadId| match self.reads[read as usize].source {
+            Source::Score(index) => Some(index),
+            _ => None,
+        };
+        let mut scores: Vec<usize> = reads.filter_map(score).collect();
+        scores.sort_unstable();
+        scores.dedup();
+        scores
     }
 
     /// The entities that any of them reads, by position in [`ENTITIES`](crate::identity::ENTITIES), ascending.
