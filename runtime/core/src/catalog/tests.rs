@@ -299,3 +299,25 @@ fn mandatory_offers_may_stand_beside_each_other_where_conditions_or_times_tell_t
     set(&mut document, "/offers/3/eligible", "trait.a == 'y'".into());
     assert!(taken(&document));
 }
+
+/// The blocks of a language in a page.
+fn blocks<'d>(page: &'d str, language: &str) -> impl Iterator<Item = &'d str> {
+    let opening = format!("```{language}\n");
+    page.split("\n```\n").filter_map(move |part| Some(part.split_once(&opening)?.1))
+}
+
+#[test]
+fn what_the_pages_show_is_taken() {
+    let page = include_str!("../../../../docs/catalog.md");
+    let document: String = blocks(page, "toml").map(|block| format!("{block}\n")).collect();
+    let catalog = Catalog::from_toml(&document).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((catalog.offers.len(), catalog.slots.len(), catalog.audiences.len()), (7, 3, 2));
+    let conditions: Vec<&str> = blocks(page, "cel").flat_map(str::lines).collect();
+    assert!(conditions.len() > 5);
+    for condition in conditions {
+        crate::condition::Expression::parse(condition).unwrap_or_else(|fault| panic!("{condition}: {fault}"));
+    }
+    let decisions = include_str!("../../../../docs/decisions.md");
+    let document: String = blocks(decisions, "toml").map(|block| format!("{block}\n")).collect();
+    Catalog::from_toml(&document).unwrap_or_else(|error| panic!("{error}"));
+}
