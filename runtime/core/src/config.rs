@@ -59,14 +59,20 @@ fn check_table(table: &toml::Table, above: &str, known: &[&str]) -> Result<(), C
 
 /// The message for an unknown key, with the nearest valid one.
 pub fn unknown_key(key: &str, known: &[&str]) -> String {
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(nearest, key) > 0.7 => {
-            format!("unknown key {key:?}; did you mean {nearest:?}?")
-        }
-        Some(_) => format!("unknown key {key:?}; known are {}", known.join(", ")),
-        None => format!("unknown key {key:?}; there is nothing to configure"),
+    match nearest(key, known.iter().copied()) {
+        Some(nearest) => format!("unknown key {key:?}; did you mean {nearest:?}?"),
+        None if known.is_empty() => format!("unknown key {key:?}; there is nothing to configure"),
+        None => format!("unknown key {key:?}; known are {}", known.join(", ")),
     }
+}
+
+/// The name that was probably meant, if any is near enough.
+pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let alike = known.map(|known| (strsim::jaro_winkler(known, name), known));
+    let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    // Short names are unlike each other by a single slip already.
+    let near = |likeness: f64, known: &str| likeness > 0.7 || strsim::osa_distance(known, name) == 1;
+    best.filter(|(likeness, known)| near(*likeness, known)).map(|(_, nearest)| nearest)
 }
 
 /// Parses a TOML document into a type that denies unknown fields; the error names the nearest valid key.

@@ -27,9 +27,9 @@ struct Node {
 }
 
 /// Receives what a pass finds.
-pub(crate) trait Sink {
+pub(crate) trait Sink<'de> {
     /// A value at the place of a column; the error says what was expected.
-    fn value(&mut self, column: usize, raw: &RawValue) -> Result<(), &'static str>;
+    fn value(&mut self, column: usize, raw: &'de RawValue) -> Result<(), &'static str>;
     /// A list begins (anew, where a key stands twice) for these columns.
     fn list(&mut self, columns: &[usize]);
     /// The next element of that list.
@@ -51,11 +51,20 @@ impl JsonPaths {
     }
 
     /// Hands every value that a path leads to to the sink.
-    pub(crate) fn read(&self, json: &str, sink: &mut dyn Sink) -> Result<(), Refusal> {
+    pub(crate) fn read<'de>(&self, json: &'de str, sink: &mut dyn Sink<'de>) -> Result<(), Refusal> {
+        self.pass(json, sink, true)
+    }
+
+    /// The same, passing over what has another shape than the paths.
+    pub(crate) fn read_leniently<'de>(&self, json: &'de str, sink: &mut dyn Sink<'de>) -> Result<(), Refusal> {
+        self.pass(json, sink, false)
+    }
+
+    fn pass<'de>(&self, json: &'de str, sink: &mut dyn Sink<'de>, strict: bool) -> Result<(), Refusal> {
         if self.is_empty() {
             return Ok(());
         }
-        let mut pass = Pass { sink, place: Vec::new(), fault: None };
+        let mut pass = Pass { sink, place: Vec::new(), fault: None, strict };
         let outcome =
             Seed { node: &self.root, pass: &mut pass }.deserialize(&mut serde_json::Deserializer::from_str(json));
         match (outcome, pass.fault) {
@@ -106,10 +115,12 @@ fn after_dot(rest: &str) -> Result<&str, &'static str> {
     }
 }
 
-struct Pass<'n, 's> {
-    sink: &'s mut dyn Sink,
+struct Pass<'n, 's, 'de> {
+    sink: &'s mut dyn Sink<'de>,
     place: Vec<Step<'n>>,
     fault: Option<Refusal>,
+    /// Whether another shape than the paths is a fault.
+    strict: bool,
 }
 
 enum Step<'n> {
@@ -117,7 +128,7 @@ enum Step<'n> {
     Index(usize),
 }
 
-impl Pass<'_, '_> {
+impl Pass<'_, '_, '_> {
     fn refuse<E: serde::de::Error>(&mut self, detail: &str) -> E {
         let mut pointer = String::new();
         for step in &self.place {
@@ -132,24 +143,24 @@ impl Pass<'_, '_> {
     }
 }
 
-struct Seed<'n, 'p, 's> {
+struct Seed<'n, 'p, 's, 'de> {
     node: &'n Node,
-    pass: &'p mut Pass<'n, 's>,
+    pass: &'p mut Pass<'n, 's, 'de>,
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_, '_, '_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         if !self.node.inner() {
-            let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+            let raw = <&'de RawValue as serde::Deserialize>::deserialize(deserializer)?;
             return self.leaf(raw);
         }
         if self.node.leaves.is_empty() {
             return deserializer.deserialize_any(self);
         }
         // A place that is read both whole and in part: rare, so it is read twice.
-        let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+        let raw = <&'de RawValue as serde::Deserialize>::deserialize(deserializer)?;
         let Self { node, pass } = self;
         Seed { node, pass }.leaf::<D::Error>(raw)?;
         serde_json::Deserializer::from_str(raw.get())
@@ -158,8 +169,8 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_, '_> {
     }
 }
 
-impl Seed<'_, '_, '_> {
-    fn leaf<E: serde::de::Error>(self, raw: &RawValue) -> Result<(), E> {
+impl<'de> Seed<'_, '_, '_, 'de> {
+    fn leaf<E: serde::de::Error>(self, raw: &'de RawValue) -> Result<(), E> {
         for column in &self.node.leaves {
             if let Err(expected) = self.pass.sink.value(*column, raw) {
                 return Err(self.pass.refuse(expected));
@@ -169,11 +180,14 @@ impl Seed<'_, '_, '_> {
     }
 
     fn wrong<E: serde::de::Error>(self) -> Result<(), E> {
+        if !self.pass.strict {
+            return Ok(());
+        }
         Err(self.pass.refuse(if self.node.each.is_some() { "is not a list" } else { "is not an object" }))
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
+impl<'de> Visitor<'de> for Seed<'_, '_, '_, 'de> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,7 +220,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { node, pass } = self;
-        if node.children.is_empty() {
+        if node.children.is_empty() && pass.strict {
             return Err(pass.refuse("is not a list"));
         }
         while let Some(child) = map.next_key_seed(Child(node))? {
@@ -226,7 +240,13 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Self { node, pass } = self;
-        let Some((each, columns)) = &node.each else { return Err(pass.refuse("is not an object")) };
+        let Some((each, columns)) = &node.each else {
+            if pass.strict {
+                return Err(pass.refuse("is not an object"));
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(());
+        };
         pass.sink.list(columns);
         let mut index = 0;
         loop {
@@ -243,12 +263,12 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 }
 
 /// Announces an element before it is read.
-struct ElementSeed<'n, 'p, 's> {
+struct ElementSeed<'n, 'p, 's, 'de> {
     columns: &'n [usize],
-    seed: Seed<'n, 'p, 's>,
+    seed: Seed<'n, 'p, 's, 'de>,
 }
 
-impl<'de> DeserializeSeed<'de> for ElementSeed<'_, '_, '_> {
+impl<'de> DeserializeSeed<'de> for ElementSeed<'_, '_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -288,7 +308,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<String>);
 
-    impl Sink for Notes {
+    impl Sink<'_> for Notes {
         fn value(&mut self, column: usize, raw: &RawValue) -> Result<(), &'static str> {
             self.0.push(format!("{column}={}", raw.get()));
             if raw.get() == "\"bad\"" { Err("is bad") } else { Ok(()) }

@@ -9,15 +9,17 @@
 //!   declared; [`stage`]: what it may answer.
 //! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`]: what edges run; [`view`]: that fold as it is read.
 //! - [`mart`]: what batch systems say, and how live events go on from it.
-//! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
+//! - [`catalog`], [`condition`], [`audience`] and [`decision`]: offers, slots, who may be offered what, and the choice among them.
 //! - [`sync`]: what edges and the centre say to each other, and what each makes of it.
 
 pub mod activation;
 pub mod aggregate;
+pub mod audience;
 mod bounds;
 pub mod catalog;
 pub mod change;
 pub mod columns;
+pub mod condition;
 pub mod config;
 pub mod consent;
 pub mod decision;

@@ -203,7 +203,7 @@ struct Filling<'a, 's> {
     strict: bool,
 }
 
-impl Sink for Filling<'_, '_> {
+impl Sink<'_> for Filling<'_, '_> {
     fn value(&mut self, column: usize, raw: &RawValue) -> Result<(), &'static str> {
         let read = &self.reads[column];
         let cell = match read.cell(raw, self.time, self.keys) {

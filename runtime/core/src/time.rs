@@ -25,7 +25,7 @@ pub struct BusinessTime {
 pub struct UnknownTimeZone(pub String);
 
 /// A period of the calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Period {
     /// An hour of the wall clock.
     Hour,
@@ -80,7 +80,7 @@ pub struct Began {
 }
 
 /// Whose calendar is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
     /// The business's.
     Business,
@@ -252,7 +252,7 @@ impl BusinessTime {
         self.zone.to_timestamp(wall).ok().map(|instant| Timestamp(instant.as_millisecond()))
     }
 
-    fn wall(&self, at: Timestamp) -> DateTime {
+    pub(crate) fn wall(&self, at: Timestamp) -> DateTime {
         let instant = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         self.zone.to_datetime(instant)
     }

@@ -44,6 +44,9 @@ pub enum CatalogFault {
     /// A plugin cannot read its offers.
     #[error(transparent)]
     Plugin(#[from] LoadError),
+    /// It reads what no plugin defines.
+    #[error(transparent)]
+    Document(#[from] selvedge_core::catalog::CatalogError),
     /// It is not clear who ranks for a slot.
     #[error("slot {slot:?} {detail}")]
     Ranker {

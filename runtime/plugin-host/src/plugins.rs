@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge_core::activation::ActivePlugin;
 use selvedge_core::aggregate::{CustomOperators, Definitions};
-use selvedge_core::catalog::Catalog;
+use selvedge_core::catalog::{Bound, Catalog};
 use selvedge_core::columns::Columns;
 use selvedge_core::description::unit;
 use selvedge_core::event::Event;
@@ -133,6 +133,14 @@ impl PluginSet {
         self.scores_to_rank.get(ranker).map_or(&[], Vec::as_slice)
     }
 
+    /// The plugins whose scores a ranking and some other reads need, in the order in which they must score.
+    fn scorers(&self, ranker: Option<usize>, scores: &[usize]) -> Vec<usize> {
+        let needs = |reads: &VisitorReads| reads.scores().filter_map(|score| definer(&self.plugins, score)).collect();
+        let mut needed: Vec<usize> = ranker.map_or_else(Vec::new, |ranker| needs(&self.plugins[ranker].visitor_reads));
+        needed.extend(scores.iter().filter_map(|score| definer(&self.plugins, *score)));
+        with_needs(&self.score_order, needed, |index| needs(&self.plugins[index].score_reads))
+    }
+
     /// The entities that any of them reads, by position.
     pub fn entities(&self) -> Vec<usize> {
         let reads =
@@ -213,8 +221,11 @@ fn with_needs(order: &[usize], mut needed: Vec<usize>, needs: impl Fn(usize) -> 
     order.iter().copied().filter(|index| needed.contains(index)).collect()
 }
 
-/// What ranking plugins read of one catalogue's offers, and which of them ranks for which slot.
+/// What a decision reads of one catalogue, bound to the plugins: its conditions, what ranking plugins read of its offers, and which of them ranks for which slot.
 pub struct CatalogReads {
+    bound: Bound,
+    /// By position of the slot: the plugins whose scores a decision for it needs, in the order in which they must score.
+    scorers: Vec<Vec<usize>>,
     /// By position of the plugin; none for those that do not rank.
     pub(crate) offer_reads: Vec<Option<OfferReads>>,
     /// By position of the slot: the plugin that ranks for it; none where there is no ranking plugin at all.
@@ -226,6 +237,7 @@ pub struct CatalogReads {
 impl CatalogReads {
     /// Resolves a catalogue. The fault names the plugin or the slot.
     pub fn resolve(plugins: &PluginSet, catalog: &Catalog) -> Result<Self, CatalogFault> {
+        let bound = Bound::resolve(catalog, &plugins.schema)?;
         let resolve = |plugin: &Plugin| {
             let Component { description, config, .. } = &plugin.component;
             let reads = || OfferReads::resolve(&description.offer_reads, &plugins.schema, catalog, config);
@@ -253,7 +265,19 @@ impl CatalogReads {
             reads.constant(&slot.candidates)
         });
         let constant = constant.collect();
-        Ok(Self { offer_reads, rankers, constant })
+        let scorers = rankers.iter().enumerate().map(|(slot, ranker)| plugins.scorers(*ranker, bound.scores(slot)));
+        let scorers = scorers.collect();
+        Ok(Self { bound, scorers, offer_reads, rankers, constant })
+    }
+
+    /// The catalogue's conditions and propensities.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The plugins whose scores a decision for a slot needs, by its conditions, its offers' propensities and its ranking, in the order in which they must score.
+    pub fn scorers(&self, slot: usize) -> &[usize] {
+        self.scorers.get(slot).map_or(&[], Vec::as_slice)
     }
 
     /// The columns of exactly a slot's candidates, where they are the same for everybody.

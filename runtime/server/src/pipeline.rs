@@ -545,12 +545,14 @@ fn slot_answer<'e>(
     let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
     for (index, judged) in choice.offers.iter().enumerate() {
         let offer = &edge.catalog.offers[judged.offer];
-        offers.push(offer_answer(offer, Some(judged.priority), index + 1, reason(judged)));
+        offers.push(offer_answer(offer, slot.channel, Some(judged.priority), index + 1, reason(judged)));
     }
     let fallback = offers.is_empty();
     if fallback {
         offers.push(match &slot.fallback {
-            Fallback::Offer(index) => offer_answer(&edge.catalog.offers[*index], None, 1, Some("fallback")),
+            Fallback::Offer(index) => {
+                offer_answer(&edge.catalog.offers[*index], slot.channel, None, 1, Some("fallback"))
+            }
             Fallback::Content(content) => {
                 OfferAnswer { id: None, priority: None, rank: 1, category: None, content, reason: Some("fallback") }
             }
@@ -576,13 +578,20 @@ fn slot_answer<'e>(
     SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.collect() }
 }
 
-fn offer_answer<'e>(offer: &'e Offer, priority: Option<f64>, rank: usize, reason: Option<&'e str>) -> OfferAnswer<'e> {
+fn offer_answer<'e>(
+    offer: &'e Offer,
+    channel: usize,
+    priority: Option<f64>,
+    rank: usize,
+    reason: Option<&'e str>,
+) -> OfferAnswer<'e> {
     OfferAnswer {
         id: Some(&offer.id),
         priority,
         rank,
         category: offer.category.as_deref(),
-        content: &offer.content,
+        // Whoever may stand in a slot has content for its channel; a catalogue in which that is not so is refused.
+        content: offer.content(channel, None).unwrap_or(RawValue::NULL),
         reason,
     }
 }

@@ -88,7 +88,7 @@ pub struct House {
 /// Everything that a request of this edge needs: the house, and what runs in it now.
 pub struct Edge {
     pub house: Arc<House>,
-    /// The entities that plugins read, by position.
+    /// The entities that plugins and the catalogue's conditions read, by position.
     pub entities: Vec<usize>,
     pub plugins: Arc<PluginSet>,
     /// The plugins' hashes as answers carry them.
@@ -113,9 +113,13 @@ impl Edge {
         let plugin_hashes: serde_json::Map<String, serde_json::Value> =
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
+        let mut entities = plugins.entities();
+        entities.extend(catalog_reads.bound().conditions.entities());
+        entities.sort_unstable();
+        entities.dedup();
         Ok(Self {
             house,
-            entities: plugins.entities(),
+            entities,
             plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
             plugins,
             observer,
