@@ -8,6 +8,7 @@
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
 //! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`]: what edges run; [`view`]: that fold as it is read.
+//! - [`offers`]: what happened with offers.
 //! - [`mart`]: what batch systems say, and how live events go on from it.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
 //! - [`sync`]: what edges and the centre say to each other, and what each makes of it.
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod links;
 pub mod lower;
 pub mod mart;
+pub mod offers;
 pub mod payload;
 pub mod prepared;
 pub mod read;

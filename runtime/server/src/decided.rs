@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use parking_lot::Mutex;
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::offers::minute_of;
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 
@@ -69,19 +70,31 @@ impl Decided {
         &self.0[usize::from(visitor.shard().0)]
     }
 
-    /// Counts offers that were chosen for a visitor.
-    pub fn record<'o>(&self, visitor: &Identifier, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+    /// Counts offers that were chosen for a visitor on a channel.
+    pub fn record<'o>(
+        &self,
+        visitor: &Identifier,
+        channel: &str,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+    ) {
         let mut offers = offers.peekable();
         if offers.peek().is_none() {
             return;
         }
-        let minute = Timestamp(at.0 - at.0.rem_euclid(60_000));
+        let minute = minute_of(at);
         let mut tile = self.tile(visitor).lock();
         let counts = tile.counts.entry(visitor.clone()).or_default();
         for offer in offers {
-            match counts.iter_mut().find(|count| count.offer == offer && count.minute == minute) {
+            let same = |count: &&mut DecidedOffer| {
+                count.offer == offer && count.minute == minute && count.channel == channel
+            };
+            match counts.iter_mut().find(same) {
                 Some(count) => count.count += 1,
-                None => counts.push(DecidedOffer { offer: CompactString::from(offer), minute, count: 1 }),
+                None => {
+                    let (offer, channel) = (CompactString::from(offer), CompactString::from(channel));
+                    counts.push(DecidedOffer { offer, channel, minute, count: 1 });
+                }
             }
         }
     }
@@ -139,7 +152,7 @@ impl Decided {
         let (flush, kept) = (tile.flushes, tile.leaving.len().saturating_sub(SLICE));
         let some = tile.leaving.split_off(kept);
         tile.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), flush)));
-        let changes = some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
+        let changes = some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers, Vec::new())).collect();
         match shards.admit(shard, changes, outbox) {
             // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
             Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
@@ -166,9 +179,9 @@ mod tests {
     #[test]
     fn a_decision_without_offers_leaves_nothing_behind() {
         let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
-        decided.record(&visitor, Timestamp(61_000), [].into_iter());
+        decided.record(&visitor, "web", Timestamp(61_000), [].into_iter());
         assert!(decided.tile(&visitor).lock().counts.is_empty());
-        decided.record(&visitor, Timestamp(61_000), ["kettle", "kettle"].into_iter());
+        decided.record(&visitor, "web", Timestamp(61_000), ["kettle", "kettle"].into_iter());
         let (read, counts) = decided.beside(|| Ok::<_, ()>((7, vec![visitor.clone()]))).expect("read");
         assert_eq!((read, counts.len(), counts[0].count, counts[0].minute), (7, 1, 2, Timestamp(60_000)));
     }
