@@ -2,6 +2,8 @@
 //!
 //! Owns the document's form and its faults. Knows nothing of visitors; which offer suits whom is for plugins and [`decision`](crate::decision).
 
+pub mod terms;
+
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
