@@ -21,6 +21,7 @@ pub mod change;
 pub mod columns;
 pub mod config;
 pub mod consent;
+pub mod constraint;
 pub mod decision;
 pub mod description;
 pub mod effects;

@@ -102,7 +102,7 @@ impl OfferHistory {
     }
 
     pub(super) fn add(&mut self, line: &History<'_>) {
-        let mut add = |act: Act, count: &mut u64, last_at: &mut Option<Timestamp>| {
+        let add = |act: Act, count: &mut u64, last_at: &mut Option<Timestamp>| {
             *count += u64::from(line.total(act));
             *last_at = (*last_at).max(line.last_at(act));
         };
