@@ -551,7 +551,10 @@ mod tests {
         let time = BusinessTime::new("Europe/London").expect("a zone");
         let decided = |channel: &str, exposures| Change::Decided {
             fragment: Identifier::stored("anonymous:a").expect("an identifier"),
-            offers: vec![DecidedOffer { channel: channel.into(), ..DecidedOffer::on_web("kettle", Timestamp(60_000), 2) }],
+            offers: vec![DecidedOffer {
+                channel: channel.into(),
+                ..DecidedOffer::on_web("kettle", Timestamp(60_000), 2)
+            }],
             exposures,
         };
         let exposure = Exposure { experiment: "hold-out".into(), at: Timestamp(7), arm: "held".into() };

@@ -333,7 +333,10 @@ pub(crate) mod tests {
         let id = |length: usize| format!("\"{}\"", "é".repeat(length));
         let whole = retracts(&id(100)).expect("a good event");
         assert_eq!(whole.retracts, Some(id_hash(&"é".repeat(100))));
-        assert_eq!(whole.on(&Identifier::stored("area:1").expect("an identifier")).retracts, Some(id_hash(&"é".repeat(100))));
+        assert_eq!(
+            whole.on(&Identifier::stored("area:1").expect("an identifier")).retracts,
+            Some(id_hash(&"é".repeat(100)))
+        );
         assert_eq!(retracts("null").expect("none").retracts, None);
         for (raw, code) in [
             ("7", "wrong_type"),
@@ -380,10 +383,7 @@ pub(crate) mod tests {
         let feedback = |name, properties| of(name, properties).expect("a good event").feedback.expect("feedback");
         let shown = feedback("Offer Shown", "");
         assert_eq!((shown.offer.as_str(), shown.channel.as_str(), shown.act), ("kettle", "web", Act::Shown));
-        let gone = feedback(
-            "Offer Dismissed",
-            r#","channel":"email","reason":"already_bought","decision_id":"d-1""#,
-        );
+        let gone = feedback("Offer Dismissed", r#","channel":"email","reason":"already_bought","decision_id":"d-1""#);
         assert_eq!(gone.channel, "email");
         assert_eq!(gone.acts().collect::<Vec<_>>(), [Act::Dismissed, Act::Owned]);
         assert_eq!(feedback("Offer Dismissed", r#","reason":"dull""#).acts().collect::<Vec<_>>(), [Act::Dismissed]);

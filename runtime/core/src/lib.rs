@@ -26,6 +26,7 @@ pub mod decision;
 pub mod description;
 pub mod effects;
 pub mod event;
+pub mod experiment;
 pub mod fragment;
 pub mod identity;
 mod json_paths;

@@ -424,7 +424,12 @@ mod tests {
                 for _ in 0..400 {
                     let next = zone.next(period, at);
                     assert!(next > at && zone.begun(period, next) == next, "{} {period:?} {at}", zone.name());
-                    assert_eq!(zone.begun(period, next.plus_ms(-1)), zone.begun(period, at), "{} {period:?} {at}", zone.name());
+                    assert_eq!(
+                        zone.begun(period, next.plus_ms(-1)),
+                        zone.begun(period, at),
+                        "{} {period:?} {at}",
+                        zone.name()
+                    );
                     at = next.plus_ms(1_000);
                 }
             }

@@ -86,9 +86,8 @@ impl Decided {
         let mut tile = self.tile(visitor).lock();
         let counts = tile.counts.entry(visitor.clone()).or_default();
         for offer in offers {
-            let same = |count: &&mut DecidedOffer| {
-                count.offer == offer && count.minute == minute && count.channel == channel
-            };
+            let same =
+                |count: &&mut DecidedOffer| count.offer == offer && count.minute == minute && count.channel == channel;
             match counts.iter_mut().find(same) {
                 Some(count) => count.count += 1,
                 None => {
@@ -152,7 +151,8 @@ impl Decided {
         let (flush, kept) = (tile.flushes, tile.leaving.len().saturating_sub(SLICE));
         let some = tile.leaving.split_off(kept);
         tile.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), flush)));
-        let changes = some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers, Vec::new())).collect();
+        let changes =
+            some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers, Vec::new())).collect();
         match shards.admit(shard, changes, outbox) {
             // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
             Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {

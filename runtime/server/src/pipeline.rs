@@ -310,9 +310,7 @@ impl Known {
             let Some(at) = at else { return true };
             let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
             // The past is folded from the history, which waits for nothing.
-            !fragment.is_backfilling()
-                && !later(fragment.newest_event_at)
-                && !fragment.offers.decided_after(at)
+            !fragment.is_backfilling() && !later(fragment.newest_event_at) && !fragment.offers.decided_after(at)
         };
         let fragment = match at {
             Some(at) if !as_it_is(profile.fragment()) => Arc::new(edge.shards.profile_as_of(identifier, at)?),

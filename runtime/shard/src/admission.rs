@@ -241,11 +241,7 @@ impl Shards {
                     });
                     continue;
                 }
-                Body::Decided { .. }
-                | Body::Link { .. }
-                | Body::Erase { .. }
-                | Body::Erased(_)
-                | Body::Withdraw(_) => {
+                Body::Decided { .. } | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => {
                     fresh.extend(change.body.ids().map(|id_hash| (identifier, id_hash)));
                     verdicts.push(Verdict::Accepted);
                     continue;

@@ -114,8 +114,12 @@ impl Caps {
             let (counters, rules) = part(&mut caps, Scope::Channel(index), of);
             caps.channels.push(((*name).to_owned(), counters, rules));
         }
-        let categories: Vec<_> =
-            terms.categories.iter().enumerate().map(|(index, of)| part(&mut caps, Scope::Category(index), of)).collect();
+        let categories: Vec<_> = terms
+            .categories
+            .iter()
+            .enumerate()
+            .map(|(index, of)| part(&mut caps, Scope::Category(index), of))
+            .collect();
         let campaigns: Vec<_> =
             terms.campaigns.iter().enumerate().map(|(index, of)| part(&mut caps, Scope::Campaign(index), of)).collect();
         caps.own_from = caps.rules.len() as u32;

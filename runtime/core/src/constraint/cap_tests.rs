@@ -65,7 +65,9 @@ fn history(told: &[Told]) -> Offers {
     for (offer, channel, act, at) in told {
         let (offer, channel, at) = (IDS[*offer].into(), CHANNELS[*channel].into(), Timestamp(*at));
         match act {
-            Act::Decided => offers.decide(&DecidedOffer { offer, channel, minute: crate::offers::minute_of(at), count: 1 }),
+            Act::Decided => {
+                offers.decide(&DecidedOffer { offer, channel, minute: crate::offers::minute_of(at), count: 1 })
+            }
             act => offers.record(&offer, &channel, *act, at, 1),
         }
     }
@@ -83,8 +85,11 @@ fn naive(told: &[Told], scope: Scope, cap: &Cap, at: i64, time: &BusinessTime) -
             Scope::Campaign(of) => CAMPAIGNS.get(*offer).copied().flatten() == Some(of),
         };
         // Of a decision only its minute is known.
-        let (first, last) =
-            if *act == Act::Decided { (when - when.rem_euclid(60_000), when - when.rem_euclid(60_000) + 60_000) } else { (*when, *when) };
+        let (first, last) = if *act == Act::Decided {
+            (when - when.rem_euclid(60_000), when - when.rem_euclid(60_000) + 60_000)
+        } else {
+            (*when, *when)
+        };
         let in_window = match cap.window {
             CapWindow::Lifetime => true,
             CapWindow::Sliding(ms) => last > at - ms,
@@ -107,7 +112,9 @@ fn check(plan: &Plan, told: &[Told], channel: usize, at: i64) {
     let moment = (Timestamp(at), &time);
     let standing = caps.count(&index, past, channel, moment, |_| u64::MAX);
     for offer in 0..4 {
-        let reached = |at: i64| plan.caps_of(offer, channel).into_iter().any(|(scope, cap)| naive(told, scope, &cap, at, &time) >= cap.most);
+        let reached = |at: i64| {
+            plan.caps_of(offer, channel).into_iter().any(|(scope, cap)| naive(told, scope, &cap, at, &time) >= cap.most)
+        };
         let verdict = standing.check(offer);
         assert_eq!(verdict.is_err(), reached(at), "offer {offer}: {verdict:?}");
         let Err(rule) = verdict else { continue };
@@ -177,7 +184,8 @@ fn a_household_counts_together_and_a_budget_is_of_everyone() {
     assert!(caps.any_per_household() && !caps.is_empty());
     let budgets: Vec<_> = caps.budgets().map(|(id, rule)| (id, rule.scope)).collect();
     assert_eq!(budgets.iter().map(|(_, scope)| *scope).collect::<Vec<_>>(), [Scope::Category(1), Scope::Offer(1)]);
-    let (person, household) = (history(&[(0, 0, Act::Shown, 1)]), history(&[(0, 0, Act::Shown, 1), (0, 0, Act::Shown, 2)]));
+    let (person, household) =
+        (history(&[(0, 0, Act::Shown, 1)]), history(&[(0, 0, Act::Shown, 1), (0, 0, Act::Shown, 2)]));
     let standing = |household, left: u64| {
         let past = Past { person: &person, household };
         let standing = caps.count(&index, past, 0, (Timestamp(9), &time), |_| left);
@@ -206,7 +214,10 @@ fn caps_of_any_kind() -> impl Strategy<Value = Vec<Cap>> {
         CapWindow::Calendar(Period::Year),
         CapWindow::Lifetime,
     ]);
-    proptest::collection::vec((counts, 1_u64..=20, window).prop_map(|(counts, most, window)| cap(counts, most, window)), 0..3)
+    proptest::collection::vec(
+        (counts, 1_u64..=20, window).prop_map(|(counts, most, window)| cap(counts, most, window)),
+        0..3,
+    )
 }
 
 fn plans() -> impl Strategy<Value = Plan> {

@@ -54,7 +54,11 @@ mod tests {
         diversity.take(3, None);
         assert!(diversity.holds(1) && !diversity.holds(4));
         assert!(!diversity.has_room(Some(0), Some(2)) && diversity.has_room(Some(0), Some(3)));
-        assert!(diversity.has_room(Some(0), None) && diversity.has_room(None, Some(1)) && diversity.has_room(Some(1), Some(1)));
+        assert!(
+            diversity.has_room(Some(0), None)
+                && diversity.has_room(None, Some(1))
+                && diversity.has_room(Some(1), Some(1))
+        );
         diversity.next_slot();
         assert!(diversity.holds(1) && diversity.has_room(Some(0), Some(1)));
     }

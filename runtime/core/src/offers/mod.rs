@@ -54,7 +54,8 @@ pub enum Act {
 
 impl Act {
     /// All of them, in order.
-    pub const ALL: [Self; ACTS] = [Self::Decided, Self::Shown, Self::Clicked, Self::Accepted, Self::Dismissed, Self::Owned];
+    pub const ALL: [Self; ACTS] =
+        [Self::Decided, Self::Shown, Self::Clicked, Self::Accepted, Self::Dismissed, Self::Owned];
 
     /// How long what is known by one instant may have lasted.
     const fn exact_ms(self) -> i64 {

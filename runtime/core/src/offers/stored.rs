@@ -29,7 +29,10 @@ impl Serialize for StoredLines<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let track = |line: &Line, act: Act| StoredTrack(&self.0.marks[line.range(act)]);
         serializer.collect_seq(
-            self.0.lines.iter().map(|line| (&line.offer, &line.channel, line.totals, Act::ALL.map(|act| track(line, act)))),
+            self.0
+                .lines
+                .iter()
+                .map(|line| (&line.offer, &line.channel, line.totals, Act::ALL.map(|act| track(line, act)))),
         )
     }
 }

@@ -80,12 +80,18 @@ fn the_lines_are_bounded_and_the_one_touched_longest_ago_gives_way() {
         let at = Timestamp(60_000 * index as i64);
         offers.record(&format!("{index:05}").into(), &"web".into(), Act::Shown, at, 1);
     }
-    assert_eq!((offers.len(), offers.iter().next().map(|line| line.offer().to_owned())), (LINES_MAX, Some("00001".into())));
+    assert_eq!(
+        (offers.len(), offers.iter().next().map(|line| line.offer().to_owned())),
+        (LINES_MAX, Some("00001".into()))
+    );
     let spread: Vec<_> = (0..EXPOSURES_MAX as i64 + 9).collect();
     spread.iter().for_each(|index| {
         offers.expose(&Exposure { experiment: format!("{index:05}").into(), arm: "a".into(), at: Timestamp(*index) })
     });
-    assert_eq!((offers.exposures().len(), offers.exposure("00008"), offers.exposure("00009").is_some()), (EXPOSURES_MAX, None, true));
+    assert_eq!(
+        (offers.exposures().len(), offers.exposure("00008"), offers.exposure("00009").is_some()),
+        (EXPOSURES_MAX, None, true)
+    );
 }
 
 #[test]
