@@ -282,7 +282,10 @@ impl<H: Holdings> Told<'_, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::{Contribution, Definition};
     use crate::constraint::OfferTerms;
+    use crate::time::BusinessTime;
+    use crate::value::Kind;
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -351,6 +354,41 @@ mod tests {
         assert_eq!(paper(HOUR_MS + 4)[2..], [some(Reason::Bought(0), 2, Some(HOUR_MS + 5)), None, None, None]);
         assert_eq!(paper(HOUR_MS + 5), [None; 6], "free again exactly then");
         assert_eq!(check(&[], &[("paper", Since::Unknown)], i64::MAX)[2], some(Reason::Bought(0), 2, None));
+    }
+
+    #[test]
+    fn what_is_kept_follows_returns_and_is_read_from_aggregates() {
+        let define = |name: &str, operator: &str, parameters: &[(&str, &str)], kind| {
+            let parameters: Vec<_> =
+                parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            Definition::parse(name, operator, &parameters, &[], kind, None).expect("a good definition")
+        };
+        let all = [
+            define("units_bought", "sum-by-key", &[], Kind::Decimal),
+            define("units_returned", "sum-by-key", &[], Kind::Decimal),
+            define("units_kept", "difference", &[("of", "units_bought"), ("less", "units_returned")], Kind::Decimal),
+            define("last_bought_at", "max-by-key", &[], Kind::Instant),
+        ];
+        let mut definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
+        definitions.add("shop", &all, None).expect("good definitions");
+        let mut states = definitions.empty_states();
+        let mut tell = |state: u16, at: i64, value: i64| {
+            let contribution = Contribution { state, key: "kettle".into(), value };
+            let _ = definitions.apply(&mut states, &[contribution], Timestamp(at), &[at as u8; 16], true);
+            states.clone()
+        };
+        let moment = definitions.moment(Timestamp(99), |_| None);
+        let schema = Schema { definitions: definitions.clone(), scores: Vec::new() };
+        let owned = Owned::find(&schema, None, None).expect("something says what is kept");
+        let without = Owned { bought_at: None, ..owned };
+        assert_eq!(Owned::find(&schema, Some("shop.units_kept"), Some("shop.last_bought_at")), Some(owned));
+        assert_eq!(Owned::find(&schema, Some("shop.units"), None), None);
+        let kept = |of: Owned, states: &[State], product: &str| of.by(&definitions, states, &moment).kept(product);
+        let bought = (tell(0, 7, 2_000_000), tell(2, 7, 7)).1;
+        assert_eq!(kept(owned, &bought, "kettle"), Some(Since::At(Timestamp(7))));
+        assert_eq!((kept(without, &bought, "kettle"), kept(owned, &bought, "rose")), (Some(Since::Unknown), None));
+        assert!(kept(owned, &tell(1, 8, 1_000_000), "kettle").is_some(), "one of two came back");
+        assert_eq!(kept(owned, &tell(1, 9, 1_000_000), "kettle"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod fill;
 mod left;
 pub mod priority;
+pub mod screen;
 
 use crate::catalog::Catalog;
 

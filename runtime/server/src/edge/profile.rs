@@ -10,7 +10,6 @@ use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
 use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
-use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
 use selvedge_core::fragment::Fragment;
@@ -291,9 +290,9 @@ fn read(
         Ok::<_, Problem>((known, identifiers))
     })?;
     let instant = pipeline::instant(at, clock::now(), &known.fragment);
-    let decided: Vec<DecidedOffer> = decided.into_iter().filter(|offer| offer.minute <= instant).collect();
+    let decided = decided.up_to(instant);
     if !decided.is_empty() {
-        Arc::make_mut(&mut known.fragment).apply_decided(&decided, &[]);
+        Arc::make_mut(&mut known.fragment).apply_decided(&decided.offers, &decided.exposures);
     }
     let fragment = &known.fragment;
     if fragment.is_empty() {
