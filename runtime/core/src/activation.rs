@@ -7,7 +7,7 @@ use crate::aggregate::State;
 use crate::time::{BusinessTime, DAY_MS};
 
 /// How the host's own code folds; raised when a change of code would give other bytes for the same log.
-pub const ENGINE_VERSION: u32 = 5;
+pub const ENGINE_VERSION: u32 = 6;
 /// How long history is kept, counted back from a fragment's newest event.
 pub const RETENTION_MS: i64 = 800 * DAY_MS;
 

@@ -13,6 +13,7 @@ use crate::event::{Event, EventKind, id_hash};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
 use crate::mart::Load;
+use crate::offers::{DEFAULT_CHANNEL, Exposure};
 use crate::payload;
 use crate::release::Release;
 use crate::value::Timestamp;
@@ -33,6 +34,8 @@ pub enum Change {
         fragment: Identifier,
         /// How often each was chosen, by minute.
         offers: Vec<DecidedOffer>,
+        /// The experiments that these decisions exposed them to.
+        exposures: Vec<Exposure>,
     },
     /// Two identifiers belong together, or no longer. The other's fragment has the same under the same id.
     Link {
@@ -93,15 +96,24 @@ pub struct Remains {
     pub envelope: u64,
 }
 
-/// How often an offer was chosen for one visitor within one minute.
+/// How often an offer was chosen for one visitor on one channel within one minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecidedOffer {
     /// The offer's id.
     pub offer: CompactString,
+    /// The channel.
+    pub channel: CompactString,
     /// The minute: its first instant.
     pub minute: Timestamp,
     /// How often.
     pub count: u32,
+}
+
+impl DecidedOffer {
+    /// On the channel of whatever names none.
+    pub fn on_web(offer: &str, minute: Timestamp, count: u32) -> Self {
+        Self { offer: offer.into(), channel: DEFAULT_CHANNEL.into(), minute, count }
+    }
 }
 
 /// An entry that cannot be read.
@@ -119,7 +131,7 @@ pub enum ChangeError {
 pub const WITHDRAWN_MAX: usize = 1_024;
 
 /// The newest version of changes that this build reads. The centre writes nothing newer than every registered edge reads.
-pub const CHANGE_VERSION: u16 = 1;
+pub const CHANGE_VERSION: u16 = 2;
 
 const EVENT: u8 = 1;
 const DECIDED: u8 = 2;
@@ -131,6 +143,8 @@ const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 const ERASED: u8 = 9;
 const WITHDRAW: u8 = 10;
+/// Decided offers on other channels than the default one, or with exposures.
+const DECIDED_ON: u8 = 11;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -156,11 +170,21 @@ struct EventEnvelope<'a> {
     received_after: i64,
 }
 
+/// Of offers on the default channel only: the form of all, before there were others.
 #[derive(Serialize, Deserialize)]
 struct DecidedEnvelope<'a> {
     #[serde(borrow)]
     fragment: &'a str,
+    /// Offer, minute, count.
+    offers: Vec<(CompactString, Timestamp, u32)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DecidedOnEnvelope<'a> {
+    #[serde(borrow)]
+    fragment: &'a str,
     offers: Vec<DecidedOffer>,
+    exposures: Vec<Exposure>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -244,8 +268,15 @@ impl Change {
                 append_payload(&mut out, event.payload.as_bytes());
                 out
             }
-            Self::Decided { fragment, offers } => {
-                append(DECIDED, &DecidedEnvelope { fragment: fragment.as_str(), offers: offers.clone() })
+            Self::Decided { fragment, offers, exposures } => {
+                let fragment = fragment.as_str();
+                if exposures.is_empty() && offers.iter().all(|decided| decided.channel == DEFAULT_CHANNEL) {
+                    let decided = |decided: &DecidedOffer| (decided.offer.clone(), decided.minute, decided.count);
+                    append(DECIDED, &DecidedEnvelope { fragment, offers: offers.iter().map(decided).collect() })
+                } else {
+                    let (offers, exposures) = (offers.clone(), exposures.clone());
+                    append(DECIDED_ON, &DecidedOnEnvelope { fragment, offers, exposures })
+                }
             }
             Self::Link { fragment, other, word } => {
                 append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
@@ -286,7 +317,7 @@ impl Change {
     pub fn is_before(&self, erased: Timestamp) -> bool {
         match self {
             Self::Event { event, .. } => event.received_at <= erased,
-            Self::Decided { offers, .. } => decided_before(offers, erased),
+            Self::Decided { offers, exposures, .. } => decided_before(offers, exposures, erased),
             Self::Link { word, .. } => word.at <= erased,
             Self::Mart { load, .. } => load.as_of <= erased,
             Self::Activate(_)
@@ -322,7 +353,7 @@ impl Change {
     pub fn owner(bytes: &[u8]) -> Option<&str> {
         let (kind, rest) = bytes.split_first()?;
         // Each of these begins with its fragment.
-        let owned = matches!(*kind, EVENT | DECIDED | LINK | MART | ERASE | ERASED | WITHDRAW);
+        let owned = matches!(*kind, EVENT | DECIDED | DECIDED_ON | LINK | MART | ERASE | ERASED | WITHDRAW);
         if owned { postcard::take_from_bytes(rest).ok().map(|(owner, _)| owner) } else { None }
     }
 
@@ -353,6 +384,7 @@ impl Change {
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
             EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED | WITHDRAW => Ok(1),
+            DECIDED_ON => Ok(2),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -426,7 +458,18 @@ impl Change {
             }
             DECIDED => {
                 let envelope: DecidedEnvelope<'_> = postcard::from_bytes(rest).map_err(corrupt)?;
-                Ok(Self::Decided { fragment: identifier(envelope.fragment)?, offers: envelope.offers })
+                let on_web = |(offer, minute, count): (CompactString, Timestamp, u32)| DecidedOffer {
+                    offer,
+                    channel: DEFAULT_CHANNEL.into(),
+                    minute,
+                    count,
+                };
+                let offers = envelope.offers.into_iter().map(on_web).collect();
+                Ok(Self::Decided { fragment: identifier(envelope.fragment)?, offers, exposures: Vec::new() })
+            }
+            DECIDED_ON => {
+                let DecidedOnEnvelope { fragment, offers, exposures } = postcard::from_bytes(rest).map_err(corrupt)?;
+                Ok(Self::Decided { fragment: identifier(fragment)?, offers, exposures })
             }
             LINK => {
                 let LinkEnvelope { fragment, other, word } = postcard::from_bytes(rest).map_err(corrupt)?;
@@ -471,9 +514,9 @@ impl Change {
     }
 }
 
-/// Whether an erasure as of an instant takes decided offers away.
-pub fn decided_before(offers: &[DecidedOffer], erased: Timestamp) -> bool {
-    offers.iter().any(|offer| offer.minute <= erased)
+/// Whether an erasure as of an instant takes decided offers and exposures away.
+pub fn decided_before(offers: &[DecidedOffer], exposures: &[Exposure], erased: Timestamp) -> bool {
+    offers.iter().any(|offer| offer.minute <= erased) || exposures.iter().any(|exposure| exposure.at <= erased)
 }
 
 fn append(kind: u8, envelope: &impl Serialize) -> Vec<u8> {
@@ -506,14 +549,21 @@ mod tests {
     #[test]
     fn every_kind_survives_its_bytes() {
         let time = BusinessTime::new("Europe/London").expect("a zone");
-        let decided = DecidedOffer { offer: "kettle".into(), minute: Timestamp(60_000), count: 2 };
+        let decided = |channel: &str, exposures| Change::Decided {
+            fragment: Identifier::stored("anonymous:a").expect("an identifier"),
+            offers: vec![DecidedOffer {
+                channel: channel.into(),
+                ..DecidedOffer::on_web("kettle", Timestamp(60_000), 2)
+            }],
+            exposures,
+        };
+        let exposure = Exposure { experiment: "hold-out".into(), at: Timestamp(7), arm: "held".into() };
         let changes = [
             event("{}"),
             event(&format!("{{\"properties\":{{\"name\":\"{}\"}}}}", "long ".repeat(200))),
-            Change::Decided {
-                fragment: Identifier::stored("anonymous:a").expect("an identifier"),
-                offers: vec![decided],
-            },
+            decided("web", Vec::new()),
+            decided("email", Vec::new()),
+            decided("web", vec![exposure]),
             Change::Link {
                 fragment: Identifier::stored("user:42").expect("an identifier"),
                 other: Identifier::stored("anonymous:a").expect("an identifier"),
@@ -579,12 +629,14 @@ mod tests {
     fn an_erasure_leaves_an_entrys_digest_and_nothing_that_it_said() {
         let identifier = |text: &str| Identifier::stored(text).expect("an identifier");
         let word = Word { at: Timestamp(7), linked: true, id: [3; 16], how: How::Api };
-        let offers = vec![DecidedOffer { offer: "secret".into(), minute: Timestamp(60_000), count: 2 }];
+        let offers = vec![DecidedOffer::on_web("secret", Timestamp(60_000), 2)];
+        let exposures = vec![Exposure { experiment: "secret".into(), at: Timestamp(7), arm: "secret".into() }];
         let said = [
             event(r#"{"properties":{"name":"secret"}}"#),
             load(&[("secret", "\"secret\"")]),
             Change::Link { fragment: identifier("user:42"), other: identifier("anonymous:secret"), word },
-            Change::Decided { fragment: identifier("user:42"), offers },
+            Change::Decided { fragment: identifier("user:42"), offers: offers.clone(), exposures: Vec::new() },
+            Change::Decided { fragment: identifier("user:42"), offers, exposures },
         ];
         for change in said {
             let bytes = change.encode();
@@ -631,8 +683,11 @@ mod tests {
         let received = event("{}");
         assert!(received.is_before(at(1_767_607_200_000)) && !received.is_before(at(1_767_607_199_999)));
         assert!(load(&[]).is_before(at(9)) && !load(&[]).is_before(at(8)));
-        let offer = |minute: i64| DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute), count: 1 };
-        assert!(decided_before(&[offer(60_000), offer(0)], at(0)) && !decided_before(&[offer(60_000)], at(59_999)));
+        let offer = |minute: i64| DecidedOffer::on_web("kettle", Timestamp(minute), 1);
+        let offers = [offer(60_000), offer(0)];
+        assert!(decided_before(&offers, &[], at(0)) && !decided_before(&offers[..1], &[], at(59_999)));
+        let exposure = [Exposure { experiment: "e".into(), at: at(9), arm: "a".into() }];
+        assert!(decided_before(&[], &exposure, at(9)) && !decided_before(&[], &exposure, at(8)));
         assert!(!Change::Mark(1).is_before(at(i64::MAX)));
     }
 

@@ -7,21 +7,32 @@ use serde_json::value::RawValue;
 use crate::aggregate::Contribution;
 use crate::consent::PURPOSES_MAX;
 use crate::event::{Event, EventKind, Refusal, id_hash, text_field, text_of};
-use crate::identity::Identifier;
+use crate::identity::{HOUSEHOLD, Identifier};
 use crate::limits;
+use crate::offers::{Act, DEFAULT_CHANNEL};
 
 /// What a visitor did with an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feedback {
-    /// It was visible.
-    Shown,
-    /// It was followed.
-    Clicked,
-    /// It was taken.
-    Accepted,
-    /// It was put away.
-    Dismissed,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feedback {
+    /// The offer's id.
+    pub offer: CompactString,
+    /// Where.
+    pub channel: CompactString,
+    /// What.
+    pub act: Act,
+    /// Of a dismissal: whether they have it already.
+    pub owned: bool,
 }
+
+impl Feedback {
+    /// Everything that it counts as.
+    pub fn acts(&self) -> impl Iterator<Item = Act> + use<> {
+        [self.act].into_iter().chain(self.owned.then_some(Act::Owned))
+    }
+}
+
+/// The reason of a dismissal that suppresses like a purchase.
+const ALREADY_BOUGHT: &str = "already_bought";
 
 /// What one event does to its fragment: a pure function of the event and the active plugins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +50,7 @@ pub struct Effects {
     /// Of a group call: the traits of the group.
     pub group_traits: Vec<(CompactString, Box<str>)>,
     /// Feedback on an offer.
-    pub feedback: Option<(CompactString, Feedback)>,
+    pub feedback: Option<Feedback>,
     /// What it allows and denies.
     pub consent: Vec<(CompactString, bool)>,
     /// The hash of the id of the event that it takes back, within the same fragment.
@@ -71,10 +82,16 @@ struct ContextReads<'a> {
     retracts: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct PropertyReads<'a> {
     #[serde(borrow, default)]
     offer_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    decision_id: Option<&'a RawValue>,
 }
 
 type Entries<'a> = std::collections::BTreeMap<CompactString, &'a RawValue>;
@@ -83,8 +100,8 @@ impl Effects {
     /// What the host itself reads from an event: traits and feedback. Contributions are added by the caller.
     pub fn of(event: &Event) -> Result<Self, Refusal> {
         let mut effects = Self { claimed: event.claimed, ..Self::default() };
-        let feedback = feedback_of(event);
-        if feedback.is_none()
+        let act = act_of(event);
+        if act.is_none()
             && event.kind != EventKind::Group
             && !event.payload.contains("\"traits\"")
             && !event.payload.contains("\"consent\"")
@@ -93,16 +110,8 @@ impl Effects {
             return Ok(effects);
         }
         let reads: HostReads<'_> = serde_json::from_str(&event.payload).map_err(|_| not_an_object(&event.payload))?;
-        if let Some(feedback) = feedback {
-            let offer = reads.properties.and_then(|properties| properties.offer_id).and_then(text_of);
-            let offer = offer.filter(|id| !id.is_empty() && id.len() <= limits::KEY_BYTES_MAX).ok_or_else(|| {
-                Refusal::new(
-                    "offer_id_missing",
-                    "/properties/offer_id",
-                    format!("{} needs the offer's id as a text", event.name),
-                )
-            })?;
-            effects.feedback = Some((CompactString::from(offer.as_ref()), feedback));
+        if let Some(act) = act {
+            effects.feedback = Some(feedback(&event.name, act, reads.properties)?);
         }
         let own = reads.traits.map(|traits| ("/traits", traits));
         let (context, source, consent, retracts) = reads.context.map_or((None, None, None, None), |context| {
@@ -201,15 +210,15 @@ fn not_an_object(payload: &str) -> Refusal {
 }
 
 impl Effects {
-    /// What the event does to an entity that it names: it counts there too, but what it says of the visitor stays with the visitor.
-    pub fn of_entity(self) -> Self {
-        let Self { contributions, failures, source, claimed, group_traits, retracts, .. } = self;
-        Self { contributions, failures, source, claimed, retracts, traits: group_traits, ..Self::default() }
-    }
-
-    /// What it does to a fragment.
+    /// What it does to a fragment: of an event an entity takes what is counted, while what is said of the visitor stays with the visitor. A household
+    /// keeps the history of offers too, so that caps can be its.
     pub fn on(self, fragment: &Identifier) -> Self {
-        if fragment.is_entity() { self.of_entity() } else { self }
+        if !fragment.is_entity() {
+            return self;
+        }
+        let Self { contributions, failures, source, claimed, group_traits, retracts, feedback, .. } = self;
+        let feedback = feedback.filter(|_| fragment.namespace() == HOUSEHOLD);
+        Self { contributions, failures, source, claimed, retracts, feedback, traits: group_traits, ..Self::default() }
     }
 }
 
@@ -238,17 +247,40 @@ pub(crate) fn check_trait(pointer: &str, name: &str, value: &RawValue) -> Result
     Ok(())
 }
 
-fn feedback_of(event: &Event) -> Option<Feedback> {
+fn act_of(event: &Event) -> Option<Act> {
     if event.kind != EventKind::Track {
         return None;
     }
     match event.name.strip_prefix("Offer ")? {
-        "Shown" => Some(Feedback::Shown),
-        "Clicked" => Some(Feedback::Clicked),
-        "Accepted" => Some(Feedback::Accepted),
-        "Dismissed" => Some(Feedback::Dismissed),
+        "Shown" => Some(Act::Shown),
+        "Clicked" => Some(Act::Clicked),
+        "Accepted" => Some(Act::Accepted),
+        "Dismissed" => Some(Act::Dismissed),
         _ => None,
     }
+}
+
+/// What the properties of feedback say.
+fn feedback(event: &str, act: Act, properties: Option<PropertyReads<'_>>) -> Result<Feedback, Refusal> {
+    let PropertyReads { offer_id, channel, reason, decision_id } = properties.unwrap_or_default();
+    let named = |text: &str| !text.is_empty() && text.len() <= limits::KEY_BYTES_MAX;
+    let offer = offer_id.and_then(text_of).filter(|id| named(id)).ok_or_else(|| {
+        let detail = format!("{event} needs the offer's id as a text");
+        Refusal::new("offer_id_missing", "/properties/offer_id", detail)
+    })?;
+    text_field(decision_id, "/properties/decision_id")?;
+    let reason = text_field(reason, "/properties/reason")?;
+    let channel = text_field(channel, "/properties/channel")?;
+    if channel.as_deref().is_some_and(|channel| !named(channel)) {
+        let detail = format!("a channel's name has 1 to {} bytes; leave it out for web", limits::KEY_BYTES_MAX);
+        return Err(Refusal::new("channel_invalid", "/properties/channel", detail));
+    }
+    Ok(Feedback {
+        offer: CompactString::from(offer.as_ref()),
+        channel: channel.as_deref().unwrap_or(DEFAULT_CHANNEL).into(),
+        act,
+        owned: act == Act::Dismissed && reason.as_deref() == Some(ALREADY_BOUGHT),
+    })
 }
 
 #[cfg(test)]
@@ -282,7 +314,8 @@ pub(crate) mod tests {
         let effects = Effects::of(&said).expect("a good event");
         assert_eq!(effects.clone().on(&identifier("user:1")), effects);
         let entity = effects.on(&identifier("household:h1"));
-        assert!(entity.traits.is_empty() && entity.consent.is_empty() && entity.feedback.is_none());
+        assert!(entity.traits.is_empty() && entity.consent.is_empty() && entity.feedback.is_some());
+        assert_eq!(Effects::of(&said).expect("a good event").on(&identifier("area:8001")).feedback, None);
         said = Event {
             kind: EventKind::Group,
             payload: r#"{"groupId":"acme","traits":{"plan":"pro"},"context":{"traits":{"shoe":42}}}"#.into(),
@@ -300,7 +333,10 @@ pub(crate) mod tests {
         let id = |length: usize| format!("\"{}\"", "é".repeat(length));
         let whole = retracts(&id(100)).expect("a good event");
         assert_eq!(whole.retracts, Some(id_hash(&"é".repeat(100))));
-        assert_eq!(whole.of_entity().retracts, Some(id_hash(&"é".repeat(100))));
+        assert_eq!(
+            whole.on(&Identifier::stored("area:1").expect("an identifier")).retracts,
+            Some(id_hash(&"é".repeat(100)))
+        );
         assert_eq!(retracts("null").expect("none").retracts, None);
         for (raw, code) in [
             ("7", "wrong_type"),
@@ -338,5 +374,27 @@ pub(crate) mod tests {
         assert!(identify(r#"{"a":"\u00e9 {}","b":[1,{"c":1e9}]}"#).is_ok());
         assert!(identify(&many(limits::TRAITS_MAX)).is_ok());
         assert_eq!(identify(&many(limits::TRAITS_MAX + 1)).expect_err("too many").code, "too_many_traits");
+    }
+    #[test]
+    fn feedback_says_where_and_why() {
+        let of = |name: &str, properties: &str| {
+            Effects::of(&event(name, "a", 1, &format!(r#"{{"properties":{{"offer_id":"kettle"{properties}}}}}"#)))
+        };
+        let feedback = |name, properties| of(name, properties).expect("a good event").feedback.expect("feedback");
+        let shown = feedback("Offer Shown", "");
+        assert_eq!((shown.offer.as_str(), shown.channel.as_str(), shown.act), ("kettle", "web", Act::Shown));
+        let gone = feedback("Offer Dismissed", r#","channel":"email","reason":"already_bought","decision_id":"d-1""#);
+        assert_eq!(gone.channel, "email");
+        assert_eq!(gone.acts().collect::<Vec<_>>(), [Act::Dismissed, Act::Owned]);
+        assert_eq!(feedback("Offer Dismissed", r#","reason":"dull""#).acts().collect::<Vec<_>>(), [Act::Dismissed]);
+        assert_eq!(feedback("Offer Clicked", r#","reason":"already_bought""#).acts().count(), 1);
+        for (properties, pointer) in [
+            (r#","channel":"""#, "/properties/channel"),
+            (r#","channel":7"#, "/properties/channel"),
+            (r#","reason":[]"#, "/properties/reason"),
+            (r#","decision_id":{}"#, "/properties/decision_id"),
+        ] {
+            assert_eq!(of("Offer Shown", properties).expect_err("odd").pointer, pointer);
+        }
     }
 }

@@ -6,14 +6,15 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::{Applied, Definitions, Exactness, Off, Read, Reading, State, heap_bytes};
+use crate::aggregate::{Applied, Definitions, Exactness, Off, Read, Reading, State};
 use crate::change::{DecidedOffer, decided_before};
 use crate::consent::{Consent, Decision};
-use crate::effects::{Effects, Feedback};
+use crate::effects::Effects;
 use crate::event::Event;
 use crate::identity::Identifier;
 use crate::links::{Links, Word};
 use crate::mart::{Load, Mart, Part};
+use crate::offers::{Exposure, Offers};
 use crate::prepared::Memo;
 use crate::retracted::Retracted;
 use crate::shared::Shared;
@@ -22,9 +23,6 @@ use crate::traits::{Trait, TraitSources, Traits};
 use crate::value::Timestamp;
 
 pub use crate::bounds::Bounds;
-
-/// Offers of which one fragment keeps the history; beyond it the one touched longest ago gives way.
-pub const OFFERS_MAX: usize = 1024;
 
 /// What is known of one identifier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +39,8 @@ pub struct Fragment {
     pub traits: Shared<Traits>,
     /// The states of the active definitions, by position.
     pub states: Shared<Vec<State>>,
-    /// The history with each offer, ascending by id.
-    pub offers: Vec<(CompactString, OfferHistory)>,
+    /// What happened with offers.
+    pub offers: Offers,
     /// What was allowed.
     pub consent: Consent,
     /// Who is the same person.
@@ -70,22 +68,6 @@ pub enum Folded {
     LeftOut,
     /// The state is not that of all events that count: it must be folded again from the history, this event included.
     Refold,
-}
-
-/// What happened between a visitor and one offer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // the names say it
-pub struct OfferHistory {
-    pub decided: u64,
-    pub shown: u64,
-    pub clicked: u64,
-    pub accepted: u64,
-    pub dismissed: u64,
-    pub last_decided_at: Option<Timestamp>,
-    pub last_shown_at: Option<Timestamp>,
-    pub last_clicked_at: Option<Timestamp>,
-    pub last_accepted_at: Option<Timestamp>,
-    pub last_dismissed_at: Option<Timestamp>,
 }
 
 /// What the fold needs of an event besides its [`Effects`].
@@ -151,8 +133,8 @@ impl Fragment {
             let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
             self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
         }
-        if let Some((offer, feedback)) = &effects.feedback {
-            self.offer_mut(offer).record(*feedback, at);
+        if let Some(feedback) = &effects.feedback {
+            feedback.acts().for_each(|act| self.offers.record(&feedback.offer, &feedback.channel, act, at, 1));
         }
         for (purpose, granted) in &effects.consent {
             self.consent.apply(purpose, Decision { granted: *granted, at });
@@ -243,23 +225,18 @@ impl Fragment {
         self.failures += other.failures;
         self.failures += definitions.join(&mut self.states, &other.states);
         self.traits.join(&other.traits);
-        for (offer, history) in &other.offers {
-            self.offer_mut(offer).join(history);
-        }
+        self.offers.join(&other.offers);
         self.consent.join(&other.consent);
         self.mart.join(&other.mart);
     }
 
-    /// Folds decided offers.
-    pub fn apply_decided(&mut self, offers: &[DecidedOffer]) {
-        if self.erased.is_some_and(|erased| decided_before(offers, erased)) {
+    /// Folds decided offers, and the exposures that their decisions were.
+    pub fn apply_decided(&mut self, offers: &[DecidedOffer], exposures: &[Exposure]) {
+        if self.erased.is_some_and(|erased| decided_before(offers, exposures, erased)) {
             return;
         }
-        for decided in offers {
-            let history = self.offer_mut(&decided.offer);
-            history.decided += u64::from(decided.count);
-            history.last_decided_at = history.last_decided_at.max(Some(decided.minute));
-        }
+        offers.iter().for_each(|decided| self.offers.decide(decided));
+        exposures.iter().for_each(|exposure| self.offers.expose(exposure));
     }
 
     /// The calendars around an instant as this visitor sees them.
@@ -270,75 +247,16 @@ impl Fragment {
     /// Bytes in memory, about; for the cache's budget.
     pub fn weight(&self) -> usize {
         let states = self.states.weight(|states| states.iter().map(|state| size_of::<State>() + state.weight()).sum());
-        let text = |text: &CompactString| size_of::<CompactString>() + heap_bytes(text);
         let traits = self.traits.weight(Traits::weight);
-        let offers: usize = self.offers.iter().map(|(offer, _)| text(offer) + size_of::<OfferHistory>()).sum();
         size_of::<Self>()
             + states
             + traits
-            + offers
+            + self.offers.weight()
             + self.consent.weight()
             + self.links.weight()
             + self.retracted.weight()
             + self.mart.weight(Mart::weight)
             + self.memo.weight()
-    }
-
-    fn offer_mut(&mut self, offer: &CompactString) -> &mut OfferHistory {
-        let search = |offers: &[(CompactString, OfferHistory)]| offers.binary_search_by(|entry| entry.0.cmp(offer));
-        if search(&self.offers).is_err() && self.offers.len() >= OFFERS_MAX {
-            let oldest = self.offers.iter().enumerate().min_by_key(|(_, (_, history))| history.last_at());
-            if let Some((index, _)) = oldest {
-                self.offers.remove(index);
-            }
-        }
-        let index = search(&self.offers).unwrap_or_else(|gap| {
-            self.offers.insert(gap, (offer.clone(), OfferHistory::default()));
-            gap
-        });
-        &mut self.offers[index].1
-    }
-}
-
-impl OfferHistory {
-    fn record(&mut self, feedback: Feedback, at: Timestamp) {
-        let (count, last_at) = match feedback {
-            Feedback::Shown => (&mut self.shown, &mut self.last_shown_at),
-            Feedback::Clicked => (&mut self.clicked, &mut self.last_clicked_at),
-            Feedback::Accepted => (&mut self.accepted, &mut self.last_accepted_at),
-            Feedback::Dismissed => (&mut self.dismissed, &mut self.last_dismissed_at),
-        };
-        *count += 1;
-        *last_at = (*last_at).max(Some(at));
-    }
-
-    fn join(&mut self, other: &Self) {
-        let Self { decided, shown, clicked, accepted, dismissed, .. } = other;
-        for (held, more) in [
-            (&mut self.decided, decided),
-            (&mut self.shown, shown),
-            (&mut self.clicked, clicked),
-            (&mut self.accepted, accepted),
-            (&mut self.dismissed, dismissed),
-        ] {
-            *held += more;
-        }
-        self.last_decided_at = self.last_decided_at.max(other.last_decided_at);
-        self.last_shown_at = self.last_shown_at.max(other.last_shown_at);
-        self.last_clicked_at = self.last_clicked_at.max(other.last_clicked_at);
-        self.last_accepted_at = self.last_accepted_at.max(other.last_accepted_at);
-        self.last_dismissed_at = self.last_dismissed_at.max(other.last_dismissed_at);
-    }
-
-    fn last_at(&self) -> Option<Timestamp> {
-        let all = [
-            self.last_decided_at,
-            self.last_shown_at,
-            self.last_clicked_at,
-            self.last_accepted_at,
-            self.last_dismissed_at,
-        ];
-        all.into_iter().max().flatten()
     }
 }
 
@@ -385,8 +303,8 @@ mod tests {
     fn feedback_is_counted_and_needs_its_offer() {
         let shown = |id: &str, at: i64| event("Offer Shown", id, at, r#"{"properties":{"offer_id":"kettle"}}"#);
         let fragment = fold(&[shown("a", 7), shown("b", 3), event("Offer Waved", "c", 9, "{}")]);
-        let (offer, history) = &fragment.offers[0];
-        assert_eq!((offer.as_str(), history.shown, history.last_shown_at), ("kettle", 2, Some(Timestamp(7))));
+        let kettle = fragment.offers.get("kettle");
+        assert_eq!((kettle.shown, kettle.last_shown_at), (2, Some(Timestamp(7))));
         assert_eq!(fragment.offers.len(), 1);
         let refusal = Effects::of(&event("Offer Shown", "a", 1, "{}")).expect_err("no offer");
         assert_eq!((refusal.code, refusal.pointer.as_str()), ("offer_id_missing", "/properties/offer_id"));
@@ -477,8 +395,8 @@ mod tests {
         };
         assert_eq!(apply(&said("late", 20)), Folded::Ignored);
         assert_eq!(fragment, erased);
-        let minute = |minute: i64| [DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute), count: 1 }];
-        fragment.apply_decided(&minute(0));
+        let minute = |minute: i64| [DecidedOffer::on_web("kettle", Timestamp(minute), 1)];
+        fragment.apply_decided(&minute(0), &[]);
         let word = |at: i64| Word { at: Timestamp(at), linked: true, id: [0; 16], how: crate::links::How::Api };
         let other = Identifier::stored("anonymous:a").expect("an identifier");
         fragment.apply_link(&other, word(20));
@@ -486,7 +404,7 @@ mod tests {
         // What happened before may be told anew.
         let anew = Event { received_at: Timestamp(21), ..said("anew", 5) };
         assert_eq!(fragment.apply_event(&definitions, &(&anew).into(), &Effects::default()), Folded::Counted);
-        fragment.apply_decided(&minute(60_000));
+        fragment.apply_decided(&minute(60_000), &[]);
         fragment.apply_link(&other, word(21));
         assert_eq!((fragment.events, fragment.offers.len(), fragment.links.alone()), (1, 1, false));
         fragment.erase(&definitions, Timestamp(15));
@@ -507,17 +425,5 @@ mod tests {
         assert!((0..last).all(|number| admit(number).is_ok()));
         assert_eq!(admit(last), Err(("too_many_retractions", "/context/retracts".to_owned())));
         assert_eq!(admit(7), Ok(()), "retracted already");
-    }
-
-    #[test]
-    fn the_history_of_offers_is_bounded() {
-        let definitions = Definitions::new(BusinessTime::new("UTC").expect("UTC"));
-        let mut fragment = Fragment::empty(&definitions);
-        for index in 0..=OFFERS_MAX {
-            let minute = Timestamp(60_000 * index as i64);
-            fragment.apply_decided(&[DecidedOffer { offer: format!("{index:05}").into(), minute, count: 1 }]);
-        }
-        assert_eq!(fragment.offers.len(), OFFERS_MAX);
-        assert_eq!(fragment.offers[0].0, "00001");
     }
 }

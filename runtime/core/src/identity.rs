@@ -25,8 +25,11 @@ impl ShardId {
     }
 }
 
+/// The namespace of households.
+pub const HOUSEHOLD: &str = "household";
+
 /// The namespaces of entities, in a fixed order: what persons belong to or deal with.
-pub const ENTITIES: [&str; 4] = ["household", "account", "product", "area"];
+pub const ENTITIES: [&str; 4] = [HOUSEHOLD, "account", "product", "area"];
 
 /// How the values of a namespace are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -8,6 +8,7 @@
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
 //! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`]: what edges run; [`view`]: that fold as it is read.
+//! - [`offers`]: what happened with offers.
 //! - [`mart`]: what batch systems say, and how live events go on from it.
 //! - [`catalog`], [`condition`], [`audience`] and [`decision`]: offers, slots, who may be offered what, and the choice among them.
 //! - [`sync`]: what edges and the centre say to each other, and what each makes of it.
@@ -22,10 +23,12 @@ pub mod columns;
 pub mod condition;
 pub mod config;
 pub mod consent;
+pub mod constraint;
 pub mod decision;
 pub mod description;
 pub mod effects;
 pub mod event;
+pub mod experiment;
 pub mod fragment;
 pub mod identity;
 mod json_paths;
@@ -33,6 +36,7 @@ pub mod limits;
 pub mod links;
 pub mod lower;
 pub mod mart;
+pub mod offers;
 pub mod payload;
 pub mod prepared;
 pub mod read;

@@ -11,6 +11,8 @@ use crate::value::Timestamp;
 
 /// Milliseconds of a day by the clock, whatever the calendar does.
 pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// What the offsets of zones, and so their midnights, are multiples of.
+const QUARTER_MS: i64 = DAY_MS / 96;
 
 /// The business time zone.
 #[derive(Clone, Debug)]
@@ -170,6 +172,49 @@ impl BusinessTime {
     /// A calendar day, counted from 1970-01-01, as `2010-12-01`.
     pub fn date(&self, day: i64) -> String {
         date_of(day).map_or_else(String::new, |date| date.to_string())
+    }
+
+    /// The calendar day of an instant, counted from 1970-01-01, and the minute of that day by the clock.
+    pub fn day_and_minute(&self, at: Timestamp) -> (i64, i64) {
+        let wall = self.wall(at);
+        (day_number(wall.date()), i64::from(wall.hour()) * 60 + i64::from(wall.minute()))
+    }
+
+    /// When it is a minute of a calendar day by the clock; a time that does not exist or exists twice is read as the earlier offset says.
+    pub fn at_minute(&self, day: i64, minute: i64) -> Timestamp {
+        let otherwise = || Timestamp(day.saturating_mul(DAY_MS).saturating_add(minute * 60_000));
+        let wall = date_of(day).and_then(|date| {
+            let (hour, minute) = (i8::try_from(minute / 60).ok()?, i8::try_from(minute % 60).ok()?);
+            Some(date.to_datetime(Time::new(hour, minute, 0, 0).ok()?))
+        });
+        wall.and_then(|wall| self.from_wall_clock(wall)).unwrap_or_else(otherwise)
+    }
+
+    /// When the period around an instant began.
+    pub fn begun(&self, period: Period, at: Timestamp) -> Timestamp {
+        self.began(period, at, self.wall(at)).this
+    }
+
+    /// When the period after the one around an instant begins.
+    pub fn next(&self, period: Period, at: Timestamp) -> Timestamp {
+        // Into the next one, whatever its length, and back to its first instant.
+        let this = self.begun(period, at);
+        let shortest = match period {
+            Period::Hour => QUARTER_MS,
+            Period::Day => DAY_MS,
+            Period::Week => 7 * DAY_MS,
+            Period::Month => 28 * DAY_MS,
+            Period::Quarter => 90 * DAY_MS,
+            Period::Year => 365 * DAY_MS,
+        };
+        let mut later = shortest;
+        loop {
+            let next = self.begun(period, this.plus_ms(later));
+            if next > this || later > 2 * period.longest_ms() {
+                return next;
+            }
+            later += QUARTER_MS;
+        }
     }
 
     /// These calendars around an instant. `text` gives the visitor's traits as text.
@@ -368,6 +413,31 @@ mod tests {
         );
         assert_eq!((zone.date(-1).as_str(), zone.day(zone.begins(-1))), ("1969-12-31", -1));
         assert_eq!(zone.date(i64::MAX), "");
+    }
+
+    #[test]
+    fn the_next_period_begins_where_the_one_before_ends() {
+        for zone in ["UTC", "Europe/London", "Pacific/Apia", "Australia/Lord_Howe"] {
+            let zone = BusinessTime::new(zone).expect("a zone");
+            for period in Period::ALL {
+                let mut at = Timestamp::parse("2011-03-01T12:00:00Z").expect("an instant");
+                for _ in 0..400 {
+                    let next = zone.next(period, at);
+                    assert!(next > at && zone.begun(period, next) == next, "{} {period:?} {at}", zone.name());
+                    assert_eq!(
+                        zone.begun(period, next.plus_ms(-1)),
+                        zone.begun(period, at),
+                        "{} {period:?} {at}",
+                        zone.name()
+                    );
+                    at = next.plus_ms(1_000);
+                }
+            }
+        }
+        let zone = BusinessTime::new("Europe/London").expect("a zone");
+        let at = Timestamp::parse("2026-07-05T21:30:59Z").expect("an instant");
+        assert_eq!(zone.day_and_minute(at), (zone.day(at), 22 * 60 + 30));
+        assert_eq!(zone.at_minute(zone.day(at), 22 * 60 + 30).to_string(), "2026-07-05T21:30:00Z");
     }
 
     #[test]

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 
 use compact_str::CompactString;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::offers::{Exposure, Offers, minute_of};
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 
@@ -21,11 +22,67 @@ const SLICE: usize = 32;
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);
 
+/// What was decided of one person and is not a change yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often each offer, by channel and minute.
+    pub offers: Vec<DecidedOffer>,
+    /// The experiments that they were exposed to.
+    pub exposures: Vec<Exposure>,
+}
+
+impl Counts {
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.offers.is_empty() && self.exposures.is_empty()
+    }
+
+    /// A history with these.
+    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
+    pub fn onto(&self, history: &Offers) -> Offers {
+        let mut with = history.clone();
+        self.offers.iter().for_each(|decided| with.decide(decided));
+        self.exposures.iter().for_each(|exposure| with.expose(exposure));
+        with
+    }
+
+    /// Leaves what was decided after an instant away.
+    pub fn up_to(mut self, at: Timestamp) -> Self {
+        self.offers.retain(|offer| offer.minute <= at);
+        self.exposures.retain(|exposure| exposure.at <= at);
+        self
+    }
+
+    fn count(&mut self, channel: &str, minute: Timestamp, offer: &str) {
+        let same =
+            |count: &&mut DecidedOffer| count.offer == offer && count.minute == minute && count.channel == channel;
+        match self.offers.iter_mut().find(same) {
+            Some(count) => count.count += 1,
+            None => {
+                let (offer, channel) = (CompactString::from(offer), CompactString::from(channel));
+                self.offers.push(DecidedOffer { offer, channel, minute, count: 1 });
+            }
+        }
+    }
+
+    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
+    fn expose(&mut self, exposure: &Exposure) {
+        if self.exposures.iter().all(|known| known.experiment != exposure.experiment) {
+            self.exposures.push(exposure.clone());
+        }
+    }
+
+    fn add(&mut self, others: &Self) {
+        self.offers.extend(others.offers.iter().cloned());
+        self.exposures.extend(others.exposures.iter().cloned());
+    }
+}
+
 #[derive(Default)]
 struct Tile {
-    counts: HashMap<Identifier, Vec<DecidedOffer>>,
+    counts: HashMap<Identifier, Counts>,
     /// Those that become changes next, from the end on.
-    leaving: Vec<(Identifier, Vec<DecidedOffer>)>,
+    leaving: Vec<(Identifier, Counts)>,
     /// Flushes so far, and for each visitor of the latest rounds the last that took their counts.
     flushes: u64,
     rounds: u64,
@@ -35,9 +92,15 @@ struct Tile {
 
 impl Tile {
     /// What is counted of a visitor and is not a change yet.
-    fn of<'t>(&'t self, visitor: &'t Identifier) -> impl Iterator<Item = &'t DecidedOffer> {
-        let leaving = self.leaving.iter().filter(move |(of, _)| of == visitor).flat_map(|(_, offers)| offers);
-        leaving.chain(self.counts.get(visitor).into_iter().flatten())
+    fn of<'t>(&'t self, visitor: &'t Identifier) -> impl Iterator<Item = &'t Counts> {
+        let leaving = self.leaving.iter().filter(move |(of, _)| of == visitor).map(|(_, counts)| counts);
+        leaving.chain(self.counts.get(visitor))
+    }
+
+    fn add<'o>(&mut self, visitor: &Identifier, channel: &str, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+        let minute = minute_of(at);
+        let counts = self.counts.entry(visitor.clone()).or_default();
+        offers.for_each(|offer| counts.count(channel, minute, offer));
     }
 
     /// Whether counts of a visitor have become a change since a flush.
@@ -69,41 +132,48 @@ impl Decided {
         &self.0[usize::from(visitor.shard().0)]
     }
 
-    /// Counts offers that were chosen for a visitor.
-    pub fn record<'o>(&self, visitor: &Identifier, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+    /// Counts offers that were chosen for a visitor on a channel.
+    pub fn record<'o>(
+        &self,
+        visitor: &Identifier,
+        channel: &str,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+    ) {
         let mut offers = offers.peekable();
         if offers.peek().is_none() {
             return;
         }
-        let minute = Timestamp(at.0 - at.0.rem_euclid(60_000));
-        let mut tile = self.tile(visitor).lock();
-        let counts = tile.counts.entry(visitor.clone()).or_default();
-        for offer in offers {
-            match counts.iter_mut().find(|count| count.offer == offer && count.minute == minute) {
-                Some(count) => count.count += 1,
-                None => counts.push(DecidedOffer { offer: CompactString::from(offer), minute, count: 1 }),
-            }
-        }
+        self.tile(visitor).lock().add(visitor, channel, at, offers);
+    }
+
+    /// Holds what is counted of some identifiers: of a person, and of their household. Until it is dropped nobody else decides for them here, and nothing that was
+    /// counted becomes a change; so what is read of their profile in memory meanwhile, and this, are all that was decided here, each once. To be held
+    /// for as long as it takes to choose, and no longer.
+    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
+    pub fn hold<'d>(&'d self, identifiers: &[Identifier]) -> Held<'d> {
+        let mut shards: Vec<u16> = identifiers.iter().map(|identifier| identifier.shard().0).collect();
+        // All in one order, so that nobody waits for one who waits for them.
+        shards.sort_unstable();
+        shards.dedup();
+        Held(shards.into_iter().map(|shard| (shard, self.0[usize::from(shard)].lock())).collect())
     }
 
     /// Reads something of a person together with what was counted under their identifiers and is not a change yet: each count is in one
     /// of the two. `read` also says which identifiers these are.
     ///
     /// Nobody waits for the reading, which may be long: it is done again where a count became a change meanwhile.
-    pub fn beside<T, E>(
-        &self,
-        mut read: impl FnMut() -> Result<(T, Vec<Identifier>), E>,
-    ) -> Result<(T, Vec<DecidedOffer>), E> {
+    pub fn beside<T, E>(&self, mut read: impl FnMut() -> Result<(T, Vec<Identifier>), E>) -> Result<(T, Counts), E> {
         for _ in 0..READS_MAX {
             let begun: Vec<u64> = self.0.iter().map(|tile| tile.lock().flushes).collect();
             let (value, identifiers) = read()?;
-            let mut counts = Vec::new();
+            let mut counts = Counts::default();
             let mut moved = false;
             for identifier in &identifiers {
                 let tile = self.tile(identifier).lock();
                 let begun = begun[usize::from(identifier.shard().0)];
                 moved |= tile.flushed_since(identifier, begun);
-                counts.extend(tile.of(identifier).cloned());
+                tile.of(identifier).for_each(|more| counts.add(more));
             }
             if !moved {
                 return Ok((value, counts));
@@ -112,8 +182,11 @@ impl Decided {
         // Whoever decides waits this once.
         let tiles: Vec<_> = self.0.iter().map(Mutex::lock).collect();
         let (value, identifiers) = read()?;
-        let counts = identifiers.iter().flat_map(|identifier| tiles[usize::from(identifier.shard().0)].of(identifier));
-        Ok((value, counts.cloned().collect()))
+        let mut counts = Counts::default();
+        for identifier in &identifiers {
+            tiles[usize::from(identifier.shard().0)].of(identifier).for_each(|more| counts.add(more));
+        }
+        Ok((value, counts))
     }
 
     /// Those whose counts become changes next in a shard and who are not in memory. To be loaded before, so that decisions wait for the disk as little
@@ -139,7 +212,8 @@ impl Decided {
         let (flush, kept) = (tile.flushes, tile.leaving.len().saturating_sub(SLICE));
         let some = tile.leaving.split_off(kept);
         tile.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), flush)));
-        let changes = some.into_iter().map(|(visitor, offers)| Prepared::decided(visitor, offers)).collect();
+        let change = |(visitor, Counts { offers, exposures })| Prepared::decided(visitor, offers, exposures);
+        let changes = some.into_iter().map(change).collect();
         match shards.admit(shard, changes, outbox) {
             // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
             Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
@@ -159,6 +233,44 @@ impl Decided {
     }
 }
 
+/// The counts of some shards, held.
+#[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
+pub struct Held<'d>(Vec<(u16, MutexGuard<'d, Tile>)>);
+
+#[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
+impl Held<'_> {
+    /// What is counted of identifiers that are held and is not a change yet.
+    pub fn of(&self, identifiers: &[Identifier]) -> Counts {
+        let mut counts = Counts::default();
+        for identifier in identifiers {
+            let tile = self.0.iter().find(|(shard, _)| *shard == identifier.shard().0);
+            tile.into_iter().flat_map(|(_, tile)| tile.of(identifier)).for_each(|more| counts.add(more));
+        }
+        counts
+    }
+
+    /// Counts offers that were chosen for a person or a household whose identifier is held, and the experiments that this exposed them to.
+    pub fn record<'o>(
+        &mut self,
+        identifier: &Identifier,
+        channel: &str,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+        exposures: &[Exposure],
+    ) {
+        let mut offers = offers.peekable();
+        if offers.peek().is_none() && exposures.is_empty() {
+            return;
+        }
+        let shard = identifier.shard().0;
+        if let Some((_, tile)) = self.0.iter_mut().find(|(held, _)| *held == shard) {
+            tile.add(identifier, channel, at, offers);
+            let counts = tile.counts.entry(identifier.clone()).or_default();
+            exposures.iter().for_each(|exposure| counts.expose(exposure));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,11 +278,11 @@ mod tests {
     #[test]
     fn a_decision_without_offers_leaves_nothing_behind() {
         let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
-        decided.record(&visitor, Timestamp(61_000), [].into_iter());
+        decided.record(&visitor, "web", Timestamp(61_000), [].into_iter());
         assert!(decided.tile(&visitor).lock().counts.is_empty());
-        decided.record(&visitor, Timestamp(61_000), ["kettle", "kettle"].into_iter());
+        decided.record(&visitor, "web", Timestamp(61_000), ["kettle", "kettle"].into_iter());
         let (read, counts) = decided.beside(|| Ok::<_, ()>((7, vec![visitor.clone()]))).expect("read");
-        assert_eq!((read, counts.len(), counts[0].count, counts[0].minute), (7, 1, 2, Timestamp(60_000)));
+        assert_eq!((read, counts.offers), (7, vec![DecidedOffer::on_web("kettle", Timestamp(60_000), 2)]));
     }
 
     #[test]
@@ -187,6 +299,44 @@ mod tests {
             Ok::<_, ()>(((), vec![visitor.clone()]))
         });
         let (_, counts) = read.expect("read");
-        assert_eq!((reads.get(), counts.len()), (2, 0));
+        assert_eq!((reads.get(), counts.is_empty()), (2, true));
+    }
+    #[test]
+    fn whoever_decides_for_one_person_under_two_identifiers_never_goes_over_a_cap() {
+        const MOST: u64 = 40;
+        let decided = Decided::new();
+        let identifier = |text: &str| Identifier::stored(text).expect("an identifier");
+        let person = [identifier("user:1"), identifier("anonymous:a")];
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (decided, person) = (&decided, &person);
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        let mut held = decided.hold(person);
+                        if held.of(person).onto(&Offers::default()).get("kettle").decided < MOST {
+                            held.record(&person[thread % 2], "web", Timestamp(7), ["kettle"].into_iter(), &[]);
+                        }
+                    }
+                });
+            }
+        });
+        let counts = decided.hold(&person).of(&person);
+        assert_eq!(counts.offers.iter().map(|decided| u64::from(decided.count)).sum::<u64>(), MOST);
+        assert_eq!(decided.hold(&[]).of(&person), Counts::default(), "not held");
+    }
+
+    #[test]
+    fn an_exposure_is_counted_without_an_offer_and_only_the_first() {
+        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
+        let exposure = |at: i64| Exposure { experiment: "e".into(), at: Timestamp(at), arm: "a".into() };
+        let person = std::slice::from_ref(&visitor);
+        let mut held = decided.hold(person);
+        for at in [7, 8] {
+            held.record(&visitor, "web", Timestamp(at), [].into_iter(), &[exposure(at)]);
+        }
+        let counts = held.of(person);
+        assert_eq!((counts.exposures.as_slice(), counts.offers.len()), ([exposure(7)].as_slice(), 0));
+        assert!(counts.clone().up_to(Timestamp(6)).is_empty());
+        assert_eq!(counts.onto(&Offers::default()).exposure("e"), Some(&exposure(7)));
     }
 }

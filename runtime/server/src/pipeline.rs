@@ -231,7 +231,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
     if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
         let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
-        edge.decided.record(&ask.visitor, instant, offers);
+        edge.decided.record(&ask.visitor, ask.channel, instant, offers);
     }
     if !ask.events.is_empty() && !ask.dry_run {
         acknowledge(edge, ask.ack).await?;
@@ -310,9 +310,7 @@ impl Known {
             let Some(at) = at else { return true };
             let later = |last: Option<Timestamp>| last.is_some_and(|last| last > at);
             // The past is folded from the history, which waits for nothing.
-            !fragment.is_backfilling()
-                && !later(fragment.newest_event_at)
-                && !fragment.offers.iter().any(|(_, history)| later(history.last_decided_at))
+            !fragment.is_backfilling() && !later(fragment.newest_event_at) && !fragment.offers.decided_after(at)
         };
         let fragment = match at {
             Some(at) if !as_it_is(profile.fragment()) => Arc::new(edge.shards.profile_as_of(identifier, at)?),

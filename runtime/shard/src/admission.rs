@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use selvedge_core::change::Change;
+use selvedge_core::change::{Change, DecidedOffer};
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
 use selvedge_core::fragment::{Bounds, EventRef, Folded, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::links::Word;
 use selvedge_core::mart::Load;
+use selvedge_core::offers::Exposure;
 use selvedge_core::value::Timestamp;
 
 use crate::pending::{Body, Held, PendingChange};
@@ -32,10 +33,11 @@ impl Prepared {
         Self::new(identifier, bytes, Body::Event { event: reference, effects })
     }
 
-    /// Offers that were decided.
-    pub fn decided(identifier: Identifier, offers: Vec<selvedge_core::change::DecidedOffer>) -> Self {
-        let bytes = Change::Decided { fragment: identifier.clone(), offers: offers.clone() }.encode().into();
-        Self::new(identifier, bytes, Body::Decided(offers))
+    /// Offers that were decided, and the experiments that this exposed them to.
+    pub fn decided(identifier: Identifier, offers: Vec<DecidedOffer>, exposures: Vec<Exposure>) -> Self {
+        let (decided, exposed) = (offers.clone(), exposures.clone());
+        let change = Change::Decided { fragment: identifier.clone(), offers: decided, exposures: exposed };
+        Self::new(identifier, change.encode().into(), Body::Decided { offers, exposures })
     }
 
     /// One half of a link.
@@ -73,7 +75,7 @@ impl Prepared {
     pub fn at(&self) -> Option<Timestamp> {
         match &self.change.body {
             Body::Event { event, .. } => Some(event.at),
-            Body::Decided(_)
+            Body::Decided { .. }
             | Body::Link { .. }
             | Body::Mart(_)
             | Body::Erase { .. }
@@ -239,7 +241,7 @@ impl Shards {
                     });
                     continue;
                 }
-                Body::Decided(_) | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => {
+                Body::Decided { .. } | Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => {
                     fresh.extend(change.body.ids().map(|id_hash| (identifier, id_hash)));
                     verdicts.push(Verdict::Accepted);
                     continue;

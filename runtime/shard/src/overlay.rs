@@ -1,12 +1,12 @@
 //! What changed in a fragment since its record was written: small rows beside a large one.
 //!
 //! A record holds everything that is folded of a fragment; most changes touch little of it. So it is left as it is, and each write lays a row over it: what
-//! was touched as it is from there on, and the entries that did it, which are neither in the history's own rows nor among the ids' until the record is written
+//! was touched as it is from there on (of offers what happened with them since), and the entries that did it, which are neither in the history's own rows nor among the ids' until the record is written
 //! anew. A row counts for the state where its last change is behind the record's, in the order of these.
 
-use compact_str::CompactString;
 use selvedge_core::aggregate::State;
-use selvedge_core::fragment::{Fragment, OfferHistory};
+use selvedge_core::fragment::Fragment;
+use selvedge_core::offers::Added;
 use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +18,17 @@ use crate::disk::HistoryEntry;
 pub(crate) struct Touched {
     /// By position, ascending.
     states: Vec<u32>,
-    /// Ascending.
-    offers: Vec<CompactString>,
+    /// What happened with offers.
+    offers: Added,
     /// More than an overlay says.
     more: bool,
 }
 
 impl Touched {
     /// More than an overlay says.
-    pub(crate) const MORE: Self = Self { states: Vec::new(), offers: Vec::new(), more: true };
+    pub(crate) fn more() -> Self {
+        Self { more: true, ..Self::default() }
+    }
 
     /// What differs between a fragment and what it has become.
     pub(crate) fn between(before: &Fragment, after: &Fragment) -> Self {
@@ -34,36 +36,27 @@ impl Touched {
         let alike = (traits, consent, links, retracted, mart, erased)
             == (&before.traits, &before.consent, &before.links, &before.retracted, &before.mart, &before.erased);
         if !alike || states.len() != before.states.len() {
-            return Self::MORE;
+            return Self::more();
         }
-        let mut touched = Self::default();
+        // Nothing else than that something happened.
+        let Some(added) = offers.added_since(&before.offers) else { return Self::more() };
+        let mut touched = Self { offers: added, ..Self::default() };
         if *states != before.states {
             let pairs = states.iter().zip(before.states.iter()).zip(0..);
             touched.states.extend(pairs.filter(|((now, was), _)| now != was).map(|(_, at)| at));
         }
-        let mut were = before.offers.iter().peekable();
-        for (offer, history) in offers {
-            match were.next_if(|(of, _)| of == offer) {
-                Some((_, was)) if was == history => {}
-                _ => touched.offers.push(offer.clone()),
-            }
-        }
-        // One of them gave way.
-        if were.next().is_some() { Self::MORE } else { touched }
+        touched
     }
 
     /// The same, and what others have touched.
     pub(crate) fn add(&mut self, others: Self) {
-        fn join<T: Ord>(known: &mut Vec<T>, others: Vec<T>) {
-            for other in others {
-                if let Err(gap) = known.binary_search(&other) {
-                    known.insert(gap, other);
-                }
+        self.more |= others.more;
+        for state in others.states {
+            if let Err(gap) = self.states.binary_search(&state) {
+                self.states.insert(gap, state);
             }
         }
-        self.more |= others.more;
-        join(&mut self.states, others.states);
-        join(&mut self.offers, others.offers);
+        self.offers.add(others.offers);
     }
 }
 
@@ -78,7 +71,7 @@ struct Written<'f> {
     events: u64,
     failures: u64,
     states: Vec<(u32, &'f State)>,
-    offers: Vec<(&'f CompactString, &'f OfferHistory)>,
+    offers: &'f Added,
 }
 
 /// The same as it is read.
@@ -89,7 +82,7 @@ struct Read {
     events: u64,
     failures: u64,
     states: Vec<(u32, State)>,
-    offers: Vec<(CompactString, OfferHistory)>,
+    offers: Added,
 }
 
 /// The row of what was touched, and of the entries that did it; none where more was touched than it says.
@@ -98,10 +91,6 @@ pub(crate) fn encode(touched: &Touched, fragment: &Fragment, entries: &[HistoryE
         return None;
     }
     let state = |at: &u32| Some((*at, fragment.states.get(usize::try_from(*at).ok()?)?));
-    let offer = |offer: &CompactString| {
-        let found = fragment.offers.binary_search_by(|(known, _)| known.cmp(offer)).ok()?;
-        fragment.offers.get(found).map(|(offer, history)| (offer, history))
-    };
     let entries: Entries<'_> = entries.iter().map(|entry| (entry.seq, entry.bytes.as_deref(), entry.id_hash)).collect();
     let written = Written {
         oldest_event_at: fragment.oldest_event_at,
@@ -109,7 +98,7 @@ pub(crate) fn encode(touched: &Touched, fragment: &Fragment, entries: &[HistoryE
         events: fragment.events,
         failures: fragment.failures,
         states: touched.states.iter().map(state).collect::<Option<_>>()?,
-        offers: touched.offers.iter().map(offer).collect::<Option<_>>()?,
+        offers: &touched.offers,
     };
     postcard::to_allocvec(&(entries, written)).ok()
 }
@@ -137,12 +126,7 @@ pub(crate) fn lay(row: &[u8], fragment: &mut Fragment) -> Result<(), ShardError>
         let held = usize::try_from(at).ok().and_then(|at| fragment.states.get_mut(at));
         *held.ok_or_else(corrupt)? = state;
     }
-    for (offer, history) in offers {
-        match fragment.offers.binary_search_by(|(known, _)| known.cmp(&offer)) {
-            Ok(found) => fragment.offers[found].1 = history,
-            Err(gap) => fragment.offers.insert(gap, (offer, history)),
-        }
-    }
+    fragment.offers.lay(&offers);
     Ok(())
 }
 
@@ -152,12 +136,15 @@ fn corrupt() -> ShardError {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_core::change::DecidedOffer;
+    use selvedge_core::offers::Offers;
+
     use super::*;
 
-    fn offers(of: &[(&str, u64)]) -> Vec<(CompactString, OfferHistory)> {
-        of.iter()
-            .map(|(offer, decided)| ((*offer).into(), OfferHistory { decided: *decided, ..OfferHistory::default() }))
-            .collect()
+    fn offers(of: &[(&str, u32)]) -> Offers {
+        let mut offers = Offers::default();
+        of.iter().for_each(|(offer, decided)| offers.decide(&DecidedOffer::on_web(offer, Timestamp(0), *decided)));
+        offers
     }
 
     #[test]
@@ -172,7 +159,9 @@ mod tests {
             withdraws: None,
         };
         let one = Touched::between(&first, &second);
-        assert_eq!(one.offers, ["a", "d"]);
+        let mut added = first.offers.clone();
+        added.lay(&one.offers);
+        assert_eq!(added, second.offers);
         let rows = [
             encode(&one, &second, &[entry(7)]).expect("a row"),
             encode(&Touched::between(&second, &third), &third, &[entry(8), entry(9)]).expect("a row"),
@@ -185,7 +174,7 @@ mod tests {
         // Both at once.
         let mut both = one;
         both.add(Touched::between(&second, &third));
-        assert_eq!(both, Touched::between(&first, &third));
+        assert_eq!(both.states, Touched::between(&first, &third).states);
         let mut laid = first.clone();
         let row = encode(&both, &third, &[]).expect("a row");
         lay(&row, &mut laid).expect("laid");
@@ -196,7 +185,7 @@ mod tests {
     fn nothing_else_is_said_by_an_overlay() {
         let first = Fragment { offers: offers(&[("b", 1), ("d", 1)]), ..Fragment::default() };
         let fewer = Fragment { offers: offers(&[("b", 1)]), ..first.clone() };
-        assert_eq!(Touched::between(&first, &fewer), Touched::MORE);
+        assert_eq!(Touched::between(&first, &fewer), Touched::more());
         let erased = Fragment { erased: Some(Timestamp(1)), ..first.clone() };
         let mut touched = Touched::between(&first, &first);
         touched.add(Touched::between(&first, &erased));

@@ -13,6 +13,7 @@ use selvedge_core::fragment::{EventRef, Folded, Fragment};
 use selvedge_core::identity::Identifier;
 use selvedge_core::links::Word;
 use selvedge_core::mart::Load;
+use selvedge_core::offers::Exposure;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::Seen;
 
@@ -31,7 +32,10 @@ pub(crate) enum Body {
         event: EventRef,
         effects: Effects,
     },
-    Decided(Vec<DecidedOffer>),
+    Decided {
+        offers: Vec<DecidedOffer>,
+        exposures: Vec<Exposure>,
+    },
     Link {
         other: Identifier,
         word: Word,
@@ -51,7 +55,7 @@ impl Body {
     pub(crate) fn apply(&self, fragment: &mut Fragment, definitions: &Definitions) -> Folded {
         match self {
             Self::Event { event, effects } => return fragment.apply_event(definitions, event, effects),
-            Self::Decided(offers) => fragment.apply_decided(offers),
+            Self::Decided { offers, exposures } => fragment.apply_decided(offers, exposures),
             Self::Link { other, word } => fragment.apply_link(other, *word),
             Self::Mart(load) => return fragment.apply_load(definitions, load),
             Self::Erase { at, .. } => fragment.erase(definitions, *at),
@@ -66,7 +70,9 @@ impl Body {
     pub(crate) fn beside(&self) -> Option<Self> {
         match self {
             Self::Event { .. } | Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => None,
-            Self::Decided(offers) => Some(Self::Decided(offers.clone())),
+            Self::Decided { offers, exposures } => {
+                Some(Self::Decided { offers: offers.clone(), exposures: exposures.clone() })
+            }
             Self::Link { other, word } => Some(Self::Link { other: other.clone(), word: *word }),
             Self::Mart(load) => Some(Self::Mart(load.clone())),
         }
@@ -78,7 +84,7 @@ impl Body {
         self.counts(own.erased)
             && match self {
                 Self::Event { event, effects } => effects.retracts.is_none() && !own.mart.covers(event.at),
-                Self::Decided(_) => true,
+                Self::Decided { .. } => true,
                 Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => false,
             }
     }
@@ -87,7 +93,7 @@ impl Body {
     pub(crate) fn counts(&self, erased: Option<Timestamp>) -> bool {
         let before = |erased: Timestamp| match self {
             Self::Event { event, .. } => event.received_at <= erased,
-            Self::Decided(offers) => decided_before(offers, erased),
+            Self::Decided { offers, exposures } => decided_before(offers, exposures, erased),
             Self::Link { word, .. } => word.at <= erased,
             Self::Mart(load) => load.as_of <= erased,
             Self::Erase { .. } | Self::Erased(_) | Self::Withdraw(_) => false,
@@ -99,7 +105,7 @@ impl Body {
         match self {
             Self::Event { event, .. } => Some(event.id_hash),
             Self::Erased(id_hash) => *id_hash,
-            Self::Decided(_) | Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Withdraw(_) => None,
+            Self::Decided { .. } | Self::Link { .. } | Self::Mart(_) | Self::Erase { .. } | Self::Withdraw(_) => None,
         }
     }
 
@@ -118,7 +124,9 @@ impl PendingChange {
                 let traits: usize = effects.traits.iter().map(|(name, value)| 64 + name.len() + value.len()).sum();
                 effects.contributions.iter().map(|contribution| 40 + contribution.key.len()).sum::<usize>() + traits
             }
-            Body::Decided(offers) => offers.len() * 40,
+            Body::Decided { offers, exposures } => {
+                offers.len() * size_of::<DecidedOffer>() + exposures.len() * size_of::<Exposure>()
+            }
             Body::Link { .. } | Body::Erase { .. } | Body::Erased(_) => 0,
             Body::Withdraw(ids) => ids.len() * 16,
             Body::Mart(load) => load.weight(),

@@ -362,7 +362,9 @@ impl Shards {
 /// What the fold needs of a change that is not an event; none of an activation.
 fn beside(change: &Change) -> Option<Body> {
     match change {
-        Change::Decided { offers, .. } => Some(Body::Decided(offers.clone())),
+        Change::Decided { offers, exposures, .. } => {
+            Some(Body::Decided { offers: offers.clone(), exposures: exposures.clone() })
+        }
         Change::Link { other, word, .. } => Some(Body::Link { other: other.clone(), word: *word }),
         Change::Mart { load, .. } => Some(Body::Mart(Box::new(load.clone()))),
         Change::Erase { erasure, at, .. } => Some(Body::Erase { erasure: *erasure, at: *at }),
@@ -376,9 +378,10 @@ fn beside(change: &Change) -> Option<Body> {
 fn up_to(body: Option<Body>, at: Timestamp) -> Option<Body> {
     match body? {
         Body::Event { .. } | Body::Erase { .. } | Body::Erased(_) | Body::Withdraw(_) => None,
-        Body::Decided(mut offers) => {
+        Body::Decided { mut offers, mut exposures } => {
             offers.retain(|decided| decided.minute <= at);
-            Some(Body::Decided(offers))
+            exposures.retain(|exposure| exposure.at <= at);
+            Some(Body::Decided { offers, exposures })
         }
         Body::Mart(load) => (load.as_of <= at).then_some(Body::Mart(load)),
         link @ Body::Link { .. } => Some(link),

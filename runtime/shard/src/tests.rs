@@ -324,16 +324,16 @@ fn history(shards: &Shards, user: u8) -> usize {
 fn decided_offers_are_pending_and_then_in_the_base() {
     let folder = tempfile::tempdir().expect("a folder");
     let (shards, log) = (open(folder.path(), 1), Log::default());
-    let decided = |minute: i64| DecidedOffer { offer: "kettle".into(), minute: Timestamp(minute * 60_000), count: 2 };
+    let decided = |minute: i64| vec![DecidedOffer::on_web("kettle", Timestamp(minute * 60_000), 2)];
     let shard = identifier(1).shard();
-    shards.admit(shard, vec![Prepared::decided(identifier(1), vec![decided(1)])], &log).expect("admit");
-    let count = || shards.load(&identifier(1)).expect("load").fragment.offers[0].1.decided;
+    shards.admit(shard, vec![Prepared::decided(identifier(1), decided(1), Vec::new())], &log).expect("admit");
+    let count = || shards.load(&identifier(1)).expect("load").fragment.offers.get("kettle").decided;
     assert_eq!(count(), 2);
     shards.advance(shard, 1, 1).expect("advance");
-    shards.admit(shard, vec![Prepared::decided(identifier(1), vec![decided(9)])], &log).expect("admit");
+    shards.admit(shard, vec![Prepared::decided(identifier(1), decided(9), Vec::new())], &log).expect("admit");
     assert_eq!(count(), 4);
     let as_of = shards.as_of(&identifier(1), Timestamp(2 * 60_000)).expect("as of");
-    assert_eq!(as_of.offers[0].1.decided, 2);
+    assert_eq!(as_of.offers.get("kettle").decided, 2);
 }
 
 #[test]

@@ -134,8 +134,8 @@ impl Issue {
     pub fn decided(place: usize, visitor: usize, number: usize) -> Self {
         let fragment = visitors()[place].1[visitor].clone();
         let offer = format!("d{number}");
-        let offers = vec![DecidedOffer { offer: offer.as_str().into(), minute: Timestamp(60_000), count: 1 }];
-        let change = Change::Decided { fragment: fragment.clone(), offers };
+        let offers = vec![DecidedOffer::on_web(&offer, Timestamp(60_000), 1)];
+        let change = Change::Decided { fragment: fragment.clone(), offers, exposures: Vec::new() };
         Self::new(place, What::Decided { fragment, offer }, change.encode())
     }
 
@@ -183,7 +183,7 @@ impl Row {
                 let folded = self.fragment.apply_event(definitions(), &EventRef::from(event), &effects);
                 assert_eq!(folded, Folded::Counted);
             }
-            Change::Decided { offers, .. } => self.fragment.apply_decided(offers),
+            Change::Decided { offers, exposures, .. } => self.fragment.apply_decided(offers, exposures),
             Change::Mart { load, .. } => assert_eq!(self.fragment.apply_load(definitions(), load), Folded::Counted),
             Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
             Change::Erase { .. } | Change::Erased { .. } | Change::Withdraw { .. } => {}
@@ -194,11 +194,11 @@ impl Row {
     /// Everything counts once.
     pub fn check(&self) -> Result<(), String> {
         let ids = self.ids.len() as u64;
-        let shown: u64 = self.fragment.offers.iter().map(|(_, history)| history.shown).sum();
+        let shown: u64 = self.fragment.offers.by_offer().map(|(_, history)| history.shown).sum();
         if self.fragment.events != ids || shown != ids {
             return Err(format!("{} events, {shown} shown, of {ids} ids", self.fragment.events));
         }
-        match self.fragment.offers.iter().find(|(_, history)| history.decided > 1) {
+        match self.fragment.offers.by_offer().find(|(_, history)| history.decided > 1) {
             Some((offer, _)) => Err(format!("offer {offer} was decided once and counts more often")),
             None => Ok(()),
         }
@@ -229,8 +229,7 @@ impl Base {
     }
 
     pub fn holds_offer(&self, fragment: &Identifier, offer: &str) -> bool {
-        let decided =
-            |row: &Arc<Row>| row.fragment.offers.iter().any(|(held, history)| held == offer && history.decided > 0);
+        let decided = |row: &Arc<Row>| row.fragment.offers.get(offer).decided > 0;
         self.rows.get(fragment).is_some_and(decided)
     }
 

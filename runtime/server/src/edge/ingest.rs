@@ -315,7 +315,7 @@ impl Batch {
                     self.consents.push(index);
                 }
                 for entity in entities {
-                    let effects = effects.clone().of_entity();
+                    let effects = effects.clone().on(&entity);
                     self.entities.push((index, Prepared::event(entity, event.clone(), effects)));
                 }
                 for (other, how) in links {

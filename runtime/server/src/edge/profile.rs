@@ -10,12 +10,12 @@ use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use compact_str::CompactString;
 use selvedge_core::aggregate::{Definitions, Exactness, Off, Read, Reading, Value};
-use selvedge_core::change::DecidedOffer;
 use selvedge_core::consent::Decision;
 use selvedge_core::event::quoted;
-use selvedge_core::fragment::{Fragment, OfferHistory};
+use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::mart::{Load, Part};
+use selvedge_core::offers::OfferHistory;
 use selvedge_core::time::Moment;
 use selvedge_core::traits::Trait;
 use selvedge_core::value::{Kind, Timestamp};
@@ -290,9 +290,9 @@ fn read(
         Ok::<_, Problem>((known, identifiers))
     })?;
     let instant = pipeline::instant(at, clock::now(), &known.fragment);
-    let decided: Vec<DecidedOffer> = decided.into_iter().filter(|offer| offer.minute <= instant).collect();
+    let decided = decided.up_to(instant);
     if !decided.is_empty() {
-        Arc::make_mut(&mut known.fragment).apply_decided(&decided);
+        Arc::make_mut(&mut known.fragment).apply_decided(&decided.offers, &decided.exposures);
     }
     let fragment = &known.fragment;
     if fragment.is_empty() {
@@ -320,7 +320,7 @@ fn read(
         ),
         audiences: [],
         consent: fragment.consent.iter().map(consent).collect(),
-        offers: fragment.offers.iter().map(|(offer, history)| (offer.to_string(), offer_answer(history))).collect(),
+        offers: fragment.offers.by_offer().map(|(offer, history)| (offer.to_owned(), offer_answer(&history))).collect(),
         loads: fragment.mart.loads().iter().map(load_answer).collect(),
         history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
         meta: Meta::of(edge, &known.identifiers, started),

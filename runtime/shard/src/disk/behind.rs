@@ -70,7 +70,7 @@ impl Behind {
         for FragmentWrite { identifier, layout, seq, before, fragment, entries } in writes {
             let touched = match before {
                 Some(before) if !entries.is_empty() => Touched::between(before, fragment),
-                _ => Touched::MORE,
+                _ => Touched::more(),
             };
             let layout = self.shared(layout);
             self.bytes += entries.iter().map(HistoryEntry::weight).sum::<usize>();
@@ -78,7 +78,7 @@ impl Behind {
                 Some(held) => {
                     held.touched.add(touched);
                     if held.layout != layout {
-                        held.touched = Touched::MORE;
+                        held.touched = Touched::more();
                     }
                     (held.layout, held.seq, held.fragment) = (layout, seq, Arc::clone(fragment));
                     held.entries.extend(entries);

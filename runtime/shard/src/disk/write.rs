@@ -58,7 +58,7 @@ impl Disk {
                 layout: write.layout.clone().into(),
                 seq: write.seq,
                 fragment: write.fragment.clone(),
-                touched: Touched::MORE,
+                touched: Touched::more(),
                 entries: write.entries.clone(),
             };
             self.write_fragment(&mut batch, &mut behind.standing, write.identifier, &unwritten)?;

@@ -104,7 +104,7 @@ fn household() -> Identifier {
 }
 
 fn share(shards: &Shards, log: &Log, event: Event) -> Verdict {
-    let effects = shards.observer.observe(&event).of_entity();
+    let effects = shards.observer.observe(&event).on(&household());
     let prepared = Prepared::event(household(), event, effects);
     shards.admit(household().shard(), vec![prepared], log).expect("admit").remove(0)
 }

@@ -1,5 +1,6 @@
 //! Edges that follow a centre, against a naive fold of what the centre has ordered and what waits to be.
 
+use selvedge_core::offers::Exposure;
 use selvedge_core::sync::Entry;
 
 use super::centre::Centre;
@@ -223,7 +224,7 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
                     events.push(event);
                 }
             }
-            Change::Decided { offers, .. } => fragment.apply_decided(offers),
+            Change::Decided { offers, exposures, .. } => fragment.apply_decided(offers, exposures),
             Change::Link { other, word, .. } => fragment.apply_link(other, *word),
             Change::Mart { load, .. } => assert!(fragment.apply_load(definitions, load) <= Folded::Ignored),
             Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
@@ -372,8 +373,9 @@ impl World {
                 self.centre.withdraw(&whom(of), &ids.into_iter().map(id_hash).collect::<Vec<_>>());
             }
             Act::Decide(_, of) => {
-                let offer = DecidedOffer { offer: "kettle".into(), minute: Timestamp(clock * 60_000), count: 1 };
-                let decided = Prepared::decided(whom(of), vec![offer]);
+                let offer = DecidedOffer::on_web("kettle", Timestamp(clock * 60_000), 1);
+                let exposed = Exposure { experiment: "e".into(), at: Timestamp(clock * 60_000), arm: "a".into() };
+                let decided = Prepared::decided(whom(of), vec![offer], vec![exposed]);
                 edge.shards.admit(whom(of).shard(), vec![decided], &edge.outbox).expect("admit");
             }
             Act::Tell(_, of, second, count) => {

@@ -5,7 +5,7 @@ use selvedge_core::change::DecidedOffer;
 use super::*;
 
 fn decided(user: u8, offers: &[String]) -> Prepared {
-    let decided = |offer: &String| DecidedOffer { offer: offer.as_str().into(), minute: Timestamp(0), count: 1 };
+    let decided = |offer: &String| DecidedOffer::on_web(offer, Timestamp(0), 1);
     Prepared::decided(identifier(user), offers.iter().map(decided).collect())
 }
 
@@ -34,7 +34,7 @@ fn a_small_change_lies_on_the_record_until_it_is_a_large_one() {
         let (base, seq) = shards.read_base(&user).expect("read");
         let head = shards.disk.head(&user).expect("read").expect("a head");
         assert_eq!(head.seq, seq);
-        (base.events, base.offers.iter().map(|(_, history)| history.decided).sum::<u64>(), seq)
+        (base.events, base.offers.by_offer().map(|(_, history)| history.decided).sum::<u64>(), seq)
     };
     assert_eq!(read(&shards), (2, 1, 3));
     let of_states = shards.state_hash(shard).expect("a hash");

@@ -137,7 +137,7 @@ impl World {
             let newest = events.iter().max().map(|(at, ..)| *at);
             let last = events.iter().max().map(|(.., number)| format!("\"m{number}\""));
             let held = fragment.traits.get("last", &Default::default()).map(|held| held.value.to_string());
-            let decided = fragment.offers.iter().map(|(_, history)| history.decided).sum::<u64>();
+            let decided = fragment.offers.by_offer().map(|(_, history)| history.decided).sum::<u64>();
             if fragment.events != events.len() as u64
                 || row.ids.len() != events.len()
                 || fragment.newest_event_at.map(|at| at.0) != newest

@@ -1,8 +1,18 @@
 //! Decisions: the choice among ranked candidates, under the constraints that no plugin can bypass.
 //!
-//! Pure: rankings in, choices out. Knows nothing of plugins, except that somebody judged the candidates.
+//! Pure: rankings in, choices out. Knows nothing of plugins, except that somebody judged the candidates. [`choose`] is all that a catalogue without constraints
+//! needs; [`fill`] holds each choice to them, and says of every candidate at which step it left ([`Left`]); [`priority`] is the formula by which offers are
+//! ranked where no plugin does.
+
+mod fill;
+mod left;
+pub mod priority;
+pub mod screen;
 
 use crate::catalog::Catalog;
+
+pub use self::fill::{Constraints, Contest, Tier, fill};
+pub use self::left::{Left, Level, Step};
 
 /// A slot that a call asks to be filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
