@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::aggregate::Given;
+use crate::control::{CatalogPut, OfferSwitch};
 use crate::event::{Event, EventKind, id_hash};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
@@ -56,6 +57,10 @@ pub enum Change {
     Mark(u64),
     /// What edges run from here on; on the control shard only.
     Release(Release),
+    /// Another catalogue takes force; on the control shard only.
+    Catalog(CatalogPut),
+    /// An offer is stopped, or no longer; on the control shard only.
+    Switch(OfferSwitch),
     /// Nothing that was said of an identifier before counts any more, nor what was said before and comes later.
     Erase {
         /// Whose.
@@ -131,6 +136,8 @@ const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 const ERASED: u8 = 9;
 const WITHDRAW: u8 = 10;
+const CATALOG: u8 = 11;
+const SWITCH: u8 = 12;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -214,7 +221,7 @@ impl Change {
             | Self::Erase { fragment, .. }
             | Self::Erased { fragment, .. }
             | Self::Withdraw { fragment, .. } => Some(fragment),
-            Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Catalog(_) | Self::Switch(_) => None,
         }
     }
 
@@ -268,6 +275,8 @@ impl Change {
             Self::Activate(activation) => append(ACTIVATE, activation),
             Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
+            Self::Catalog(put) => append(CATALOG, put),
+            Self::Switch(switch) => append(SWITCH, switch),
             Self::Erase { fragment, erasure, at } => {
                 append(ERASE, &EraseEnvelope { fragment: fragment.as_str(), erasure: *erasure, at: at.0 })
             }
@@ -292,6 +301,8 @@ impl Change {
             Self::Activate(_)
             | Self::Mark(_)
             | Self::Release(_)
+            | Self::Catalog(_)
+            | Self::Switch(_)
             | Self::Erase { .. }
             | Self::Erased { .. }
             | Self::Withdraw { .. } => false,
@@ -310,6 +321,8 @@ impl Change {
             Self::Activate(_)
             | Self::Mark(_)
             | Self::Release(_)
+            | Self::Catalog(_)
+            | Self::Switch(_)
             | Self::Erase { .. }
             | Self::Erased { .. }
             | Self::Withdraw { .. } => return Ok(None),
@@ -353,6 +366,8 @@ impl Change {
     pub fn version(bytes: &[u8]) -> Result<u16, ChangeError> {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
             EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED | WITHDRAW => Ok(1),
+            // On the control shard only, of which an edge that does not know them asks for no entries.
+            CATALOG | SWITCH => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -451,6 +466,8 @@ impl Change {
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
             MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
             RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
+            CATALOG => postcard::from_bytes(rest).map(Self::Catalog).map_err(corrupt),
+            SWITCH => postcard::from_bytes(rest).map(Self::Switch).map_err(corrupt),
             ERASE => {
                 let EraseEnvelope { fragment, erasure, at } = postcard::from_bytes(rest).map_err(corrupt)?;
                 Ok(Self::Erase { fragment: identifier(fragment)?, erasure, at: Timestamp(at) })
@@ -524,6 +541,15 @@ mod tests {
             Change::Activate(Activation::new(&time, Vec::new())),
             Change::Mark(u64::MAX),
             Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
+            Change::Catalog(CatalogPut {
+                sha256: [5; 32],
+                over: 3,
+                at: Timestamp(9),
+                by: "ada".into(),
+                how: crate::control::How::Undo,
+                of: Some(1),
+            }),
+            Change::Switch(OfferSwitch { offer: "kettle".into(), stopped: true, at: Timestamp(9), by: "ada".into() }),
             Change::Erase {
                 fragment: Identifier::stored("user:42").expect("an identifier"),
                 erasure: [7; 16],

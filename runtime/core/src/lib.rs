@@ -7,7 +7,7 @@
 //!   [`change`]: how it stands in the log.
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
-//! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`]: what edges run; [`view`]: that fold as it is read.
+//! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`] and [`control`]: what edges run; [`view`]: that fold as it is read.
 //! - [`mart`]: what batch systems say, and how live events go on from it.
 //! - [`catalog`] and [`decision`]: offers, slots, and the choice among them.
 //! - [`sync`]: what edges and the centre say to each other, and what each makes of it.
@@ -20,6 +20,7 @@ pub mod change;
 pub mod columns;
 pub mod config;
 pub mod consent;
+pub mod control;
 pub mod decision;
 pub mod description;
 pub mod effects;

@@ -9,6 +9,7 @@ mod history;
 pub mod identities;
 pub mod ingest;
 pub mod mart;
+mod preview;
 pub mod profile;
 
 use std::fmt::Display;
@@ -41,6 +42,7 @@ pub use self::entrance::Entrance;
 pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
+use crate::catalogue::Publisher;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::erasures::Erasures;
@@ -50,6 +52,7 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::release::Loaded;
+use crate::stopped::{StoppedOffers, Switches};
 use crate::sync::Uplink;
 use crate::tokens::{self, Tokens};
 
@@ -68,6 +71,10 @@ pub struct House {
     pub cluster: String,
     /// The centre that this edge follows; none where it is its own.
     pub uplink: Option<Arc<Uplink>>,
+    /// What publishes the catalogue; none where that is the centre's.
+    pub publisher: Option<Arc<Publisher>>,
+    /// Offers that are stopped.
+    pub stopped: Arc<StoppedOffers>,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     /// Those that were asked for here.
@@ -95,6 +102,10 @@ pub struct Edge {
     pub observer: Arc<PluginObserver>,
     pub catalog: Catalog,
     pub catalog_reads: CatalogReads,
+    /// Which of its offers are stopped.
+    pub switches: Arc<Switches>,
+    /// An edge that decides by the draft, for previews.
+    preview: preview::Kept,
     pub shards: Arc<Shards>,
     /// How far definitions that are new are computed from the history.
     pub backfill: Arc<Backfill>,
@@ -113,6 +124,8 @@ impl Edge {
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
         Ok(Self {
+            switches: house.stopped.follow(&catalog),
+            preview: preview::Kept::default(),
             house,
             entities: plugins.entities(),
             plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
@@ -123,6 +136,23 @@ impl Edge {
             shards,
             backfill,
         })
+    }
+
+    /// The same edge by another catalogue.
+    pub fn with_catalog(&self, catalog: Catalog, catalog_reads: CatalogReads) -> Self {
+        Self {
+            house: Arc::clone(&self.house),
+            entities: self.entities.clone(),
+            plugins: Arc::clone(&self.plugins),
+            plugin_hashes: self.plugin_hashes.clone(),
+            observer: Arc::clone(&self.observer),
+            switches: self.house.stopped.follow(&catalog),
+            preview: preview::Kept::default(),
+            catalog,
+            catalog_reads,
+            shards: Arc::clone(&self.shards),
+            backfill: Arc::clone(&self.backfill),
+        }
     }
 }
 
