@@ -255,7 +255,7 @@ fn versions(desk: &Desk) -> Result<()> {
             let back = version["bringsBack"].as_u64().map_or(String::new(), |of| format!(" (version {of} again)"));
             text += &format!(
                 "{:>7}  {:<12}  {:<24}  {:<8}  {}{back}{}\n",
-                version["version"],
+                version["version"].as_u64().unwrap_or_default(),
                 short(&version["hash"]),
                 plain(&version["at"]),
                 plain(&version["how"]),
