@@ -6,6 +6,7 @@ mod aggregates;
 mod api;
 mod backfill;
 mod cases;
+mod catalogue;
 mod cdnow;
 mod clients;
 mod crash;

@@ -64,6 +64,12 @@ impl TestEdgeBuilder {
         self
     }
 
+    /// Runs no plugins.
+    pub fn without_plugins(mut self) -> Self {
+        self.plugins = None;
+        self
+    }
+
     /// Leaves out the catalogue of the demo.
     pub fn without_catalog(mut self) -> Self {
         self.arguments.clear();

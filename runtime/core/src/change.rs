@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::aggregate::Given;
+use crate::control::{CatalogPut, OfferSwitch};
 use crate::event::{Event, EventKind, id_hash};
 use crate::identity::{Identifier, ShardId};
 use crate::links::Word;
@@ -59,6 +60,10 @@ pub enum Change {
     Mark(u64),
     /// What edges run from here on; on the control shard only.
     Release(Release),
+    /// Another catalogue takes force; on the control shard only.
+    Catalog(CatalogPut),
+    /// An offer is stopped, or no longer; on the control shard only.
+    Switch(OfferSwitch),
     /// Nothing that was said of an identifier before counts any more, nor what was said before and comes later.
     Erase {
         /// Whose.
@@ -143,8 +148,10 @@ const MARK: u8 = 7;
 const RELEASE: u8 = 8;
 const ERASED: u8 = 9;
 const WITHDRAW: u8 = 10;
+const CATALOG: u8 = 11;
+const SWITCH: u8 = 12;
 /// Decided offers on other channels than the default one, or with exposures.
-const DECIDED_ON: u8 = 11;
+const DECIDED_ON: u8 = 13;
 /// Beside an event's kind: a browser said it without proof.
 const CLAIMED: u8 = 0x80;
 
@@ -238,7 +245,7 @@ impl Change {
             | Self::Erase { fragment, .. }
             | Self::Erased { fragment, .. }
             | Self::Withdraw { fragment, .. } => Some(fragment),
-            Self::Activate(_) | Self::Mark(_) | Self::Release(_) => None,
+            Self::Activate(_) | Self::Mark(_) | Self::Release(_) | Self::Catalog(_) | Self::Switch(_) => None,
         }
     }
 
@@ -299,6 +306,8 @@ impl Change {
             Self::Activate(activation) => append(ACTIVATE, activation),
             Self::Mark(mark) => append(MARK, mark),
             Self::Release(release) => append(RELEASE, release),
+            Self::Catalog(put) => append(CATALOG, put),
+            Self::Switch(switch) => append(SWITCH, switch),
             Self::Erase { fragment, erasure, at } => {
                 append(ERASE, &EraseEnvelope { fragment: fragment.as_str(), erasure: *erasure, at: at.0 })
             }
@@ -323,6 +332,8 @@ impl Change {
             Self::Activate(_)
             | Self::Mark(_)
             | Self::Release(_)
+            | Self::Catalog(_)
+            | Self::Switch(_)
             | Self::Erase { .. }
             | Self::Erased { .. }
             | Self::Withdraw { .. } => false,
@@ -341,6 +352,8 @@ impl Change {
             Self::Activate(_)
             | Self::Mark(_)
             | Self::Release(_)
+            | Self::Catalog(_)
+            | Self::Switch(_)
             | Self::Erase { .. }
             | Self::Erased { .. }
             | Self::Withdraw { .. } => return Ok(None),
@@ -385,6 +398,8 @@ impl Change {
         match *bytes.first().ok_or(ChangeError::Corrupt)? {
             EVENT | DECIDED | ACTIVATE | LINK | MART | ERASE | MARK | RELEASE | ERASED | WITHDRAW => Ok(1),
             DECIDED_ON => Ok(2),
+            // On the control shard only, of which an edge that does not know them asks for no entries.
+            CATALOG | SWITCH => Ok(1),
             unknown => Err(ChangeError::UnknownKind(unknown)),
         }
     }
@@ -494,6 +509,8 @@ impl Change {
             ACTIVATE => postcard::from_bytes(rest).map(Self::Activate).map_err(corrupt),
             MARK => postcard::from_bytes(rest).map(Self::Mark).map_err(corrupt),
             RELEASE => postcard::from_bytes(rest).map(Self::Release).map_err(corrupt),
+            CATALOG => postcard::from_bytes(rest).map(Self::Catalog).map_err(corrupt),
+            SWITCH => postcard::from_bytes(rest).map(Self::Switch).map_err(corrupt),
             ERASE => {
                 let EraseEnvelope { fragment, erasure, at } = postcard::from_bytes(rest).map_err(corrupt)?;
                 Ok(Self::Erase { fragment: identifier(fragment)?, erasure, at: Timestamp(at) })
@@ -574,6 +591,15 @@ mod tests {
             Change::Activate(Activation::new(&time, Vec::new())),
             Change::Mark(u64::MAX),
             Change::Release(Release { time_zone: "UTC".into(), ..Release::default() }),
+            Change::Catalog(CatalogPut {
+                sha256: [5; 32],
+                over: 3,
+                at: Timestamp(9),
+                by: "ada".into(),
+                how: crate::control::How::Undo,
+                of: Some(1),
+            }),
+            Change::Switch(OfferSwitch { offer: "kettle".into(), stopped: true, at: Timestamp(9), by: "ada".into() }),
             Change::Erase {
                 fragment: Identifier::stored("user:42").expect("an identifier"),
                 erasure: [7; 16],

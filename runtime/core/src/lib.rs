@@ -7,7 +7,7 @@
 //!   [`change`]: how it stands in the log.
 //! - [`description`] and [`read`]: what a plugin declares; [`lower`]: events, visitors and offers as the [`columns`] that it
 //!   declared; [`stage`]: what it may answer.
-//! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`]: what edges run; [`view`]: that fold as it is read.
+//! - [`effects`], [`aggregate`], [`traits`], [`retracted`] and [`fragment`]: what events do and add up to, a deterministic fold under an [`activation`]; [`release`] and [`control`]: what edges run; [`view`]: that fold as it is read.
 //! - [`offers`]: what happened with offers.
 //! - [`mart`]: what batch systems say, and how live events go on from it.
 //! - [`catalog`], [`condition`], [`audience`] and [`decision`]: offers, slots, who may be offered what, and the choice among them.
@@ -24,6 +24,7 @@ pub mod condition;
 pub mod config;
 pub mod consent;
 pub mod constraint;
+pub mod control;
 pub mod decision;
 pub mod description;
 pub mod effects;

@@ -11,7 +11,7 @@ pub struct Release {
     pub time_zone: String,
     /// The plugins, in the order in which they fold.
     pub plugins: Vec<ReleasedPlugin>,
-    /// The catalogue of offers and slots, as TOML.
+    /// The catalogue of offers and slots, as TOML or JSON. Empty in the log: there it is an entry of its own.
     pub catalog: String,
 }
 

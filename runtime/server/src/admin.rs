@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::auth::Role;
 use crate::backfill::BackfillAnswer;
+use crate::catalogue::{self, Publisher};
 use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
 use crate::edge::{Edge, method_not_allowed, not_found};
@@ -24,8 +25,8 @@ use crate::gate::{Gate, Serving};
 use crate::sync;
 use crate::sync::wire::Report;
 
-/// The routes; `guarded` where the listener can be reached from other machines.
-pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
+/// The routes; `guarded` where the listener can be reached from other machines. The catalogue is published here, or by the centre.
+pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/v1/dead-letters", get(dead_letters))
@@ -34,6 +35,10 @@ pub fn router(gate: Arc<Gate>, guarded: bool) -> Router {
         .route("/admin/v1/status", get(status))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
+    let routes = match publisher {
+        Some(publisher) => routes.merge(catalogue::http::routes("/admin/v1").with_state(publisher)),
+        None => routes.merge(catalogue::forward::routes()),
+    };
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
     routes.layer(middleware::from_fn(no_pages)).with_state(gate)
 }

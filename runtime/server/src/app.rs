@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::admin;
 use crate::auth::Keys;
 use crate::backfill;
+use crate::catalogue::Publisher;
 use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
@@ -27,7 +28,7 @@ use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
-use crate::release::Bundle;
+use crate::release::{Bundle, Loaded};
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
 use crate::sync::{self, Uplink};
 use crate::tokens::Tokens;
@@ -58,13 +59,17 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     let keys = Keys::open(&config.data, config.keys.clone())?;
     let metrics = Arc::new(Metrics::install().context("install metrics")?);
     let time_zone = config.time_zone.as_deref().unwrap_or("UTC");
-    let loaded = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), time_zone)?.load(threads())?;
+    let bundle = Bundle::read(config.plugins.as_deref(), config.catalog.as_deref(), time_zone)?;
 
     let end = Arc::new(End::default());
     let (commits, committed) = mpsc::channel();
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
+    let runtime = runtime()?;
+    let publisher = Arc::new(Publisher::own(Arc::clone(&log)));
+    let loaded = runtime.block_on(load(bundle, &publisher))?;
     let cluster = log.id();
-    let house = Arc::new(house(&config, keys, metrics, Arc::clone(&log), cluster, None)?);
+    let house = house(&config, keys, metrics, Arc::clone(&log), cluster, None, Some(Arc::clone(&publisher)))?;
+    let house = Arc::new(house);
     let observer = Arc::new(loaded.observer(&house.metrics));
     let shards = Arc::new(Shards::open(
         &config.data.join("shards"),
@@ -91,23 +96,46 @@ pub fn run(config: EdgeConfig) -> Result<()> {
         Arc::clone(&edge.metrics),
         Some(Arc::clone(&end)),
     )?;
-    let runtime = runtime()?;
-    let gate = Arc::new(Gate::new(Arc::clone(&edge)));
+    // What serves now may not be what serves later.
+    let house = Arc::clone(&edge.house);
+    let gate = Arc::new(Gate::new(edge));
+    publisher.serve_behind(&gate);
     let served = runtime.block_on(async {
         end.listen()?;
-        serve(&edge, gate, &config, &end, started).await
+        publisher.tell_stopped().await;
+        tokio::spawn(Arc::clone(&publisher).keep_schedule());
+        serve(&house, Arc::clone(&gate), &config, &end, started).await
     });
     runtime.shutdown_timeout(DRAIN);
 
     // Everything that was accepted goes to the log, then the log to the base, then the base to the disk.
-    let flushed = edge.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
-    drop(edge);
-    drop(log);
+    let flushed = house.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
+    drop((gate, house, publisher, log));
     drop(backfilling);
     let applied = applier.join().map_err(|_| anyhow::anyhow!("the applying thread panicked"));
     shards.flush()?;
     served.and(flushed).and(applied)?;
     end.outcome()
+}
+
+/// Loads what files say, by the catalogue that they give where the log never held it, else by the one in force.
+async fn load(mut bundle: Bundle, publisher: &Publisher) -> Result<Loaded> {
+    publisher.refresh().await?;
+    let given = std::mem::take(&mut bundle.release.catalog);
+    let is_given = publisher.is_new(&given).await?;
+    let version = publisher.in_force().version;
+    bundle.release.catalog = if is_given { given.clone() } else { publisher.release().1.catalog };
+    let loaded = tokio::task::spawn_blocking(move || bundle.load(threads())).await?;
+    let loaded = loaded.with_context(|| match (is_given, version) {
+        (false, version @ 1..) => {
+            format!("with catalogue version {version}, which is in force (--catalog gives another)")
+        }
+        _ => "what was given".to_owned(),
+    })?;
+    if is_given {
+        publisher.begin(&given).await?;
+    }
+    Ok(loaded)
 }
 
 /// Threads that may invoke plugins at once.
@@ -132,6 +160,7 @@ pub fn house(
     log: Arc<RedbLog>,
     cluster: String,
     uplink: Option<Arc<Uplink>>,
+    publisher: Option<Arc<Publisher>>,
 ) -> Result<House> {
     if config.trust_browsers {
         tracing::warn!(
@@ -147,7 +176,9 @@ pub fn house(
         trait_sources: config.trait_sources.clone(),
         log,
         cluster,
+        stopped: uplink.as_ref().map_or_else(Arc::default, |uplink| Arc::clone(&uplink.stopped)),
         uplink,
+        publisher,
         decided: Decided::new(),
         dead_letters: DeadLetters::default(),
         metrics,
@@ -247,6 +278,8 @@ fn apply(shards: &Shards, committed: &mpsc::Receiver<Vec<Committed>>, end: &End)
         for Committed { shard, first_seq, count } in batch {
             by_shard.entry(shard).or_insert((first_seq, 0)).1 += count;
         }
+        // The control shard is no base's.
+        by_shard.remove(&ShardId::CONTROL);
         for (shard, (mut first_seq, mut count)) in by_shard {
             // Not all at once: the shard is locked meanwhile.
             while count > 0 {
@@ -277,7 +310,7 @@ pub async fn serve(
     let routes = edge::router(Arc::clone(&gate), config.cors_origins.clone());
     let entrance = Entrance::new(Arc::clone(&gate), routes);
     let mut public = tokio::spawn(listener(public, None, entrance, Arc::clone(&stop), PUBLIC_CONNECTIONS));
-    let routes = admin::router(Arc::clone(&gate), !admin_at.ip().is_loopback());
+    let routes = admin::router(Arc::clone(&gate), house.publisher.clone(), !admin_at.ip().is_loopback());
     let mut admin = tokio::spawn(listener(admin, None, routed(routes), Arc::clone(&stop), ADMIN_CONNECTIONS));
     let ticker = tokio::spawn(tick(gate, Arc::clone(end)));
     tracing::info!(after = ?started.elapsed(), "ready");

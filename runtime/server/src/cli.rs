@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::catalogue::command::{self as catalogue, CatalogueCommand};
 use crate::config::{CentralArguments, EdgeArguments, RunArguments};
 use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
@@ -34,6 +35,9 @@ enum Command {
         #[command(flatten)]
         arguments: Box<CentralArguments>,
     },
+    /// Publish the catalogue: put, draft, schedule, undo, stop offers, take in files. At the admin listener of a centre, of an edge, or of `run`.
+    #[command(visible_alias = "catalog", subcommand)]
+    Catalogue(CatalogueCommand),
     /// Say how a centre and its edges are, or an edge.
     Status(AdminArguments),
     /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
@@ -57,6 +61,7 @@ pub fn run() -> Result<()> {
         }
         Command::Central { command: Some(command), .. } => operate::central(command),
         Command::Central { command: None, arguments } => central::run(arguments.settle()?),
+        Command::Catalogue(command) => catalogue::run(command),
         Command::Status(arguments) => operate::status(&arguments),
         Command::Import(arguments) => import::run(*arguments),
         Command::Export(arguments) => export::run(*arguments),

@@ -7,6 +7,7 @@ use selvedge_core::event::Refusal;
 use selvedge_shard::ShardError;
 use serde::Serialize;
 
+use crate::catalogue::document::Fault;
 use crate::edge::ingest::OUTBOX_FULL;
 
 /// What went wrong, for programs (`code`) and for people (`detail`, which says the mend).
@@ -22,6 +23,9 @@ pub struct Problem {
     /// The offending field as a JSON pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
+    /// All that is wrong, where it may be more than one thing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
     #[serde(skip)]
     retry_after_s: Option<u32>,
 }
@@ -36,6 +40,7 @@ impl Problem {
             code,
             detail: detail.into(),
             pointer: None,
+            errors: Vec::new(),
             retry_after_s: None,
         }
     }
@@ -49,6 +54,23 @@ impl Problem {
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
+    }
+
+    /// Lists all that is wrong; the first is where it points.
+    pub fn because(mut self, faults: Vec<Fault>) -> Self {
+        self.pointer = faults.first().map(|fault| fault.pointer.clone());
+        self.errors = faults;
+        self
+    }
+
+    /// What went wrong, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether it may go by itself.
+    pub fn is_passing(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
     }
 
     /// An invalid event on an endpoint that takes one: 422, or 413 where it is too large.

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::release::Given;
 use crate::serve::{DRAIN, End};
 use crate::sync::client::{Centre, Refusal};
-use crate::sync::wire::Registered;
+use crate::sync::wire::{Controlled, Registered};
 use crate::sync::{self, Uplink};
 
 /// The note under which the outbox keeps what the centre said of itself.
@@ -103,7 +103,7 @@ impl Follower {
             // In memory a change is about three times as large as in the outbox.
             shards.bound_pending(usize::try_from(upward.outbox_bytes.saturating_mul(3)).unwrap_or(usize::MAX));
             let uplink = Arc::new(Uplink::begin(centre, &upward, registered, outbox, &shards, plugins)?);
-            let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)))?;
+            let house = house(&config, keys, metrics, log, uplink.cluster.clone(), Some(Arc::clone(&uplink)), None)?;
             let house = Arc::new(house);
             let edge = Arc::new(Edge::assemble(Arc::clone(&house), loaded, observer, Arc::clone(&shards))?);
             uplink.keep_backfill(backfill::Thread::spawn(
@@ -141,6 +141,7 @@ impl Follower {
 async fn introduce(centre: &Centre, outbox: &RedbLog, uplink: &UplinkConfig) -> Result<Registered> {
     let kept = outbox.note(REGISTERED)?;
     let kept: Option<Registered> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let kept = kept.map(|kept| brought_up(kept, outbox)).transpose()?;
     // Also where it is to hold other shards now: what its outbox has is of that log.
     let cluster = kept.as_ref().map(|kept| kept.cluster.clone());
     let kept = kept.filter(|kept| uplink.shards.is_none_or(|shards| shards == kept.shards));
@@ -169,6 +170,19 @@ async fn introduce(centre: &Centre, outbox: &RedbLog, uplink: &UplinkConfig) -> 
         tracing::warn!("waiting for the centre at {}: {error:#}", uplink.central);
         sleep(Duration::from_millis(backoff.fail())).await;
     }
+}
+
+/// What was kept when the edge registered, with what it heard since.
+fn brought_up(mut kept: Registered, outbox: &RedbLog) -> Result<Registered> {
+    if let Some(released) = sync::releases::kept(outbox)?.filter(|released| released.seq > kept.released.seq) {
+        kept.released = released;
+    }
+    let known = kept.released.control.as_ref().map(Controlled::at);
+    let newer = |controlled: &Controlled| known.is_none_or(|known| controlled.at() > known);
+    if let Some(controlled) = sync::control::kept(outbox)?.filter(newer) {
+        kept.released.control = Some(controlled);
+    }
+    Ok(kept)
 }
 
 /// Has the centre release what this edge was given at its start, where that is new. What the log held before is the centre's to say.

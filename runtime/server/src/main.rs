@@ -4,6 +4,7 @@ mod admin;
 mod app;
 mod auth;
 mod backfill;
+mod catalogue;
 mod central;
 mod cli;
 mod clock;
@@ -24,6 +25,7 @@ mod operate;
 mod pipeline;
 mod release;
 mod serve;
+mod stopped;
 mod sync;
 mod tokens;
 

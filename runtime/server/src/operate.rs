@@ -19,6 +19,9 @@ use crate::release::Given;
 /// How long the longest of these may take: a comparison waits for every edge, a backup for the disk.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// Bytes of an answer at most.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Where a process's admin listener is.
 #[derive(Args, Clone, Debug)]
 pub struct AdminArguments {
@@ -81,26 +84,63 @@ pub enum CentralCommand {
     },
 }
 
+/// What an admin listener refused, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refused {
+    /// Stable.
+    pub code: String,
+    detail: String,
+}
+
+/// What an admin listener answered, which was no refusal.
+pub struct Answered {
+    pub status: u16,
+    /// The `ETag`.
+    pub tag: Option<String>,
+    pub text: String,
+    /// The same as JSON; null where it is none.
+    pub json: Value,
+}
+
 impl AdminArguments {
+    /// Whether the answer is to be printed as JSON.
+    pub fn wants_json(&self) -> bool {
+        self.json
+    }
+
     fn call(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+        self.send(method, path, &[("content-type", "application/json")], body).map(|answered| answered.json)
+    }
+
+    /// Asks for something; a refusal is an error, with its mend.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answered> {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
         let url = format!("{}{path}", self.admin.trim_end_matches('/'));
         let mut request = ureq::http::Request::builder().method(method).uri(&url);
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let request = request.header("content-type", "application/json").body(body.to_owned())?;
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.to_owned())?;
         let answer = Agent::from(config).run(request);
         let mut answer =
             answer.with_context(|| format!("call {url}; is the process running, and is this its admin listener?"))?;
-        let text = answer.body_mut().read_to_string().with_context(|| format!("read the answer of {url}"))?;
+        let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = text.with_context(|| format!("read the answer of {url}"))?;
         let json: Value =
             if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::Null) };
         if answer.status().is_success() {
-            return Ok(json);
+            return Ok(Answered { status: answer.status().as_u16(), tag, text, json });
         }
         match json["detail"].as_str() {
-            Some(detail) => bail!("{detail}"),
+            Some(detail) => {
+                let code = json["code"].as_str().unwrap_or_default().to_owned();
+                Err(Refused { code, detail: detail.to_owned() }.into())
+            }
             None => bail!("{url} answered {}", answer.status()),
         }
     }

@@ -95,6 +95,11 @@ impl Decision<'_> {
         &self.events.written
     }
 
+    /// Says that it was made by the draft of the catalogue.
+    pub fn preview(&mut self, of_draft: bool) {
+        self.meta.catalogue = of_draft.then_some("draft");
+    }
+
     /// Tells the visitor the id that was issued.
     pub fn issue(&mut self, anonymous_id: Option<&str>) {
         self.visitor = anonymous_id.map(|id| Issued { anonymous_id: id.to_owned() });
@@ -152,6 +157,9 @@ pub struct Meta<'e> {
     elapsed_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugins: Option<&'e RawValue>,
+    /// Where it is not the one in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalogue: Option<&'static str>,
 }
 
 impl Meta<'_> {
@@ -159,7 +167,7 @@ impl Meta<'_> {
     pub fn of(edge: &Edge, identifiers: &[Identifier], started: Instant) -> Self {
         let Freshness { state, lag_ms } = edge.freshness(identifiers);
         let (version, elapsed_us) = (version(edge, identifiers), micros(started.elapsed()));
-        Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None }
+        Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None, catalogue: None }
     }
 }
 
@@ -492,7 +500,11 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
         if rankings.iter().any(|(of, _)| *of == ranker) {
             continue;
         }
-        let (candidates, slot) = candidates(edge, &ask.slots, ranker);
+        let (mut candidates, mut slot) = candidates(edge, &ask.slots, ranker);
+        if edge.switches.any() {
+            candidates.to_mut().retain(|offer| !edge.switches.is_stopped(*offer));
+            slot = None;
+        }
         let late = ask.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let ranking = match ranker {
             _ if late => None,
@@ -547,13 +559,18 @@ fn slot_answer<'e>(
     }
     let fallback = offers.is_empty();
     if fallback {
-        offers.push(match &slot.fallback {
-            Fallback::Offer(index) => {
-                offer_answer(&edge.catalog.offers[*index], slot.channel, None, 1, Some("fallback"))
-            }
-            Fallback::Content(content) => {
-                OfferAnswer { id: None, priority: None, rank: 1, category: None, content, reason: Some("fallback") }
-            }
+        offers.extend(match &slot.fallback {
+            // Nothing else is known to fit there.
+            Fallback::Offer(index) if edge.switches.is_stopped(*index) => None,
+            Fallback::Offer(index) => Some(offer_answer(&edge.catalog.offers[*index], slot.channel, None, 1, Some("fallback"))),
+            Fallback::Content(content) => Some(OfferAnswer {
+                id: None,
+                priority: None,
+                rank: 1,
+                category: None,
+                content,
+                reason: Some("fallback"),
+            }),
         });
     }
     let outcome = |judged: &Judgement| {
@@ -565,6 +582,13 @@ fn slot_answer<'e>(
             () => "outranked",
         }
     };
+    let stopped = slot.candidates.iter().filter(|offer| explained.is_some() && edge.switches.is_stopped(**offer));
+    let stopped = stopped.map(|offer| CandidateAnswer {
+        id: &edge.catalog.offers[*offer].id,
+        outcome: "stopped",
+        priority: None,
+        reason: None,
+    });
     let (role, explained) = explained.unwrap_or((Role::Publishable, &[]));
     let of_slot = explained.iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
     let candidates = of_slot.map(|judged| CandidateAnswer {
@@ -573,7 +597,7 @@ fn slot_answer<'e>(
         priority: (role == Role::Secret).then_some(judged.priority),
         reason: reason(judged),
     });
-    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.collect() }
+    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
 }
 
 fn offer_answer<'e>(

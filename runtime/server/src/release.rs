@@ -17,6 +17,7 @@ use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Plugin
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::catalogue::document::{Checked, check, in_words, parse};
 use crate::error::Problem;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
@@ -49,7 +50,7 @@ pub struct Given {
     pub plugins: Option<Vec<ReleasedPlugin>>,
     /// Their bytes, by hash.
     pub components: BTreeMap<Hash, Vec<u8>>,
-    /// As TOML.
+    /// As TOML or JSON.
     pub catalog: Option<String>,
 }
 
@@ -177,7 +178,9 @@ impl Bundle {
         }
         if let Some(path) = catalog {
             bundle.release.catalog = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-            Catalog::from_toml(&bundle.release.catalog).with_context(|| format!("catalogue {}", path.display()))?;
+            if let Err(faults) = parse(&bundle.release.catalog) {
+                bail!("catalogue {}: {}", path.display(), in_words(&faults));
+            }
         }
         Ok(bundle)
     }
@@ -206,8 +209,9 @@ impl Bundle {
             components.push(component);
         }
         let plugins = Arc::new(PluginSet::resolve(engine, components, time)?);
-        let catalog = Catalog::from_toml(&release.catalog).context("the catalogue")?;
-        let catalog_reads = CatalogReads::resolve(&plugins, &catalog)?;
+        let checked = check(&release.catalog, &plugins);
+        let Checked { catalog, reads: catalog_reads } =
+            checked.map_err(|faults| anyhow::anyhow!("the catalogue: {}", in_words(&faults)))?;
         let activation = Activation::new(plugins.schema().definitions.time(), plugins.active());
         let states: Vec<usize> = plugins.plugins().iter().map(Plugin::states).collect();
         let layout = activation.layout(&states);

@@ -370,7 +370,12 @@ fn beside(change: &Change) -> Option<Body> {
         Change::Erase { erasure, at, .. } => Some(Body::Erase { erasure: *erasure, at: *at }),
         Change::Erased { remains, .. } => Some(Body::Erased(remains.ids.map(|(id_hash, _)| id_hash))),
         Change::Withdraw { ids, .. } => Some(Body::Withdraw(ids.as_slice().into())),
-        Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => None,
+        Change::Event { .. }
+        | Change::Activate(_)
+        | Change::Mark(_)
+        | Change::Release(_)
+        | Change::Catalog(_)
+        | Change::Switch(_) => None,
     }
 }
 

@@ -12,14 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 use selvedge_core::identity::{SHARDS, ShardId};
 use selvedge_core::sync::Origin;
 use selvedge_core::view::Cursor;
 use tokio::sync::oneshot;
 
 use super::segments::Segments;
-use super::{META, for_entries, open, read_meta, read_trimmed, store};
+use super::{META, for_entries, keep, open, read_meta, read_trimmed, store};
+use crate::central::{BLOB_BYTES_MAX, NOTE_BYTES_MAX, bounded};
 use crate::{Barrier, Committed, LocalEntry, LogError};
 
 /// Bytes of one commit, about.
@@ -108,6 +109,39 @@ impl RedbLog {
     pub fn keep_note(&self, name: &str, bytes: &[u8]) -> Result<(), LogError> {
         let write = self.database.begin_write().map_err(store)?;
         write.open_table(META).map_err(store)?.insert(format!("note:{name}").as_str(), bytes).map_err(store)?;
+        write.commit().map_err(store)
+    }
+
+    /// Keeps a blob under its SHA-256, durably, where a centre that opens this file finds it. The caller has computed it. Blocks.
+    pub fn put_blob(&self, sha256: [u8; 32], bytes: &[u8]) -> Result<(), LogError> {
+        bounded("the blob", bytes.len(), BLOB_BYTES_MAX)?;
+        self.write(|write| keep::put_blob(write, sha256, bytes))
+    }
+
+    /// A blob.
+    pub fn blob(&self, sha256: [u8; 32]) -> Result<Option<Vec<u8>>, LogError> {
+        keep::blob(&self.database.begin_read().map_err(store)?, sha256)
+    }
+
+    /// Keeps a note as a centre does, durably; one that opens this file finds it. Blocks.
+    pub fn put_centre_note(&self, name: &str, bytes: &[u8]) -> Result<(), LogError> {
+        bounded("the note", name.len() + bytes.len(), NOTE_BYTES_MAX)?;
+        self.write(|write| keep::put_note(write, name, bytes))
+    }
+
+    /// A note of a centre's.
+    pub fn centre_note(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        keep::note(&self.database.begin_read().map_err(store)?, name)
+    }
+
+    /// Forgets a note of a centre's. Blocks.
+    pub fn remove_centre_note(&self, name: &str) -> Result<(), LogError> {
+        self.write(|write| keep::remove_note(write, name))
+    }
+
+    fn write(&self, run: impl FnOnce(&WriteTransaction) -> Result<(), LogError>) -> Result<(), LogError> {
+        let write = self.database.begin_write().map_err(store)?;
+        run(&write)?;
         write.commit().map_err(store)
     }
 
@@ -342,6 +376,27 @@ mod tests {
         assert_eq!(texts(&log, 3, 2, 1), [(3, "c".into())]);
         assert_eq!(texts(&log, 5, 1, 1000), []);
         assert_eq!(texts(&log, 6, 0, 1000), []);
+    }
+
+    #[test]
+    fn what_a_centre_keeps_besides_is_kept_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.redb");
+        {
+            let (log, _) = open(&path);
+            assert_eq!((log.blob([1; 32]), log.centre_note("draft")), (Ok(None), Ok(None)));
+            log.put_blob([1; 32], b"text").expect("kept");
+            log.put_centre_note("draft", b"a").expect("kept");
+            log.put_centre_note("gone", b"b").expect("kept");
+            log.remove_centre_note("gone").expect("removed");
+            append(&log, crate::CONTROL.0, &["a catalogue"]);
+            log.barrier().wait_blocking().expect("durable");
+        }
+        let (log, _) = open(&path);
+        assert_eq!(log.blob([1; 32]).expect("read").as_deref(), Some(b"text".as_slice()));
+        assert_eq!(log.centre_note("draft").expect("read").as_deref(), Some(b"a".as_slice()));
+        assert_eq!(log.centre_note("gone"), Ok(None));
+        assert_eq!(texts(&log, crate::CONTROL.0, 0, 1000), [(1, "a catalogue".into())]);
     }
 
     #[test]

@@ -108,6 +108,7 @@ fn open(path: &Path, fresh_id: &str, cache_bytes: usize) -> Result<(Database, St
     write.open_table(HEADS).map_err(store)?;
     write.open_table(TRIMMED).map_err(store)?;
     write.open_table(SEGMENTS).map_err(store)?;
+    keep::create(&write)?;
     write.commit().map_err(store)?;
     Ok((database, id))
 }

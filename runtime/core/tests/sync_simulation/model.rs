@@ -185,7 +185,12 @@ impl Row {
             }
             Change::Decided { offers, exposures, .. } => self.fragment.apply_decided(offers, exposures),
             Change::Mart { load, .. } => assert_eq!(self.fragment.apply_load(definitions(), load), Folded::Counted),
-            Change::Link { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
+            Change::Link { .. }
+            | Change::Activate(_)
+            | Change::Mark(_)
+            | Change::Release(_)
+            | Change::Catalog(_)
+            | Change::Switch(_) => {}
             Change::Erase { .. } | Change::Erased { .. } | Change::Withdraw { .. } => {}
         }
         true

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use selvedge_central::{CONTROL, GAPS, Gap, Progress, decode_gaps};
+use selvedge_core::control::How;
 use selvedge_core::identity::{SHARDS, ShardId};
 use selvedge_core::sync::Head;
 use selvedge_core::value::Timestamp;
@@ -27,6 +28,7 @@ use super::verify::{self, Comparison};
 use super::{Centre, releases, snapshots};
 use crate::admin::no_pages;
 use crate::auth::Role;
+use crate::catalogue;
 use crate::clock;
 use crate::edge::erasures::unknown;
 use crate::edge::{method_not_allowed, not_found, parse_body};
@@ -58,7 +60,8 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .route("/admin/v1/release", get(released).put(release))
         .route("/admin/v1/edges/{name}", delete(forget))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed);
+        .method_not_allowed_fallback(method_not_allowed)
+        .merge(catalogue::http::routes("/admin/v1").with_state(Arc::clone(&centre.catalogue)));
     let routes =
         if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&centre), guard)) } else { routes };
     routes.layer(middleware::from_fn(no_pages)).with_state(centre)
@@ -141,7 +144,7 @@ async fn status(State(centre): State<Arc<Centre>>) -> Result<Json<CentreStatus>,
         version: env!("CARGO_PKG_VERSION").into(),
         cluster: log.id().to_owned(),
         now: clock::now(),
-        release: centre.released().await?.seq,
+        release: centre.release_seq().await?,
         shards,
         edges: centre.edges.all(log).await?,
         copy_error: centre.copy.last_error(),
@@ -240,7 +243,7 @@ async fn released(State(centre): State<Arc<Centre>>) -> Result<Json<Released>, P
 }
 
 /// Checks a release and puts it into force everywhere.
-async fn release(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<Released>, Problem> {
+async fn release(State(centre): State<Arc<Centre>>, headers: HeaderMap, body: Body) -> Result<Json<Released>, Problem> {
     let bytes = whole(body, releases::BYTES_MAX).await?;
     let body: GivenBody = parse_body(crate::edge::ingest::utf8(&bytes)?)?;
     let known = centre.released().await?;
@@ -248,7 +251,8 @@ async fn release(State(centre): State<Arc<Centre>>, body: Body) -> Result<Json<R
     if known.seq > 0 && bundle.release == known.release {
         return Ok(Json(known));
     }
-    releases::publish(&centre, bundle).await.map(Json).map_err(releases::refused)
+    let by = catalogue::http::by(&headers);
+    releases::publish(&centre, bundle, How::Release, by).await.map(Json).map_err(releases::refused)
 }
 
 /// A body, within its bound and in time.

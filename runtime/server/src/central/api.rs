@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -27,6 +28,7 @@ use super::http::{Asked, At, BLOB_MIB, FRAME_MIB, mib_of, octets, ranged, tagged
 use super::keys::check_scope;
 use super::{desk, feed, releases, verify};
 use crate::auth::Role;
+use crate::catalogue;
 use crate::edge::erasures::unknown;
 use crate::edge::{export, method_not_allowed, not_found};
 use crate::erasures::Receipt;
@@ -67,7 +69,29 @@ pub fn for_edges(centre: Arc<Centre>) -> Router {
         .route("/readyz", get(health))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(centre)
+        .with_state(Arc::clone(&centre))
+        .merge(catalogue(centre))
+}
+
+/// The admin paths of the catalogue, for what is asked at an edge.
+fn catalogue(centre: Arc<Centre>) -> Router {
+    let routes = catalogue::http::routes("/sync/v1/admin").with_state(Arc::clone(&centre.catalogue));
+    routes.layer(middleware::from_fn_with_state(centre, changes_all))
+}
+
+/// Any edge may look. Only one whose key opens all shards changes what all edges run.
+async fn changes_all(
+    State(_): State<Arc<Centre>>,
+    Caller(scope): Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if request.method() != Method::GET && scope != ShardSet::ALL {
+        let detail =
+            "only an edge whose key opens all shards changes the catalogue; do it at the centre's admin listener";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "shard_out_of_scope", detail));
+    }
+    Ok(next.run(request).await)
 }
 
 /// An edge that calls, by its key, and the shards that the key opens.
@@ -195,7 +219,10 @@ async fn follow(State(centre): State<Arc<Centre>>, Caller(scope): Caller, body: 
             check_scope(scope, *shard)?;
         }
     }
-    let place = Arc::clone(&centre.followers).try_acquire_owned().map_err(|_| {
+    // What says little does not wait for what says much.
+    let alone = shards.iter().all(|(shard, _)| *shard == CONTROL);
+    let places = if alone { &centre.listeners } else { &centre.followers };
+    let place = Arc::clone(places).try_acquire_owned().map_err(|_| {
         Problem::unavailable(
             "too_many_followers",
             "this centre feeds as many edges as it may; try again, or another centre",

@@ -127,16 +127,18 @@ fn remove(folder: &std::path::Path) -> Result<()> {
     }
 }
 
-/// Follows the log under one release, until there is another or the copy is to be made again.
+/// Follows the log under the plugins of one release, until there are others or the copy is to be made again.
 async fn follow(centre: &Arc<Centre>) -> Result<()> {
     let copy = &centre.copy;
+    let program = centre.program_seq().await?;
     let released = centre.released().await?;
     let mut bundle = Bundle { release: released.release.clone(), components: BTreeMap::new() };
     releases::complete(&*centre.log, &mut bundle).await?;
     let (folder, cluster) = (copy.folder.clone(), centre.log.id().to_owned());
-    let metrics = Arc::clone(&copy.metrics);
+    let (metrics, catalogue) = (Arc::clone(&copy.metrics), Arc::clone(&centre.catalogue));
     let opened = tokio::task::spawn_blocking(move || -> Result<(Arc<Shards>, Backfill)> {
         let loaded = bundle.load(THREADS)?;
+        catalogue.keep_plugins(&bundle.release, &loaded.plugins);
         let observer: Arc<dyn Observer> =
             Arc::new(PluginObserver::new(Arc::clone(&loaded.plugins), loaded.layout.clone(), metrics));
         let shards = Shards::open(&folder, &cluster, CACHE_BYTES, observer, Arc::new(Namespaces::default()))?;
@@ -149,7 +151,7 @@ async fn follow(centre: &Arc<Centre>) -> Result<()> {
     let spawn = || backfill::Thread::spawn(Arc::clone(&backfill), Arc::clone(&shards), Arc::clone(&copy.metrics), None);
     let mut backfilling = spawn()?;
     loop {
-        match advance(centre, &shards, released.seq).await? {
+        match advance(centre, &shards, program).await? {
             // States of an older snapshot wait for their history.
             Paused::Loaded if shards.unsettled()? => {
                 drop(backfilling);
@@ -175,7 +177,7 @@ async fn advance(centre: &Arc<Centre>, shards: &Arc<Shards>, release: u64) -> Re
     loop {
         let heads = centre.log.heads().await?;
         let control = heads.get(usize::from(CONTROL.0)).map_or(0, |head| head.seq);
-        if (control > release && centre.released().await?.seq > release) || *centre.copy.rebuild.lock() {
+        if (control > release && centre.program_seq().await? > release) || *centre.copy.rebuild.lock() {
             return Ok(Paused::Over);
         }
         let (mut behind, mut loaded) = (false, false);

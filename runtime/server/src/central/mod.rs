@@ -8,9 +8,9 @@ mod edges;
 mod erased;
 mod erasures;
 mod feed;
-mod http;
+pub mod http;
 mod keys;
-mod releases;
+pub mod releases;
 mod snapshots;
 mod tls;
 mod verify;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use selvedge_central::{
-    CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, Read, RedbCentral,
+    CONTROL, CentralLog, CentralOptions, DigestOf, LogError, PostgresCentral, PostgresOptions, RedbCentral,
     StablePolicy,
 };
 use selvedge_core::change::{CHANGE_VERSION, Change};
@@ -38,17 +38,16 @@ use self::http::Room;
 use self::keys::EdgeKeys;
 use self::verify::Marks;
 use crate::auth::Keys;
+use crate::catalogue::Publisher;
 use crate::config::{CentralConfig, Stable, Store};
 use crate::metrics::Metrics;
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
-use crate::sync::wire::Released;
+use crate::sync::wire::{Controlled, Released};
 
 /// Edges that are fed at once.
 const FOLLOWERS: usize = 1024;
 /// How long it is taken for true what all edges read.
 const READS_FRESH: Duration = Duration::from_secs(10);
-/// Bytes of the control shard's log that are read at once.
-const CONTROL_BYTES: usize = 1024 * 1024;
 
 /// Everything that a request to the centre needs.
 pub struct Centre {
@@ -61,6 +60,10 @@ pub struct Centre {
     pub erasures: Erasures,
     /// Places of edges that are fed.
     pub followers: Arc<Semaphore>,
+    /// Places of edges that are told of the control shard.
+    pub listeners: Arc<Semaphore>,
+    /// What publishes the catalogue.
+    pub catalogue: Arc<Publisher>,
     pub metrics: Arc<Metrics>,
     /// The centre's own fold of the log, from which snapshots are made.
     pub copy: Arc<Copy>,
@@ -72,34 +75,29 @@ pub struct Centre {
     pub desk: Arc<Desk>,
     /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
     pub end: Option<Arc<End>>,
-    released: Mutex<Released>,
     reads: Mutex<Option<(Instant, u16)>>,
 }
 
 impl Centre {
     /// The release in force, also where another centre over the same store has made it.
     pub async fn released(&self) -> Result<Released, LogError> {
-        let mut newest = self.released.lock().clone();
-        let head = self.log.heads().await?.get(usize::from(CONTROL.0)).copied().unwrap_or_default();
-        let mut after = newest.seq;
-        let mut moved = false;
-        while after < head.seq {
-            let Read::Entries { entries, .. } = self.log.read(CONTROL, after, CONTROL_BYTES).await? else { break };
-            let Some(last) = entries.last() else { break };
-            after = last.seq;
-            for entry in &entries {
-                if let Ok(Change::Release(release)) = Change::decode(&entry.bytes) {
-                    (newest, moved) = (Released { seq: entry.seq, release }, true);
-                }
-            }
-        }
-        if moved {
-            let mut known = self.released.lock();
-            if known.seq < newest.seq {
-                *known = newest.clone();
-            }
-        }
-        Ok(newest)
+        self.catalogue.refresh().await?;
+        let epoch = self.log.heads().await?.get(usize::from(CONTROL.0)).map_or(0, |head| head.epoch);
+        let (control, seq, release) = self.catalogue.release_and_stopped();
+        let (at, stopped) = control;
+        Ok(Released { seq, release, control: Some(Controlled { epoch, seq: at, stopped }) })
+    }
+
+    /// The place in the log of the release in force.
+    pub async fn release_seq(&self) -> Result<u64, LogError> {
+        self.catalogue.refresh().await?;
+        Ok(self.catalogue.control().release_seq())
+    }
+
+    /// The place in the log of what brought the plugins in force.
+    pub async fn program_seq(&self) -> Result<u64, LogError> {
+        self.catalogue.refresh().await?;
+        Ok(self.catalogue.control().program_seq())
     }
 
     /// Whether other centres may work over the same store.
@@ -176,20 +174,21 @@ pub fn run(config: CentralConfig) -> Result<()> {
         }
         let erasures = Erasures::open(&*log).await?;
         let centre = Arc::new(Centre {
-            log,
             erasures,
             keys,
             edge_keys,
             edges: Edges::default(),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            listeners: Arc::new(Semaphore::new(FOLLOWERS)),
+            catalogue: Arc::new(Publisher::at_centre(Arc::clone(&log))),
             copy: Arc::new(Copy::new(config.data.join("copy"), config.snapshot_every, Arc::clone(&metrics))),
             metrics,
             marks: Marks::default(),
             room: Room::default(),
             desk: Arc::clone(&desk),
             end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
-            released: Mutex::default(),
             reads: Mutex::default(),
+            log,
         });
         releases::begin(&centre, &config).await?;
         serve(centre, &config, &end, started).await
@@ -217,6 +216,7 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     let routes = admin::router(Arc::clone(&centre), !admin_at.ip().is_loopback());
     let mut admin = tokio::spawn(listener(admin, None, routed(routes), Arc::clone(&stop), ADMIN_CONNECTIONS));
     let copying = tokio::spawn(copy::run(Arc::clone(&centre), Arc::clone(end)));
+    let scheduling = tokio::spawn(Arc::clone(&centre.catalogue).keep_schedule());
     Desk::resume(&centre);
     tracing::info!(after = ?started.elapsed(), cluster = centre.log.id(), "ready");
     println!(
@@ -228,8 +228,10 @@ async fn serve(centre: Arc<Centre>, config: &CentralConfig, end: &Arc<End>, star
     tracing::info!("ending: no new requests; those under way are answered");
     stop.tell();
     copying.abort();
+    scheduling.abort();
     // Edges that are fed do not go by themselves.
     centre.followers.close();
+    centre.listeners.close();
     let drained =
         tokio::time::timeout(Duration::from_secs(1), async { (&mut edges).await.and((&mut admin).await) }).await;
     if drained.is_err() {

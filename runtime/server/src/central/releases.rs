@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use axum::http::StatusCode;
 use selvedge_central::{CONTROL, CentralLog, Read, SealedPush};
-use selvedge_core::activation::Activation;
 use selvedge_core::change::Change;
+use selvedge_core::control::{CatalogPut, How};
 use selvedge_core::identity::ShardId;
 use selvedge_core::release::Release;
 use selvedge_core::sync::{Origin, Push, Pushed};
@@ -14,9 +14,11 @@ use selvedge_core::time::BusinessTime;
 use selvedge_core::view::Cursor;
 
 use super::Centre;
+use crate::catalogue::{Expected, Put};
+use crate::clock;
 use crate::config::CentralConfig;
 use crate::error::Problem;
-use crate::release::{Bundle, Given, parse_hash};
+use crate::release::{Bundle, Given, Loaded, hash, parse_hash};
 use crate::sync::wire::Released;
 
 /// Times that an append is tried again where another centre was faster.
@@ -55,7 +57,8 @@ pub async fn offer(centre: &Arc<Centre>, mut given: Given) -> Result<Released> {
     if given.plugins.as_ref().is_some_and(|given| replaced("the plugins", old(&|release| release.plugins == *given))) {
         given.plugins = None;
     }
-    if given.catalog.as_ref().is_some_and(|given| replaced("the catalogue", old(&|release| release.catalog == *given)))
+    if let Some(text) = &given.catalog
+        && !centre.catalogue.is_new(text).await?
     {
         given.catalog = None;
     }
@@ -70,7 +73,7 @@ pub async fn offer(centre: &Arc<Centre>, mut given: Given) -> Result<Released> {
     if known.seq > 0 && bundle.release == known.release {
         return Ok(known);
     }
-    let released = publish(centre, bundle).await?;
+    let released = publish(centre, bundle, How::Start, String::new()).await?;
     tracing::info!(release = released.seq, plugins = released.release.plugins.len(), "released");
     Ok(released)
 }
@@ -95,21 +98,42 @@ pub fn refused(error: anyhow::Error) -> Problem {
 }
 
 /// Checks a release, keeps its plugins, and puts it into force everywhere.
-pub async fn publish(centre: &Arc<Centre>, mut bundle: Bundle) -> Result<Released> {
+pub async fn publish(centre: &Arc<Centre>, mut bundle: Bundle, how: How, by: String) -> Result<Released> {
+    let _one = centre.catalogue.publishing.lock().await;
+    let known = centre.released().await?;
+    if bundle.release.plugins == known.release.plugins
+        && bundle.release.time_zone == known.release.time_zone
+        && known.seq > 0
+    {
+        // Of a catalogue alone.
+        let put = Put { text: bundle.release.catalog.into(), expected: Expected::Whatever, how, by, of: None };
+        let published = centre.catalogue.publish_alone(put).await;
+        published.map_err(|problem| anyhow::anyhow!("{}", problem.detail()))?;
+        return Ok(centre.released().await?);
+    }
     complete(&*centre.log, &mut bundle).await?;
-    let (bundle, activation) = tokio::task::spawn_blocking(move || -> Result<(Bundle, Activation)> {
+    let (bundle, loaded) = tokio::task::spawn_blocking(move || -> Result<(Bundle, Loaded)> {
         BusinessTime::new(&bundle.release.time_zone)?;
-        let activation = bundle.load(THREADS)?.activation;
-        Ok((bundle, activation))
+        let loaded = bundle.load(THREADS)?;
+        Ok((bundle, loaded))
     })
     .await??;
     for (hash, bytes) in &bundle.components {
         centre.log.put_blob(*hash, bytes.clone()).await?;
     }
     // The release first: whoever meets the activation in a data shard's log finds it in force.
-    let mut changes = vec![(CONTROL, Change::Release(bundle.release))];
-    changes.extend(ShardId::all().map(|shard| (shard, Change::Activate(activation.clone()))));
+    let Bundle { mut release, .. } = bundle;
+    let catalog = std::mem::take(&mut release.catalog);
+    let mut changes = vec![(CONTROL, Change::Release(release.clone()))];
+    if catalog != known.release.catalog {
+        let (sha256, over) = (hash(catalog.as_bytes()), centre.catalogue.in_force().version);
+        centre.log.put_blob(sha256, catalog.into_bytes()).await?;
+        let put = CatalogPut { sha256, over, at: clock::now(), by, how, of: None };
+        changes.push((CONTROL, Change::Catalog(put)));
+    }
+    changes.extend(ShardId::all().map(|shard| (shard, Change::Activate(loaded.activation.clone()))));
     append(&*centre.log, &changes).await?;
+    centre.catalogue.keep_plugins(&release, &loaded.plugins);
     Ok(centre.released().await?)
 }
 

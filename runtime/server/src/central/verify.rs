@@ -176,7 +176,7 @@ pub async fn compare(centre: &Arc<Centre>) -> Result<Comparison> {
             }
         }
     };
-    let released = centre.released().await?.seq;
+    let released = centre.release_seq().await?;
     let edges = centre.edges.all(&*centre.log).await?;
     let release = |name: &str| {
         let report = edges.iter().find(|edge| edge.name == name).and_then(|edge| edge.report.as_ref());

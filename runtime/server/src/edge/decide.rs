@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ingest::{Ack, check_count, receipt, utf8};
-use super::{Edge, TOKEN_HEADER, parse_body, read_body};
+use super::{Edge, TOKEN_HEADER, parse_body, preview, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -58,6 +58,20 @@ struct DecideBody<'a> {
     dry_run: bool,
     #[serde(borrow)]
     identity_token: Option<Text<'a>>,
+    /// The catalogue to decide by.
+    #[serde(default)]
+    catalogue: Which,
+}
+
+/// A catalogue to decide by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Which {
+    /// The one in force.
+    #[default]
+    Live,
+    /// The draft: a preview, which records nothing.
+    Draft,
 }
 
 #[derive(Deserialize)]
@@ -121,9 +135,19 @@ where
             None => (None, None),
         };
         let receipt = Receipt { user_id, anonymous_id, ..receipt };
-        let ask = check(&edge, role, &body, receipt, started)?;
+        let previewing;
+        let edge = match body.catalogue {
+            Which::Live => &edge,
+            Which::Draft => {
+                role.at_least(Role::Secret)?;
+                previewing = preview::of_draft(&edge).await?;
+                &previewing
+            }
+        };
+        let ask = check(edge, role, &body, receipt, started)?;
         let caught_up = edge.catch_up(headers, ask.deadline).await?;
-        let mut decision = pipeline::decide(&edge, ask, caught_up).await?;
+        let mut decision = pipeline::decide(edge, ask, caught_up).await?;
+        decision.preview(body.catalogue == Which::Draft);
         decision.issue(issued.as_deref());
         let mut json = Vec::with_capacity(ANSWER_BYTES);
         serde_json::to_writer(&mut json, &decision).map_err(|error| Problem::storage(&error))?;
@@ -162,7 +186,8 @@ fn check<'a>(
     if body.at.is_some() || body.dry_run {
         role.at_least(Role::Secret)?;
     }
-    let at = body.at.as_deref().map(|text| check_at(text, body.dry_run)).transpose()?;
+    let dry_run = body.dry_run || body.catalogue == Which::Draft;
+    let at = body.at.as_deref().map(|text| check_at(text, dry_run)).transpose()?;
     check_count(body.events.len(), limits::DECIDE_EVENTS_MAX, "/events")?;
     if body.context.is_some_and(|context| !context.get().starts_with('{')) {
         return Err(Problem::bad_request("wrong_type", "the context is not an object").at("/context"));
@@ -183,7 +208,7 @@ fn check<'a>(
         explain: body.explain,
         ack: body.ack.unwrap_or(Ack::Applied),
         at,
-        dry_run: body.dry_run,
+        dry_run,
         max_staleness_ms: body.max_staleness_ms,
         on_stale: body.on_stale.unwrap_or_default(),
         deadline: deadline_ms.map(|ms| started + Duration::from_millis(ms)),
@@ -211,7 +236,8 @@ fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, 
         let Some(slot) = edge.catalog.slot(&wanted.slot) else {
             let known: Vec<&str> = edge.catalog.slots.iter().map(|slot| slot.name.as_str()).take(20).collect();
             let detail = if known.is_empty() {
-                "no catalogue is loaded; start this edge with --catalog FILE".to_owned()
+                "there is no catalogue; put one with `selvedge catalogue put FILE`, or start with --catalog FILE"
+                    .to_owned()
             } else {
                 format!("the catalogue has no slot {}; it has {}", quoted(&wanted.slot), known.join(", "))
             };
@@ -272,7 +298,8 @@ mod tests {
             bundle.expect("the plugins; `cargo xtask plugins` builds them").load(threads()).expect("good plugins");
         let log = RedbLog::open(&data.join("log.redb"), "log", Box::new(|_| {}), Box::new(|error| panic!("{error}")));
         let keys = Keys::open(data, config.keys.clone()).expect("keys");
-        let house = house(&config, keys, Arc::clone(&metrics), Arc::new(log.expect("a log")), "cluster".into(), None);
+        let log = Arc::new(log.expect("a log"));
+        let house = house(&config, keys, Arc::clone(&metrics), log, "cluster".into(), None, None);
         let house = Arc::new(house.expect("a house"));
         let observer = Arc::new(loaded.observer(&metrics));
         let observing = Arc::clone(&observer) as Arc<dyn Observer>;

@@ -10,6 +10,7 @@ pub mod identities;
 pub mod ingest;
 mod lane;
 pub mod mart;
+mod preview;
 pub mod profile;
 
 use std::fmt::Display;
@@ -42,6 +43,7 @@ pub use self::entrance::Entrance;
 pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
+use crate::catalogue::Publisher;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
 use crate::erasures::Erasures;
@@ -51,6 +53,7 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::release::Loaded;
+use crate::stopped::{StoppedOffers, Switches};
 use crate::sync::Uplink;
 use crate::tokens::{self, Tokens};
 
@@ -69,6 +72,10 @@ pub struct House {
     pub cluster: String,
     /// The centre that this edge follows; none where it is its own.
     pub uplink: Option<Arc<Uplink>>,
+    /// What publishes the catalogue; none where that is the centre's.
+    pub publisher: Option<Arc<Publisher>>,
+    /// Offers that are stopped.
+    pub stopped: Arc<StoppedOffers>,
     pub decided: Decided,
     pub dead_letters: DeadLetters,
     /// Those that were asked for here.
@@ -96,6 +103,10 @@ pub struct Edge {
     pub observer: Arc<PluginObserver>,
     pub catalog: Catalog,
     pub catalog_reads: CatalogReads,
+    /// Which of its offers are stopped.
+    pub switches: Arc<Switches>,
+    /// An edge that decides by the draft, for previews.
+    preview: preview::Kept,
     pub shards: Arc<Shards>,
     /// How far definitions that are new are computed from the history.
     pub backfill: Arc<Backfill>,
@@ -118,6 +129,8 @@ impl Edge {
         entities.sort_unstable();
         entities.dedup();
         Ok(Self {
+            switches: house.stopped.follow(&catalog),
+            preview: preview::Kept::default(),
             house,
             entities,
             plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
@@ -128,6 +141,23 @@ impl Edge {
             shards,
             backfill,
         })
+    }
+
+    /// The same edge by another catalogue.
+    pub fn with_catalog(&self, catalog: Catalog, catalog_reads: CatalogReads) -> Self {
+        Self {
+            house: Arc::clone(&self.house),
+            entities: self.entities.clone(),
+            plugins: Arc::clone(&self.plugins),
+            plugin_hashes: self.plugin_hashes.clone(),
+            observer: Arc::clone(&self.observer),
+            switches: self.house.stopped.follow(&catalog),
+            preview: preview::Kept::default(),
+            catalog,
+            catalog_reads,
+            shards: Arc::clone(&self.shards),
+            backfill: Arc::clone(&self.backfill),
+        }
     }
 }
 

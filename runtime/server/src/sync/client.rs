@@ -1,11 +1,13 @@
 //! The centre as an edge sees it: its protocol over HTTP.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use axum::body::Bytes;
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RANGE};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::frame::Frame;
 use selvedge_core::sync::manifest::Manifest;
@@ -15,8 +17,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
+use crate::catalogue::no_draft;
 use crate::config::UplinkConfig;
 use crate::erasures::Receipt;
+use crate::error::Problem;
 use crate::release::{GivenBody, Hash, hash, hex};
 
 /// How long a connection may take to be made.
@@ -107,6 +111,44 @@ impl Centre {
     pub async fn offer(&self, cluster: &str, given: &GivenBody) -> Result<Released> {
         let request = self.of(self.client.put(format!("{}/sync/v1/release", self.url)), cluster);
         json(request.timeout(WHOLE).body(to_json(given)?).send().await?).await
+    }
+
+    /// Asks the centre's admin paths of the catalogue for something; gives what it answers, whatever that is.
+    pub async fn admin(
+        &self,
+        cluster: &str,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<(StatusCode, HeaderMap, Bytes)> {
+        let request = self.of(self.client.request(method, format!("{}/sync/v1/admin/{path}", self.url)), cluster);
+        let sent = request.headers(headers.clone()).body(body).timeout(WHOLE).send().await?;
+        let (status, headers) = (sent.status(), sent.headers().clone());
+        Ok((status, headers, sent.bytes().await?))
+    }
+
+    /// The draft of the catalogue and its hash; none where it is the one that the caller knows.
+    pub async fn draft(&self, cluster: &str, known: Option<&str>) -> Result<Option<(String, Arc<str>)>, Problem> {
+        let away = |error: anyhow::Error| {
+            let detail = format!("the draft is at the centre, which cannot be reached from here: {error:#}");
+            Problem::unavailable("centre_away", detail)
+        };
+        let mut request = self.get("admin/catalogue/draft", cluster).timeout(IDLE);
+        if let Some(known) = known {
+            request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
+        }
+        let sent = request.send().await.map_err(|error| away(error.into()))?;
+        match sent.status() {
+            StatusCode::NOT_MODIFIED => return Ok(None),
+            StatusCode::NOT_FOUND => return Err(no_draft()),
+            _ => {}
+        }
+        let tag = sent.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let hash = tag.trim_matches('"').to_owned();
+        let sent = accepted(sent).await.map_err(away)?;
+        let text = sent.text().await.map_err(|error| away(error.into()))?;
+        Ok(Some((hash, text.into())))
     }
 
     /// How far an erasure is; none where the centre does not know of it.

@@ -54,15 +54,20 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
     // Those that are being bootstrapped are asked for when that is done.
     let cursors = uplink.shards.iter().map(|shard| (shard, uplink.cell(shard).lock().replica.after()));
     let mut shards: Vec<_> = cursors.collect();
-    // Of the control shard, and of those for which changes are taken but no base is held, only heads are wanted: nothing comes behind this.
+    // Of those for which changes are taken but no base is held only heads are wanted, and of the control shard where it is not followed: nothing comes behind
+    // this.
     let beyond = Cursor { epoch: 0, seq: u64::MAX };
-    let beside = uplink.scope.iter().filter(|shard| !uplink.shards.holds(*shard)).chain([ShardId::CONTROL]);
+    let beside = uplink.scope.iter().filter(|shard| !uplink.shards.holds(*shard));
     shards.extend(beside.map(|shard| (shard, beyond)));
+    if !uplink.control.is_followed() {
+        shards.push((ShardId::CONTROL, beyond));
+    }
     let mut stream = uplink.centre.follow(&uplink.cluster, shards).await?;
     let now = uplink.now();
     for shard in uplink.shards.iter() {
         uplink.cell(shard).lock().replica.on_connected(now);
     }
+    uplink.control.ask(uplink);
     uplink.connected.store(true, Ordering::Release);
     uplink.pushable.notify_one();
     tracing::info!("following the centre");
@@ -71,6 +76,10 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
         let piece = tokio::select! {
             piece = next(&mut stream) => piece?,
             () = uplink.restart.notified() => return Ok(()),
+            () = uplink.control.moved() => {
+                releases::keep_up(uplink, gate, end).await;
+                continue;
+            }
         };
         uplink.beat(FOLLOWING);
         frames.push(&piece);
@@ -86,7 +95,7 @@ async fn session(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, backoff
 }
 
 /// The next piece of the stream. The client gives up on its own where nothing comes for too long.
-async fn next(stream: &mut Response) -> Result<axum::body::Bytes> {
+pub async fn next(stream: &mut Response) -> Result<axum::body::Bytes> {
     stream.chunk().await.context("the stream broke")?.context("the centre ended the stream")
 }
 
@@ -114,7 +123,10 @@ fn take(uplink: &Arc<Uplink>, gate: &Arc<Gate>, frame: Frame, round: &mut Round)
         Frame::Heads(heads) => {
             for (shard, head) in heads {
                 if shard == ShardId::CONTROL {
-                    *uplink.control_head.lock() = (head.epoch, head.seq);
+                    // Where it is followed, its entries say whether there is something to ask for.
+                    if !uplink.control.is_followed() {
+                        *uplink.control_head.lock() = (head.epoch, head.seq);
+                    }
                 } else if uplink.shards.holds(shard) {
                     let step = uplink.cell(shard).lock().replica.on_head(now, head);
                     on_epoch(uplink, shard, &head);

@@ -4,6 +4,7 @@
 mod bootstrap;
 pub mod checkpoint;
 pub mod client;
+pub mod control;
 mod follow;
 pub mod marks;
 mod outbox;
@@ -32,14 +33,17 @@ use selvedge_shard::Shards;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::client::Centre;
+use self::control::ControlCell;
 use self::marks::Marked;
 use self::releases::Ready;
 use self::wire::{Registered, Released};
 use crate::backfill;
 use crate::config::UplinkConfig;
 use crate::edge::Edge;
+use crate::error::Problem;
 use crate::gate::Gate;
 use crate::serve::End;
+use crate::stopped::StoppedOffers;
 
 pub use self::outbox::{Outbox, open as open_outbox};
 pub use self::report::{introduction, of as report, own as own_report};
@@ -68,6 +72,10 @@ pub struct Uplink {
     pub scope: ShardSet,
     pub outbox: Arc<RedbLog>,
     pub outbox_bytes_max: u64,
+    /// Offers that are stopped.
+    pub stopped: Arc<StoppedOffers>,
+    /// How far the control shard is followed.
+    control: ControlCell,
     boots: Boots,
     cells: Vec<Mutex<Cell>>,
     /// The release that runs, and why not a newer one.
@@ -136,6 +144,8 @@ impl Uplink {
     ) -> Result<Self> {
         let Outbox { log, boots } = outbox;
         let Registered { cluster, shards: held, scope, released, .. } = registered;
+        let stopped = Arc::new(StoppedOffers::default());
+        let control = ControlCell::begin(released.control.as_ref(), &stopped);
         let heads = log.heads()?;
         let cells = cells(|shard| {
             let durable = heads.get(usize::from(shard.0)).map_or(0, |head| head.seq);
@@ -170,6 +180,8 @@ impl Uplink {
             scope,
             outbox: log,
             outbox_bytes_max: config.outbox_bytes,
+            stopped,
+            control,
             plugins,
             boots,
             cells,
@@ -256,6 +268,16 @@ impl Uplink {
     /// Whether every shard that is held was filled once: until then visitors who are known elsewhere are unknown here.
     pub fn is_filled(&self) -> bool {
         self.shards.iter().all(|shard| self.cell(shard).lock().replica.cursor().epoch > 0)
+    }
+
+    /// The text of the catalogue that runs here.
+    pub fn catalogue(&self) -> String {
+        self.running.lock().release.catalog.clone()
+    }
+
+    /// The draft at the centre and its hash, where it is another than the one that the caller knows.
+    pub async fn draft_behind(&self, known: Option<&str>) -> Result<Option<(String, Arc<str>)>, Problem> {
+        self.centre.draft(&self.cluster, known).await
     }
 
     /// The number of this start's change in a shard that has this number in the outbox.
@@ -347,6 +369,7 @@ pub fn rank_of(state: &str) -> u8 {
 pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>, end: Arc<End>) {
     tokio::join!(
         follow::run(Arc::clone(&uplink), Arc::clone(&gate), Arc::clone(&end)),
+        control::run(Arc::clone(&uplink)),
         push::run(Arc::clone(&uplink), Arc::clone(&gate)),
         checkpoint::run(Arc::clone(&uplink), Arc::clone(&gate), end),
         report::run(uplink, gate),

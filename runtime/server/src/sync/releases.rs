@@ -8,14 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use selvedge_central::RedbLog;
 use selvedge_core::release::Release;
 use selvedge_shard::Observer;
 
 use super::client::Centre;
+use super::control;
 use super::wire::Released;
 use super::{Uplink, jittered};
 use crate::app::threads;
 use crate::backfill;
+use crate::catalogue::document::{Checked, check, in_words};
 use crate::edge::Edge;
 use crate::gate::Gate;
 use crate::release::{Bundle, Loaded, hash, hex, parse_hash};
@@ -82,11 +85,11 @@ pub async fn keep_up(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>) {
     if said == *uplink.asked.lock() || uplink.preparing.swap(true, Ordering::AcqRel) {
         return;
     }
-    let uplink = Arc::clone(uplink);
+    let (uplink, gate) = (Arc::clone(uplink), Arc::clone(gate));
     tokio::spawn(async move {
         // Not all edges at once.
         tokio::time::sleep(jittered(SPREAD)).await;
-        match prepare(&uplink).await {
+        match prepare(&uplink, &gate).await {
             Ok(()) => {
                 uplink.clear_error(WHAT);
                 *uplink.asked.lock() = said;
@@ -102,12 +105,17 @@ pub async fn keep_up(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>) {
 }
 
 /// Fetches and compiles the release in force, if it is another than the one that serves. One that does not load is told, and not tried again.
-async fn prepare(uplink: &Arc<Uplink>) -> Result<()> {
+async fn prepare(uplink: &Arc<Uplink>, gate: &Gate) -> Result<()> {
     let released = uplink.centre.release(&uplink.cluster).await?;
-    if released.release == uplink.running.lock().release {
+    control::take(uplink, released.control.as_ref());
+    let running = uplink.running.lock().release.clone();
+    if released.release == running {
         uplink.running.lock().seq = released.seq;
         *uplink.release_error.lock() = None;
         return Ok(());
+    }
+    if (&released.release.plugins, &released.release.time_zone) == (&running.plugins, &running.time_zone) {
+        return take_catalog(uplink, gate, released).await;
     }
     tracing::info!(release = released.seq, "a new release is prepared");
     let bundle = fetch(&uplink.centre, &uplink.cluster, &uplink.plugins, &released.release).await?;
@@ -120,6 +128,45 @@ async fn prepare(uplink: &Arc<Uplink>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has another catalogue decide. Nothing folds by it, so nobody waits.
+async fn take_catalog(uplink: &Arc<Uplink>, gate: &Gate, released: Released) -> Result<()> {
+    let plugins = Arc::clone(&gate.enter().await.plugins);
+    let text = released.release.catalog.clone();
+    match tokio::task::spawn_blocking(move || check(&text, &plugins)).await? {
+        Ok(Checked { catalog, reads }) => {
+            gate.swap(|edge| edge.with_catalog(catalog, reads)).await;
+            *uplink.release_error.lock() = None;
+            tracing::info!(release = released.seq, "a new catalogue serves");
+            keep(uplink, released).await?;
+        }
+        Err(faults) => {
+            let text = format!("release {}: the catalogue: {}", released.seq, in_words(&faults));
+            tracing::error!("{text}; the one before goes on");
+            *uplink.release_error.lock() = Some(text);
+        }
+    }
+    Ok(())
+}
+
+/// Notes what runs, for a start without the centre.
+async fn keep(uplink: &Arc<Uplink>, released: Released) -> Result<()> {
+    *uplink.running.lock() = released.clone();
+    let uplink = Arc::clone(uplink);
+    tokio::task::spawn_blocking(move || keep_released(&uplink.outbox, &released)).await?
+}
+
+/// The note under which the outbox keeps what ran last.
+const RUNNING: &str = "released";
+
+fn keep_released(outbox: &RedbLog, released: &Released) -> Result<()> {
+    Ok(outbox.keep_note(RUNNING, &serde_json::to_vec(released)?)?)
+}
+
+/// What ran last, as far as it was kept.
+pub fn kept(outbox: &RedbLog) -> Result<Option<Released>> {
+    Ok(outbox.note(RUNNING)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Puts a release in place of the one that serves. False where requests did not end in time: it is tried again later.
@@ -147,7 +194,7 @@ async fn replace(uplink: &Arc<Uplink>, gate: &Arc<Gate>, end: &Arc<End>, ready: 
     closed.replace(next);
     drop(closed);
     uplink.keep_backfill(backfill::Thread::spawn(backfill, shards, metrics, Some(Arc::clone(end)))?);
-    *uplink.running.lock() = released;
+    keep(uplink, released).await?;
     Ok(true)
 }
 

@@ -1,8 +1,12 @@
 //! What edges and the centre tell each other as JSON: what is seldom said. The rest is frames.
 
+use std::collections::BTreeSet;
+
+use compact_str::CompactString;
 use selvedge_core::identity::ShardId;
 use selvedge_core::release::Release;
 use selvedge_core::shard_set::ShardSet;
+use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
 use super::marks::Marked;
@@ -53,6 +57,26 @@ pub struct Released {
     /// Its place in the log of the control shard; 0 where nothing was released yet.
     pub seq: u64,
     pub release: Release,
+    /// What else the control shard says; an older centre does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Controlled>,
+}
+
+/// What the control shard says beside the release, up to a place of its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Controlled {
+    pub epoch: u32,
+    pub seq: u64,
+    /// Offers that are stopped.
+    pub stopped: BTreeSet<CompactString>,
+}
+
+impl Controlled {
+    /// The place.
+    pub fn at(&self) -> Cursor {
+        Cursor { epoch: self.epoch, seq: self.seq }
+    }
 }
 
 /// How an edge is doing.

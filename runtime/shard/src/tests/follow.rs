@@ -227,7 +227,12 @@ fn fold(shards: &Shards, of: &Identifier, changes: &[Change]) -> Fragment {
             Change::Decided { offers, exposures, .. } => fragment.apply_decided(offers, exposures),
             Change::Link { other, word, .. } => fragment.apply_link(other, *word),
             Change::Mart { load, .. } => assert!(fragment.apply_load(definitions, load) <= Folded::Ignored),
-            Change::Event { .. } | Change::Activate(_) | Change::Mark(_) | Change::Release(_) => {}
+            Change::Event { .. }
+            | Change::Activate(_)
+            | Change::Mark(_)
+            | Change::Release(_)
+            | Change::Catalog(_)
+            | Change::Switch(_) => {}
         }
     }
     let effects: Vec<_> = events.iter().map(|event| shards.observer.observe(event).on(of)).collect();
