@@ -10,6 +10,7 @@ mod catalogue;
 mod cdnow;
 mod clients;
 mod crash;
+mod decisions;
 mod erasure;
 mod faults;
 mod forms;

@@ -38,7 +38,6 @@ impl Counts {
     }
 
     /// A history with these.
-    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
     pub fn onto(&self, history: &Offers) -> Offers {
         let mut with = history.clone();
         self.offers.iter().for_each(|decided| with.decide(decided));
@@ -65,7 +64,6 @@ impl Counts {
         }
     }
 
-    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
     fn expose(&mut self, exposure: &Exposure) {
         if self.exposures.iter().all(|known| known.experiment != exposure.experiment) {
             self.exposures.push(exposure.clone());
@@ -150,7 +148,6 @@ impl Decided {
     /// Holds what is counted of some identifiers: of a person, and of their household. Until it is dropped nobody else decides for them here, and nothing that was
     /// counted becomes a change; so what is read of their profile in memory meanwhile, and this, are all that was decided here, each once. To be held
     /// for as long as it takes to choose, and no longer.
-    #[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
     pub fn hold<'d>(&'d self, identifiers: &[Identifier]) -> Held<'d> {
         let mut shards: Vec<u16> = identifiers.iter().map(|identifier| identifier.shard().0).collect();
         // All in one order, so that nobody waits for one who waits for them.
@@ -234,10 +231,8 @@ impl Decided {
 }
 
 /// The counts of some shards, held.
-#[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
 pub struct Held<'d>(Vec<(u16, MutexGuard<'d, Tile>)>);
 
-#[allow(dead_code)] // Only a catalogue with caps or experiments decides under it.
 impl Held<'_> {
     /// What is counted of identifiers that are held and is not a change yet.
     pub fn of(&self, identifiers: &[Identifier]) -> Counts {

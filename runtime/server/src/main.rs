@@ -23,6 +23,7 @@ mod metrics;
 mod observer;
 mod operate;
 mod pipeline;
+mod policy;
 mod release;
 mod serve;
 mod stopped;

@@ -3,14 +3,14 @@
 //! Nothing between the view and the answer waits: an invocation of plugins lives on one thread from its first stage to its last.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use compact_str::CompactString;
-use selvedge_core::catalog::{Fallback, Offer};
+use selvedge_core::catalog::{Fallback, Offer, Slot};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Arrival, Event, Refusal};
@@ -34,6 +34,7 @@ use crate::edge::profile::version;
 use crate::edge::{Edge, Freshness};
 use crate::error::Problem;
 use crate::ids::seed;
+use crate::policy::{self, Governed};
 
 /// A decide call, checked.
 pub struct Ask<'a> {
@@ -126,6 +127,9 @@ struct OfferAnswer<'e> {
     /// A list of one, or of none.
     #[serde(rename = "reasons", serialize_with = "as_list")]
     reason: Option<&'e str>,
+    /// Which of the offer's contents this is, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'e str>,
 }
 
 fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -137,9 +141,29 @@ fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok,
 struct CandidateAnswer<'e> {
     id: &'e str,
     outcome: &'static str,
+    /// At which step it left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<f64>,
     reason: Option<&'e str>,
+    /// When that may be different, if nothing else happens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factors: Option<FactorsAnswer>,
+    /// What its conditions read, and what that said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    inputs: BTreeMap<String, Box<RawValue>>,
+}
+
+/// What made up a priority.
+#[derive(Serialize)]
+struct FactorsAnswer {
+    propensity: f64,
+    context: f64,
+    value: f64,
+    lever: f64,
 }
 
 /// About an answer.
@@ -224,23 +248,33 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let decision_id = edge.ids.fresh();
     let now = clock::now();
     let instant = known.as_ref().map_or(ask.at.unwrap_or(now), |known| instant(known.at, now, &known.fragment));
-    let rankings = known.as_ref().map(|known| rank(edge, &ask, known, instant, seed(&decision_id))).unwrap_or_default();
-    let judged = |request: usize| {
-        let ranker = edge.catalog_reads.ranker(ask.slots[request].slot);
-        rankings.iter().find(|(of, _)| *of == ranker)?.1.as_deref()
+    let seed = seed(&decision_id);
+    let slots: Vec<SlotAnswer<'e>> = match &known {
+        Some(known) if edge.policy.governs(&known.fragment.offers) => {
+            let governed = policy::decide(edge, &ask, known, instant, seed);
+            governed_answers(edge, &ask, &governed)
+        }
+        _ => {
+            let rankings = known.as_ref().map(|known| rank(edge, &ask, known, instant, seed)).unwrap_or_default();
+            let judged = |request: usize| {
+                let ranker = edge.catalog_reads.ranker(ask.slots[request].slot);
+                rankings.iter().find(|(of, _)| *of == ranker)?.1.as_deref()
+            };
+            let choices = choose(&edge.catalog, &ask.slots, judged);
+            let answers = ask.slots.iter().zip(&choices).enumerate().map(|(index, (request, choice))| {
+                let explained = ask.explain.then(|| (ask.role, judged(index).unwrap_or_default()));
+                slot_answer(edge, *request, choice, explained, &choices)
+            });
+            let slots: Vec<SlotAnswer<'e>> = answers.collect();
+            if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
+                let offers = slots.iter().flat_map(|slot| &slot.offers);
+                edge.decided.record(&ask.visitor, ask.channel, instant, offers.filter_map(|offer| offer.id));
+            }
+            slots
+        }
     };
-    let choices = choose(&edge.catalog, &ask.slots, judged);
 
-    // 4. Record, answer, measure.
-    let answers = ask.slots.iter().zip(&choices).enumerate().map(|(index, (request, choice))| {
-        let explained = ask.explain.then(|| (ask.role, judged(index).unwrap_or_default()));
-        slot_answer(edge, *request, choice, explained, &choices)
-    });
-    let slots: Vec<SlotAnswer<'e>> = answers.collect();
-    if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
-        let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
-        edge.decided.record(&ask.visitor, ask.channel, instant, offers);
-    }
+    // 4. Answer, measure.
     if !ask.events.is_empty() && !ask.dry_run {
         acknowledge(edge, ask.ack).await?;
     }
@@ -353,7 +387,7 @@ impl Known {
 }
 
 /// The entity of a kind that a person belongs to: the one that a trait of that name says, unless only a browser says so.
-fn reference(edge: &Edge, fragment: &Fragment, index: usize) -> Option<Identifier> {
+pub fn reference(edge: &Edge, fragment: &Fragment, index: usize) -> Option<Identifier> {
     let word = fragment.traits.get_proven(ENTITIES[index], &edge.trait_sources)?;
     edge.namespaces.identifier(ENTITIES[index], &word.text()).ok()
 }
@@ -555,23 +589,11 @@ fn slot_answer<'e>(
     let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
     for (index, judged) in choice.offers.iter().enumerate() {
         let offer = &edge.catalog.offers[judged.offer];
-        offers.push(offer_answer(offer, slot.channel, Some(judged.priority), index + 1, reason(judged)));
+        offers.push(offer_answer(offer, (slot.channel, None), Some(judged.priority), index + 1, reason(judged)));
     }
     let fallback = offers.is_empty();
     if fallback {
-        offers.extend(match &slot.fallback {
-            // Nothing else is known to fit there.
-            Fallback::Offer(index) if edge.switches.is_stopped(*index) => None,
-            Fallback::Offer(index) => Some(offer_answer(&edge.catalog.offers[*index], slot.channel, None, 1, Some("fallback"))),
-            Fallback::Content(content) => Some(OfferAnswer {
-                id: None,
-                priority: None,
-                rank: 1,
-                category: None,
-                content,
-                reason: Some("fallback"),
-            }),
-        });
+        offers.extend(fallback_answer(edge, slot, slot.channel));
     }
     let outcome = |judged: &Judgement| {
         let chosen_in = |choice: &SlotChoice| choice.offers.iter().any(|chosen| chosen.offer == judged.offer);
@@ -586,23 +608,31 @@ fn slot_answer<'e>(
     let stopped = stopped.map(|offer| CandidateAnswer {
         id: &edge.catalog.offers[*offer].id,
         outcome: "stopped",
+        step: None,
         priority: None,
         reason: None,
+        until: None,
+        factors: None,
+        inputs: BTreeMap::new(),
     });
     let (role, explained) = explained.unwrap_or((Role::Publishable, &[]));
     let of_slot = explained.iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
     let candidates = of_slot.map(|judged| CandidateAnswer {
         id: &edge.catalog.offers[judged.offer].id,
         outcome: outcome(judged),
+        step: None,
         priority: (role == Role::Secret).then_some(judged.priority),
         reason: reason(judged),
+        until: None,
+        factors: None,
+        inputs: BTreeMap::new(),
     });
     SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
 }
 
 fn offer_answer<'e>(
     offer: &'e Offer,
-    channel: usize,
+    (channel, variant): (usize, Option<usize>),
     priority: Option<f64>,
     rank: usize,
     reason: Option<&'e str>,
@@ -613,7 +643,78 @@ fn offer_answer<'e>(
         rank,
         category: offer.category.as_deref(),
         // Whoever may stand in a slot has content for its channel; a catalogue in which that is not so is refused.
-        content: offer.content(channel, None).unwrap_or(RawValue::NULL),
+        content: offer.content(channel, variant).unwrap_or(RawValue::NULL),
         reason,
+        variant: variant.and_then(|variant| offer.variants.get(variant)).map(|variant| variant.id.as_str()),
     }
+}
+
+/// What a slot falls back to; none where that is stopped, since nothing else is known to fit there.
+fn fallback_answer<'e>(edge: &'e Edge, slot: &'e Slot, channel: usize) -> Option<OfferAnswer<'e>> {
+    match &slot.fallback {
+        Fallback::Offer(index) if edge.switches.is_stopped(*index) => None,
+        Fallback::Offer(index) => {
+            Some(offer_answer(&edge.catalog.offers[*index], (channel, None), None, 1, Some("fallback")))
+        }
+        Fallback::Content(content) => Some(OfferAnswer {
+            id: None,
+            priority: None,
+            rank: 1,
+            category: None,
+            content,
+            reason: Some("fallback"),
+            variant: None,
+        }),
+    }
+}
+
+/// The slots as a policy filled them.
+fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) -> Vec<SlotAnswer<'e>> {
+    let answers = ask.slots.iter().zip(&governed.choices).enumerate().map(|(request, (asked, choice))| {
+        let slot = &edge.catalog.slots[asked.slot];
+        let ranker = edge.catalog_reads.ranker(asked.slot).map(|index| &edge.plugins.plugins()[index]);
+        let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
+        let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
+        for (index, judged) in choice.offers.iter().enumerate() {
+            let variant =
+                governed.variants.iter().find(|(offer, _)| *offer == judged.offer).map(|(_, variant)| *variant);
+            let shown = (governed.channel, variant);
+            let offer = &edge.catalog.offers[judged.offer];
+            offers.push(offer_answer(offer, shown, Some(judged.priority), index + 1, reason(judged)));
+        }
+        let fallback = offers.is_empty() && !governed.silent;
+        if fallback {
+            offers.extend(fallback_answer(edge, slot, governed.channel));
+        }
+        let mut candidates = Vec::new();
+        if ask.explain {
+            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None, Some(judged)));
+            let left = governed.left.iter().filter(|(of, ..)| *of == request);
+            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until(), None));
+            for (offer, outcome, step, until, judged) in chosen.chain(left) {
+                let secret = ask.role == Role::Secret;
+                let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
+                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer).filter(|_| secret);
+                let input =
+                    |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
+                candidates.push(CandidateAnswer {
+                    id: &edge.catalog.offers[offer].id,
+                    outcome,
+                    step,
+                    priority: judged.filter(|_| secret).map(|judged| judged.priority),
+                    reason: judged.and_then(reason),
+                    until: until.map(|until| until.to_string()),
+                    factors: factors.filter(|_| secret).map(|(.., factors)| FactorsAnswer {
+                        propensity: factors.propensity,
+                        context: factors.context,
+                        value: factors.value,
+                        lever: factors.lever,
+                    }),
+                    inputs: inputs.into_iter().flat_map(|(_, read)| read).filter_map(input).collect(),
+                });
+            }
+        }
+        SlotAnswer { slot: &slot.name, fallback, offers, candidates }
+    });
+    answers.collect()
 }

@@ -27,6 +27,23 @@ pub enum Step {
     Answer,
 }
 
+impl Step {
+    /// As answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Consent => "consent",
+            Self::Quiet => "quiet",
+            Self::HoldOut => "hold-out",
+            Self::Suppression => "suppression",
+            Self::Cap => "cap",
+            Self::Eligibility => "eligibility",
+            Self::Ranking => "ranking",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// Whose condition it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // the names say it

@@ -1,7 +1,8 @@
 //! The catalogue's document as it travels: JSON or TOML, told apart by how it begins, and made into the other on request.
 
-use selvedge_core::catalog::Catalog;
-use selvedge_plugin_host::{CatalogReads, PluginSet};
+use selvedge_core::catalog::terms::{Cap, Per};
+use selvedge_core::catalog::{Catalog, CatalogError};
+use selvedge_plugin_host::{CatalogFault, CatalogReads, PluginSet};
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
@@ -50,20 +51,45 @@ pub struct Checked {
 /// Checks a document by itself and against the plugins that would run with it. Takes as long as the catalogue is large.
 pub fn check(text: &str, plugins: &PluginSet) -> Result<Checked, Vec<Fault>> {
     let catalog = parse(text)?;
-    let reads = CatalogReads::resolve(plugins, &catalog).map_err(|error| one("", format!("{error:#}")))?;
+    let reads = CatalogReads::resolve(plugins, &catalog).map_err(|error| match error {
+        CatalogFault::Document(error) => told(error),
+        other => one("", format!("{other:#}")),
+    })?;
     Ok(Checked { catalog, reads })
 }
 
 /// Checks a document by itself.
 pub fn parse(text: &str) -> Result<Catalog, Vec<Fault>> {
-    match Form::of(text) {
-        Form::Toml => Catalog::from_toml(text).map_err(|error| one("", error.to_string())),
-        Form::Json => {
-            let value = to_json(text)?;
-            let toml = toml_of(&value)?;
-            Catalog::from_toml(&toml).map_err(|error| one("", error.to_string()))
-        }
+    let catalog = Catalog::parse(text).map_err(told)?;
+    match unbounded(&catalog) {
+        Some(pointer) => Err(one(
+            &pointer,
+            "is over everyone, which is not enforced yet; set per to \"person\" or \"household\"".into(),
+        )),
+        None => Ok(catalog),
     }
+}
+
+/// Where a cap over everyone stands: nobody counts for it yet, and a limit that is not held is worse than none.
+fn unbounded(catalog: &Catalog) -> Option<String> {
+    let of = |place: String, caps: &[Cap]| {
+        let found = caps.iter().position(|cap| cap.per == Per::Everyone)?;
+        Some(format!("{place}/caps/{found}/per"))
+    };
+    let Catalog { offers, campaigns, .. } = catalog;
+    of(String::new(), &catalog.caps)
+        .or_else(|| (0..).zip(offers).find_map(|(at, offer)| of(format!("/offers/{at}"), &offer.caps)))
+        .or_else(|| (0..).zip(campaigns).find_map(|(at, campaign)| of(format!("/campaigns/{at}"), &campaign.caps)))
+        .or_else(|| {
+            catalog.categories.iter().find_map(|category| of(format!("/categories/{}", category.name), &category.caps))
+        })
+        .or_else(|| {
+            catalog.channels.iter().find_map(|channel| of(format!("/channels/{}", channel.name), &channel.caps))
+        })
+}
+
+fn told(error: CatalogError) -> Vec<Fault> {
+    error.faults.into_iter().map(|fault| Fault { pointer: fault.pointer, detail: fault.detail }).collect()
 }
 
 fn one(pointer: &str, detail: String) -> Vec<Fault> {
@@ -180,10 +206,14 @@ mod tests {
 
     #[test]
     fn a_fault_has_its_place() {
-        let faults = parse(r#"{"offers": [{"id": "a", "content": {"a/b": null}}]}"#).err().expect("a fault");
-        assert_eq!(faults[0].pointer, "/offers/0/content/a~1b");
-        assert!(in_words(&faults).starts_with("/offers/0/content/a~1b: is null"), "{}", in_words(&faults));
+        let faults =
+            parse(r#"{"offers": [{"id": "a", "content": {}, "vaule": 1}], "slots": []}"#).err().expect("a fault");
+        assert_eq!(faults[0].pointer, "/offers/0/vaule");
+        assert!(in_words(&faults).contains("did you mean \"value\"?"), "{}", in_words(&faults));
         let faults = parse("{\"offers\": ").err().expect("a fault");
-        assert!(faults[0].detail.starts_with("not JSON"), "{faults:?}");
+        assert!(faults[0].detail.contains("not JSON"), "{faults:?}");
+        let budget = r#"{"offers": [{"id": "a", "content": {}, "caps": [{"most": 1, "window": "day"}, {"per": "everyone", "most": 9, "window": "lifetime"}]}], "slots": []}"#;
+        let faults = parse(budget).err().expect("a fault");
+        assert_eq!(faults[0].pointer, "/offers/0/caps/1/per", "{faults:?}");
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Limited};
+use selvedge_core::catalog::SCHEMA;
 use selvedge_core::control::{How, Stopped, Version};
 use selvedge_core::event::quoted;
 use selvedge_core::value::Timestamp;
@@ -44,6 +45,7 @@ pub fn routes(prefix: &str) -> Router<Arc<Publisher>> {
     let path = |path: &str| format!("{prefix}{path}");
     Router::new()
         .route(&path("/catalogue"), get(document).put(put))
+        .route(&path("/catalogue/schema"), get(schema))
         .route(&path("/catalogue/draft"), get(draft).put(put_draft).delete(drop_draft))
         .route(&path("/catalogue/draft/publish"), post(publish_draft))
         .route(&path("/catalogue/scheduled"), get(scheduled).delete(cancel))
@@ -56,6 +58,11 @@ pub fn routes(prefix: &str) -> Router<Arc<Publisher>> {
 }
 
 type Catalogue = State<Arc<Publisher>>;
+
+/// The JSON Schema of the document.
+async fn schema() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/schema+json"))], SCHEMA).into_response()
+}
 
 /// The catalogue in force.
 async fn document(State(publisher): Catalogue, headers: HeaderMap) -> Result<Response, Problem> {

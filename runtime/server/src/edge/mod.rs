@@ -28,7 +28,7 @@ use http_body_util::BodyExt as _;
 use selvedge_central::RedbLog;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::event::EventKind;
-use selvedge_core::identity::{Namespaces, ShardId};
+use selvedge_core::identity::{ENTITIES, HOUSEHOLD, Namespaces, ShardId};
 use selvedge_core::limits;
 use selvedge_core::traits::TraitSources;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
@@ -52,6 +52,7 @@ use crate::gate::{Gate, Serving};
 use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
+use crate::policy::Policy;
 use crate::release::Loaded;
 use crate::stopped::{StoppedOffers, Switches};
 use crate::sync::Uplink;
@@ -103,6 +104,8 @@ pub struct Edge {
     pub observer: Arc<PluginObserver>,
     pub catalog: Catalog,
     pub catalog_reads: CatalogReads,
+    /// What the catalogue holds decisions to.
+    pub policy: Policy,
     /// Which of its offers are stopped.
     pub switches: Arc<Switches>,
     /// An edge that decides by the draft, for previews.
@@ -124,15 +127,13 @@ impl Edge {
         let plugin_hashes: serde_json::Map<String, serde_json::Value> =
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
-        let mut entities = plugins.entities();
-        entities.extend(catalog_reads.bound().conditions.entities());
-        entities.sort_unstable();
-        entities.dedup();
+        let policy = Policy::new(&catalog, plugins.schema());
         Ok(Self {
             switches: house.stopped.follow(&catalog),
             preview: preview::Kept::default(),
             house,
-            entities,
+            entities: entities(&plugins, &catalog_reads, &policy),
+            policy,
             plugin_hashes: serde_json::value::to_raw_value(&plugin_hashes)?,
             plugins,
             observer,
@@ -145,9 +146,11 @@ impl Edge {
 
     /// The same edge by another catalogue.
     pub fn with_catalog(&self, catalog: Catalog, catalog_reads: CatalogReads) -> Self {
+        let policy = Policy::new(&catalog, self.plugins.schema());
         Self {
             house: Arc::clone(&self.house),
-            entities: self.entities.clone(),
+            entities: entities(&self.plugins, &catalog_reads, &policy),
+            policy,
             plugins: Arc::clone(&self.plugins),
             plugin_hashes: self.plugin_hashes.clone(),
             observer: Arc::clone(&self.observer),
@@ -159,6 +162,16 @@ impl Edge {
             backfill: Arc::clone(&self.backfill),
         }
     }
+}
+
+/// What plugins, conditions and caps ask about, by position.
+fn entities(plugins: &PluginSet, reads: &CatalogReads, policy: &Policy) -> Vec<usize> {
+    let household = ENTITIES.iter().position(|entity| *entity == HOUSEHOLD).filter(|_| policy.looks_at_households());
+    let mut entities = plugins.entities();
+    entities.extend(reads.bound().conditions.entities().iter().copied().chain(household));
+    entities.sort_unstable();
+    entities.dedup();
+    entities
 }
 
 impl Deref for Edge {
