@@ -619,7 +619,9 @@ impl OfferReads {
 }
 
 fn unknown_field(read: &Read) -> ReadError {
-    read.fault("an offer has id, name, category, value, and the list product_ids[]")
+    read.fault(
+        "an offer has id, name, category, value, lever, price, inventory, mandatory, features.…, and the lists product_ids[] and tags[]",
+    )
 }
 
 fn fixed_text(read: &Read, text: &str) -> Fixed {

@@ -114,21 +114,21 @@ const OFFER_FIELDS: [(&str, OfferField); 10] = [
 ];
 
 impl OfferField {
-    /// A count, or an instant in milliseconds; an offer that nothing happened to has counts of 0.
-    pub(super) fn of(self, history: Option<&OfferHistory>) -> Option<f64> {
-        let count = |of: fn(&OfferHistory) -> u64| Some(history.map_or(0, of) as f64);
-        let instant = |of: fn(&OfferHistory) -> Option<Timestamp>| history.and_then(of).map(|at| at.0 as f64);
+    /// A count, or an instant in milliseconds.
+    pub(super) fn of(self, history: &OfferHistory) -> Option<f64> {
+        let count = |count: u64| Some(count as f64);
+        let instant = |at: Option<Timestamp>| at.map(|at| at.0 as f64);
         match self {
-            Self::Decided => count(|history| history.decided),
-            Self::Shown => count(|history| history.shown),
-            Self::Clicked => count(|history| history.clicked),
-            Self::Accepted => count(|history| history.accepted),
-            Self::Dismissed => count(|history| history.dismissed),
-            Self::LastDecidedAt => instant(|history| history.last_decided_at),
-            Self::LastShownAt => instant(|history| history.last_shown_at),
-            Self::LastClickedAt => instant(|history| history.last_clicked_at),
-            Self::LastAcceptedAt => instant(|history| history.last_accepted_at),
-            Self::LastDismissedAt => instant(|history| history.last_dismissed_at),
+            Self::Decided => count(history.decided),
+            Self::Shown => count(history.shown),
+            Self::Clicked => count(history.clicked),
+            Self::Accepted => count(history.accepted),
+            Self::Dismissed => count(history.dismissed),
+            Self::LastDecidedAt => instant(history.last_decided_at),
+            Self::LastShownAt => instant(history.last_shown_at),
+            Self::LastClickedAt => instant(history.last_clicked_at),
+            Self::LastAcceptedAt => instant(history.last_accepted_at),
+            Self::LastDismissedAt => instant(history.last_dismissed_at),
         }
     }
 }

@@ -273,7 +273,8 @@ impl<'e> Evaluation<'e> {
             Source::Offer(id, field) => {
                 let offers = &subject.fragment.offers;
                 let found = offers.binary_search_by(|(known, _)| known.as_str().cmp(id)).ok();
-                number(field.of(found.map(|found| &offers[found].1)))
+                // An offer that nothing happened to has counts of 0.
+                number(field.of(&found.map(|found| offers[found].1.clone()).unwrap_or_default()))
             }
             Source::Channel if subject.channel.is_empty() => Cell::Missing,
             Source::Channel => Cell::Text(subject.channel.into()),
