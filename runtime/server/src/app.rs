@@ -66,7 +66,7 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     let log = open_log(&config.data.join("log.redb"), commits, Arc::clone(&end))?;
     let runtime = runtime()?;
     let publisher = Arc::new(Publisher::own(Arc::clone(&log)));
-    let loaded = runtime.block_on(load(bundle, &publisher))?;
+    let loaded = runtime.block_on(load(bundle, config.catalog.is_some(), &publisher))?;
     let cluster = log.id();
     let house = house(&config, keys, metrics, Arc::clone(&log), cluster, None, Some(Arc::clone(&publisher)))?;
     let house = Arc::new(house);
@@ -118,11 +118,11 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     end.outcome()
 }
 
-/// Loads what files say, by the catalogue that they give where the log never held it, else by the one in force.
-async fn load(mut bundle: Bundle, publisher: &Publisher) -> Result<Loaded> {
+/// Loads what files say, by the catalogue that is named among them where the log never held it, else by the one in force.
+async fn load(mut bundle: Bundle, is_named: bool, publisher: &Publisher) -> Result<Loaded> {
     publisher.refresh().await?;
     let given = std::mem::take(&mut bundle.release.catalog);
-    let is_given = publisher.is_new(&given).await?;
+    let is_given = is_named && publisher.is_new(&given).await?;
     let version = publisher.in_force().version;
     bundle.release.catalog = if is_given { given.clone() } else { publisher.release().1.catalog };
     let loaded = tokio::task::spawn_blocking(move || bundle.load(threads())).await?;

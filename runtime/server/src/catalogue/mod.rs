@@ -323,7 +323,10 @@ impl Publisher {
         if !self.is_new(text).await? {
             return Ok(false);
         }
-        let (sha256, seq, over) = (hash(text.as_bytes()), self.control().seq(), self.in_force().version);
+        let sha256 = hash(text.as_bytes());
+        // One after the other: both hold the lock.
+        let seq = self.control().seq();
+        let over = self.in_force().version;
         self.store.put_text(sha256, text).await?;
         let put = CatalogPut { sha256, over, at: clock::now(), by: String::new(), how: How::Start, of: None };
         self.store.append(&Change::Catalog(put), seq).await?;
@@ -333,9 +336,6 @@ impl Publisher {
 
     /// Whether the log never held a text as a version; says so where it did and another is in force.
     pub async fn is_new(&self, text: &str) -> Result<bool, LogError> {
-        if text.trim().is_empty() && self.in_force().version == 0 {
-            return Ok(false);
-        }
         let sha256 = hash(text.as_bytes());
         let is = |version: &Version| match &version.text {
             Text::Inline(inline) => **inline == *text,
