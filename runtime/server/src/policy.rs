@@ -16,7 +16,7 @@ use selvedge_core::constraint::suppression::{ByAggregate, Holdings, Owned, Since
 use selvedge_core::constraint::{OfferTerms, Terms};
 use selvedge_core::decision::priority::Factors;
 use selvedge_core::decision::screen::{Offered, Person, Shelf};
-use selvedge_core::decision::{Constraints as _, Contest, Judgement, Left, Level, SlotChoice, Tier, fill};
+use selvedge_core::decision::{Contest, Judgement, Left, Level, SlotChoice, Tier, fill};
 use selvedge_core::experiment::{CONTROL, Experiment, HOLDOUT, campaign, offer, random_priority, unit};
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{ENTITIES, HOUSEHOLD, Identifier};
@@ -264,7 +264,7 @@ impl Deciding<'_> {
     fn decide(&mut self) -> Governed {
         let (edge, ask) = (self.edge, self.ask);
         let (policy, catalog) = (&edge.policy, &edge.catalog);
-        let past = &self.seen.fragment.offers;
+        let own = &self.seen.fragment.offers;
         let holdout = policy.holdout.as_ref().map(|(experiment, answer)| (self.assigned(experiment), *answer));
         let held_out = holdout.is_some_and(|(arm, _)| arm == Some(HELD));
         let in_control =
@@ -274,7 +274,7 @@ impl Deciding<'_> {
         let definitions = &edge.plugins.schema().definitions;
         let keeps = Keeps(policy.owned.map(|owned| owned.by(definitions, &self.seen.fragment.states, self.moment)));
         let person = Person {
-            past: Past { person: past, household: self.seen.household.as_ref().map_or(past, |(_, past)| past) },
+            past: Past { person: own, household: self.seen.household.as_ref().map_or(own, |(_, past)| past) },
             holdings: &keeps,
             consent: &self.seen.fragment.consent,
             channel: self.channel,
@@ -282,7 +282,7 @@ impl Deciding<'_> {
             held_out,
             held_out_of: &held_out_of,
         };
-        let at = (self.moment.at, definitions.time());
+        let (at, past) = ((self.moment.at, definitions.time()), person.past);
         let mut screen = policy.shelf.screen(person, at, |_| u64::MAX);
 
         // Scores come before whatever reads them.
@@ -373,7 +373,6 @@ impl Deciding<'_> {
         let mut tell = |request: usize, offer: usize, why: Left| left.push((request, offer, why));
         governed.choices = fill(&filled, &mut screen, ask.explain.then_some(&mut tell as &mut dyn FnMut(_, _, _)));
         if ask.explain {
-            let past = person.past;
             governed.left =
                 left.into_iter().map(|(of, offer, why)| (of, offer, policy.shelf.explain(why, past, at))).collect();
             governed.inputs = inputs(catalog, ask, &evaluation);

@@ -5,9 +5,9 @@ use compact_str::CompactString;
 use super::syntax::Path;
 use crate::aggregate::Reading;
 use crate::config::nearest;
-use crate::fragment::OfferHistory;
 use crate::identity::ENTITIES;
 use crate::json_paths::JsonPaths;
+use crate::offers::OfferHistory;
 use crate::value::{Kind, Timestamp};
 use crate::view::Schema;
 

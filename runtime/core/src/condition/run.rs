@@ -271,10 +271,8 @@ impl<'e> Evaluation<'e> {
                 found.get(read as usize).cloned().unwrap_or(Cell::Missing)
             }
             Source::Offer(id, field) => {
-                let offers = &subject.fragment.offers;
-                let found = offers.binary_search_by(|(known, _)| known.as_str().cmp(id)).ok();
                 // An offer that nothing happened to has counts of 0.
-                number(field.of(&found.map(|found| offers[found].1.clone()).unwrap_or_default()))
+                number(field.of(&subject.fragment.offers.get(id)))
             }
             Source::Channel if subject.channel.is_empty() => Cell::Missing,
             Source::Channel => Cell::Text(subject.channel.into()),

@@ -10,7 +10,8 @@ use super::*;
 use crate::aggregate::{Contribution, Definition, Definitions};
 use crate::audience::Audience;
 use crate::effects::Effects;
-use crate::fragment::{EventRef, Fragment, OfferHistory};
+use crate::fragment::{EventRef, Fragment};
+use crate::offers::{Act, Offers};
 use crate::time::BusinessTime;
 use crate::traits::TraitSources;
 use crate::value::{Kind, Timestamp};
@@ -76,8 +77,9 @@ impl World {
         };
         let event = EventRef { at: at.plus_ms(-60_000), id_hash: [1; 16], received_at: at };
         let _ = fragment.apply_event(&schema.definitions, &event, &effects);
-        let shown = OfferHistory { shown: 2, last_shown_at: Some(at.plus_ms(-7_200_000)), ..OfferHistory::default() };
-        fragment.offers = vec![("wooden-train".into(), shown)];
+        let mut offers = Offers::default();
+        offers.record(&"wooden-train".into(), &"web".into(), Act::Shown, at.plus_ms(-7_200_000), 2);
+        fragment.offers = offers;
         let context = context.map(|context| RawValue::from_string(context.to_string()).expect("JSON"));
         Self { schema, fragment, scores: vec![Some(0.25)], context, channel: "web" }
     }
