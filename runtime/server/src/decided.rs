@@ -59,6 +59,17 @@ impl Tile {
     }
 }
 
+/// Counts offers that were chosen at an instant.
+fn add<'o>(counts: &mut Vec<DecidedOffer>, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+    let minute = Timestamp(at.0 - at.0.rem_euclid(60_000));
+    for offer in offers {
+        match counts.iter_mut().find(|count| count.offer == offer && count.minute == minute) {
+            Some(count) => count.count += 1,
+            None => counts.push(DecidedOffer { offer: CompactString::from(offer), minute, count: 1 }),
+        }
+    }
+}
+
 impl Decided {
     /// Nothing decided yet.
     pub fn new() -> Self {
@@ -75,15 +86,28 @@ impl Decided {
         if offers.peek().is_none() {
             return;
         }
-        let minute = Timestamp(at.0 - at.0.rem_euclid(60_000));
-        let mut tile = self.tile(visitor).lock();
-        let counts = tile.counts.entry(visitor.clone()).or_default();
-        for offer in offers {
-            match counts.iter_mut().find(|count| count.offer == offer && count.minute == minute) {
-                Some(count) => count.count += 1,
-                None => counts.push(DecidedOffer { offer: CompactString::from(offer), minute, count: 1 }),
-            }
+        add(self.tile(visitor).lock().counts.entry(visitor.clone()).or_default(), at, offers);
+    }
+
+    /// The same as a change at once: of a visitor who was brought into memory for it, and in a second may have to be brought there again.
+    pub fn record_at_once<'o>(
+        &self,
+        visitor: &Identifier,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+        shards: &Shards,
+        outbox: &dyn Outbox,
+    ) -> Result<(), ShardError> {
+        if shards.cached(visitor).is_none() {
+            self.record(visitor, at, offers);
+            return Ok(());
         }
+        let mut counts = Vec::new();
+        add(&mut counts, at, offers);
+        if counts.is_empty() {
+            return Ok(());
+        }
+        shards.admit(visitor.shard(), vec![Prepared::decided(visitor.clone(), counts)], outbox).map(drop)
     }
 
     /// Reads something of a person together with what was counted under their identifiers and is not a change yet: each count is in one

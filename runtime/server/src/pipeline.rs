@@ -31,7 +31,7 @@ use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
 use crate::edge::profile::version;
-use crate::edge::{Edge, Freshness};
+use crate::edge::{Edge, Freshness, LogOutbox};
 use crate::error::Problem;
 use crate::ids::seed;
 
@@ -188,6 +188,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         (None, Some(profile)) => Known::cached(edge, &profile),
         _ => None,
     };
+    let was_loaded = known.is_none();
     let known = match known {
         Some(known) => Some(known),
         None => load(edge, &ask, newest).await?,
@@ -231,7 +232,16 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let slots: Vec<SlotAnswer<'e>> = answers.collect();
     if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
         let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
-        edge.decided.record(&ask.visitor, instant, offers);
+        if was_loaded {
+            let (decided, shard) = (&edge.decided, ask.visitor.shard().0);
+            if let Err(error) =
+                decided.record_at_once(&ask.visitor, instant, offers, &edge.shards, &LogOutbox(&edge.log))
+            {
+                tracing::error!(%error, shard, "counts of a decision are lost");
+            }
+        } else {
+            edge.decided.record(&ask.visitor, instant, offers);
+        }
     }
     if !ask.events.is_empty() && !ask.dry_run {
         acknowledge(edge, ask.ack).await?;
