@@ -158,6 +158,13 @@ impl<'s> Table<'s> {
         self.columns.present[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Leaves a scalar cell of a table of one row absent that may have been put.
+    pub(crate) fn leave_out(&mut self, column: usize) {
+        if let Some((_, Place::Scalar { bit_column, .. })) = self.shape.places.get(column) {
+            self.columns.present[bit_column / 64] &= !(1 << (bit_column % 64));
+        }
+    }
+
     /// Appends an element to the current row of a list column.
     pub fn push(&mut self, column: usize, cell: Option<Cell>) {
         if let Some((_, Place::List(list))) = self.shape.places.get(column) {

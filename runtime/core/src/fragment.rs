@@ -122,7 +122,13 @@ impl Fragment {
             let when = definitions.when(at, &id_hash, trusted);
             self.mart.apply(definitions, &mut self.states, &effects.contributions, &when)
         } else {
-            definitions.apply(&mut self.states, &effects.contributions, at, &id_hash, trusted)
+            let before = self.memo.before(&self.states);
+            let applied = definitions.apply(&mut self.states, &effects.contributions, at, &id_hash, trusted);
+            if let Some(before) = before {
+                let changed = effects.contributions.iter().map(|contribution| contribution.state);
+                self.memo.follow(&before, &self.states, changed);
+            }
+            applied
         };
         match applied {
             Applied::Well => {}

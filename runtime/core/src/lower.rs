@@ -20,7 +20,7 @@ use crate::event::{Event, Refusal};
 use crate::fragment::Fragment;
 use crate::identity::ENTITIES;
 use crate::json_paths::{JsonPaths, Sink};
-use crate::prepared::{Ground, Lowered, Prepared, Token};
+use crate::prepared::{Found, Ground, Lowered, Prepared, Token};
 use crate::read::{Read, ReadError};
 use crate::time::BusinessTime;
 use crate::traits::{Trait, TraitSources};
@@ -234,6 +234,8 @@ pub struct VisitorReads {
     sources: Vec<VisitorSource>,
     /// The columns of traits, ascending by name.
     traits: Vec<usize>,
+    /// Columns of aggregates that are kept, by the state that they hang on; of those that hang on something else too, none is ever kept.
+    of_states: Vec<(u16, usize)>,
     context: JsonPaths,
     /// Whether any of it holds from call to call, so that its columns are kept.
     lasting: bool,
@@ -314,8 +316,14 @@ impl VisitorReads {
         traits.sort_by_key(|column| name(*column));
         let lasts = |source: &VisitorSource| matches!(source, VisitorSource::Aggregate(_) | VisitorSource::Trait(_));
         let lasting = sources.iter().any(lasts);
+        let of_state = |(column, source): (usize, &VisitorSource)| match source {
+            VisitorSource::Aggregate(index) => Some((schema.definitions.readings()[*index].state()?, column)),
+            _ => None,
+        };
+        let mut of_states: Vec<(u16, usize)> = sources.iter().enumerate().filter_map(of_state).collect();
+        of_states.sort_unstable();
         let (reads, shape, token) = (reads.to_vec(), shape_of(reads), Token::default());
-        Ok(Self { reads, shape, sources, traits, context, lasting, token })
+        Ok(Self { reads, shape, sources, traits, of_states, context, lasting, token })
     }
 
     /// The scores that it reads, by position.
@@ -344,11 +352,17 @@ impl VisitorReads {
         let (fragment, at) = (subject.fragment, subject.moment.at);
         let sources = subject.trait_sources;
         let ground = Ground { of: &self.token, traits: &fragment.traits, states: &fragment.states, sources };
-        let prepared = fragment.memo.get(&ground, at).unwrap_or_else(|| {
-            let prepared = Arc::new(self.prepare(ground, subject, definitions));
-            fragment.memo.keep(&prepared);
-            prepared
-        });
+        let prepared = match fragment.memo.get(&ground, at) {
+            Some(Found::Whole(prepared)) => prepared,
+            found => {
+                let prepared = Arc::new(match found {
+                    Some(Found::But(before, changed)) => self.renew(&before, &changed, ground, subject, definitions),
+                    _ => self.prepare(ground, subject, definitions),
+                });
+                fragment.memo.keep(&prepared);
+                prepared
+            }
+        };
         if prepared.open.is_empty() {
             return Lowered::Prepared(prepared);
         }
@@ -386,6 +400,38 @@ impl VisitorReads {
         }
         self.fill_traits(&mut table, subject, definitions.time(), none, |column| !self.is_open(column));
         Prepared::new(table.scalars(), open, ground, subject.moment.at, until)
+    }
+
+    /// The same where all but some states stand as they did.
+    fn renew(
+        &self,
+        before: &Prepared,
+        changed: &[u16],
+        ground: Ground<'_>,
+        subject: &Subject<'_>,
+        definitions: &Definitions,
+    ) -> Prepared {
+        let mut table = Table::resume(&self.shape, before.columns.clone());
+        let (mut until, none) = (before.until(), &mut Keys::default());
+        for state in changed {
+            let from = self.of_states.partition_point(|(of, _)| of < state);
+            for (_, column) in self.of_states[from..].iter().take_while(|(of, _)| of == state) {
+                let (source, read) = (&self.sources[*column], &self.reads[*column]);
+                let VisitorSource::Aggregate(index) = source else { continue };
+                if before.open.binary_search(column).is_ok() {
+                    continue;
+                }
+                let same_until = definitions.same_until(&definitions.readings()[*index], ground.states, subject.moment);
+                // What is known of a reading hangs on what it is, not on its state.
+                let Some(same_until) = same_until else { return self.prepare(ground, subject, definitions) };
+                until = until.min(same_until);
+                match self.cell(source, read, subject, definitions, none) {
+                    Some(cell) => table.put(*column, 0, cell),
+                    None => table.leave_out(*column),
+                }
+            }
+        }
+        Prepared::new(table.scalars(), before.open.clone(), ground, subject.moment.at, until)
     }
 
     /// Whether a column is filled anew in each call whatever it says: a list, or keys, whose handles are of one call.

@@ -61,6 +61,13 @@ impl<T: Clone> DerefMut for Shared<T> {
 #[derive(Debug)]
 pub struct Name<T>(Weak<Weighed<T>>);
 
+impl<T> Name<T> {
+    /// Whether both are names of the very same value.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
 impl<T> Shared<T> {
     /// Whether both are the very same value, not just equal ones.
     pub fn is(&self, other: &Self) -> bool {

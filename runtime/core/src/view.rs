@@ -1,6 +1,6 @@
 //! Views: a fragment as it is served, and everything that a stage may read of a visitor at one instant.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
@@ -32,44 +32,59 @@ pub struct View {
     pub seen: Option<Arc<Seen>>,
 }
 
-/// The ids of a fragment's events as the first 64 bits of their hashes: enough to know a new one without asking the disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(Vec<u64>);
+/// The ids of a fragment's events as 32 bits of their hashes: enough to know a new one without asking the disk.
+///
+/// All views of a fragment share them while they grow. To one of an earlier view an id that came later may have been seen, which is only not certain to be
+/// wrong.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Vec<u32>>);
 
 impl Seen {
     /// Events up to which ids are kept at hand; a fragment with more asks the disk.
-    pub const EVENTS_MAX: u64 = 2048;
+    pub const EVENTS_MAX: u64 = 8192;
 
     /// Whether an id may have been seen; false is certain.
     pub fn may_hold(&self, id_hash: &[u8; 16]) -> bool {
-        self.0.binary_search(&head(id_hash)).is_ok()
+        self.heads().binary_search(&head(id_hash)).is_ok()
     }
 
     /// Adds an id.
-    pub fn insert(&mut self, id_hash: &[u8; 16]) {
-        let head = head(id_hash);
-        if let Err(gap) = self.0.binary_search(&head) {
-            self.0.insert(gap, head);
+    pub fn insert(&self, id_hash: &[u8; 16]) {
+        let (mut heads, head) = (self.heads(), head(id_hash));
+        if let Err(gap) = heads.binary_search(&head) {
+            heads.insert(gap, head);
         }
+    }
+
+    /// What is kept of the ids, ascending.
+    pub fn heads(&self) -> MutexGuard<'_, Vec<u32>> {
+        // Nothing in here panics halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Heap bytes, about.
     pub fn weight(&self) -> usize {
-        self.0.capacity() * size_of::<u64>()
+        size_of::<Self>() + self.heads().capacity() * size_of::<u32>()
+    }
+}
+
+impl From<Vec<u32>> for Seen {
+    /// Of what was kept.
+    fn from(mut heads: Vec<u32>) -> Self {
+        heads.sort_unstable();
+        heads.dedup();
+        Self(Mutex::new(heads))
     }
 }
 
 impl FromIterator<[u8; 16]> for Seen {
     fn from_iter<I: IntoIterator<Item = [u8; 16]>>(hashes: I) -> Self {
-        let mut heads: Vec<u64> = hashes.into_iter().map(|hash| head(&hash)).collect();
-        heads.sort_unstable();
-        heads.dedup();
-        Self(heads)
+        hashes.into_iter().map(|hash| head(&hash)).collect::<Vec<u32>>().into()
     }
 }
 
-fn head(id_hash: &[u8; 16]) -> u64 {
-    id_hash.first_chunk().map_or(0, |head| u64::from_be_bytes(*head))
+fn head(id_hash: &[u8; 16]) -> u32 {
+    id_hash.first_chunk().map_or(0, |head| u32::from_be_bytes(*head))
 }
 
 /// The names that plugins define, in their fixed order.

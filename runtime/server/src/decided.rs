@@ -145,6 +145,29 @@ impl Decided {
         self.tile(visitor).lock().add(visitor, channel, at, offers);
     }
 
+    /// The same as a change at once: of a visitor who was brought into memory for it, and in a second may have to be brought there again.
+    pub fn record_at_once<'o>(
+        &self,
+        visitor: &Identifier,
+        channel: &str,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+        shards: &Shards,
+        outbox: &dyn Outbox,
+    ) -> Result<(), ShardError> {
+        if shards.cached(visitor).is_none() {
+            self.record(visitor, channel, at, offers);
+            return Ok(());
+        }
+        let (minute, mut counts) = (minute_of(at), Counts::default());
+        offers.for_each(|offer| counts.count(channel, minute, offer));
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let change = Prepared::decided(visitor.clone(), counts.offers, counts.exposures);
+        shards.admit(visitor.shard(), vec![change], outbox).map(drop)
+    }
+
     /// Holds what is counted of some identifiers: of a person, and of their household. Until it is dropped nobody else decides for them here, and nothing that was
     /// counted becomes a change; so what is read of their profile in memory meanwhile, and this, are all that was decided here, each once. To be held
     /// for as long as it takes to choose, and no longer.

@@ -31,7 +31,7 @@ use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
 use crate::edge::profile::version;
-use crate::edge::{Edge, Freshness};
+use crate::edge::{Edge, Freshness, LogOutbox};
 use crate::error::Problem;
 use crate::ids::seed;
 use crate::policy::{self, Governed};
@@ -220,6 +220,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         (None, Some(profile)) => Known::cached(edge, &profile),
         _ => None,
     };
+    let was_loaded = known.is_none();
     let known = match known {
         Some(known) => Some(known),
         None => load(edge, &ask, newest).await?,
@@ -267,8 +268,8 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
             });
             let slots: Vec<SlotAnswer<'e>> = answers.collect();
             if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
-                let offers = slots.iter().flat_map(|slot| &slot.offers);
-                edge.decided.record(&ask.visitor, ask.channel, instant, offers.filter_map(|offer| offer.id));
+                let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
+                record(edge, &ask, instant, offers, was_loaded);
             }
             slots
         }
@@ -287,6 +288,18 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
     };
     Ok(Decision { decision_id, visitor: None, slots, events: outcome, meta })
+}
+
+/// Counts offers that were chosen.
+fn record<'o>(edge: &Edge, ask: &Ask<'_>, at: Timestamp, offers: impl Iterator<Item = &'o str>, was_loaded: bool) {
+    let (decided, visitor) = (&edge.decided, &ask.visitor);
+    if !was_loaded {
+        return decided.record(visitor, ask.channel, at, offers);
+    }
+    let recorded = decided.record_at_once(visitor, ask.channel, at, offers, &edge.shards, &LogOutbox(&edge.log));
+    if let Err(error) = recorded {
+        tracing::error!(%error, shard = visitor.shard().0, "counts of a decision are lost");
+    }
 }
 
 /// Whether to decide by what is known. What is asked for as of an instant is as old as that.

@@ -183,8 +183,9 @@ impl Shards {
             }
         }
         let layout = self.observer.layout();
-        let records =
-            still.iter().map(|(identifier, seq, fragment)| (*identifier, Record { layout, seq: *seq, fragment }));
+        let records = still
+            .iter()
+            .map(|(identifier, seq, fragment)| (*identifier, Record { layout, seq: *seq, fragment, seen: None }));
         self.disk.replace(shard, records)?;
         let done = still.len();
         for (identifier, seq, fragment) in still {
@@ -195,7 +196,7 @@ impl Shards {
 
     /// What of a fragment waits for its history, up to the cursor.
     fn waits(&self, identifier: &Identifier) -> Result<Option<Waiting>, ShardError> {
-        let Some(Head { layout, seq }) = self.disk.head(identifier)? else { return Ok(None) };
+        let Some(Head { layout, seq, .. }) = self.disk.head(identifier)? else { return Ok(None) };
         let cell = self.cell(identifier.shard());
         let waiting = Waiting { base: cell.floor.load(Ordering::Acquire), seq: seq.min(cell.cursor().seq) };
         Ok((!layout.covers(self.observer.layout())).then_some(waiting))
@@ -209,7 +210,7 @@ impl Shards {
         seq: u64,
         fragment: Fragment,
     ) -> Result<(), ShardError> {
-        let record = Record { layout: self.observer.layout(), seq, fragment: &fragment };
+        let record = Record { layout: self.observer.layout(), seq, fragment: &fragment, seen: None };
         self.disk.replace(identifier.shard(), [(identifier, record)].into_iter())?;
         self.show_in_place(state, identifier, seq, fragment)
     }

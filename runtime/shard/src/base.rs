@@ -14,16 +14,25 @@ use selvedge_core::change::Change;
 use selvedge_core::fragment::{Folded, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::value::Timestamp;
-use selvedge_core::view::Cursor;
+use selvedge_core::view::{Cursor, Seen};
 
-use crate::disk::{FragmentWrite, HistoryEntry, Move};
+use crate::disk::{FragmentWrite, Kept, Move};
 use crate::erasure::kept;
-use crate::pending::{PendingChange, Queued};
+use crate::pending::{Held, PendingChange, Queued};
 use crate::record::Head;
 use crate::{ShardError, Shards};
 
-/// Changes of one fragment with their sequences.
-type InOrder = Vec<(u64, Arc<PendingChange>)>;
+/// What comes into the base of one fragment.
+struct Moving {
+    /// With their sequences.
+    changes: Vec<(u64, Arc<PendingChange>)>,
+    /// The base without them, and with them.
+    before: Arc<Fragment>,
+    base: Arc<Fragment>,
+    /// The ids of its events, if they are at hand.
+    seen: Option<Arc<Seen>>,
+    folded: Folded,
+}
 
 impl Shards {
     /// Moves the first pending changes of a shard into the base: the log has ordered them, with consecutive sequences from `first_seq`.
@@ -32,11 +41,7 @@ impl Shards {
         let cell = self.cell(shard);
         let _moves = cell.moves.lock();
         let definitions = self.observer.definitions();
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
-        let mut ordered: HashMap<Identifier, InOrder> = HashMap::default();
-        let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut before: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut again = Vec::new();
+        let mut moving: HashMap<Identifier, Moving> = HashMap::default();
         // From here on, so that nobody puts another base under these changes before they are written.
         let _rows = cell.rows.write();
         {
@@ -48,32 +53,31 @@ impl Shards {
                 )));
             }
             for (Queued { identifier, change, .. }, seq) in state.pending.first(count).zip(first_seq..) {
-                ordered.entry(identifier.clone()).or_default().push((seq, Arc::clone(change)));
+                match moving.get_mut(identifier) {
+                    Some(moving) => moving.changes.push((seq, Arc::clone(change))),
+                    None => {
+                        let Some(pending) = state.pending.get(identifier) else { continue };
+                        let (before, seen) = (Arc::clone(&pending.base), pending.seen.clone());
+                        let changes = vec![(seq, Arc::clone(change))];
+                        let new = Moving { changes, before, base: Arc::default(), seen, folded: Folded::Counted };
+                        moving.insert(identifier.clone(), new);
+                    }
+                }
             }
-            for (identifier, changes) in ordered {
-                let base = state.pending.get(&identifier).map(|fragment| Arc::clone(&fragment.base));
-                let erased = base.as_ref().and_then(|base| base.erased);
-                before.extend(base.map(|base| (identifier.clone(), base)));
-                let entries = kept(&identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
-                histories.insert(identifier.clone(), entries);
-                match state.pending.base_after(&identifier, changes.len(), definitions) {
-                    Some(Ok(base)) => drop(bases.insert(identifier, base)),
-                    Some(Err(changes)) => again.push((identifier, changes)),
-                    None => {}
+            for (identifier, moving) in &mut moving {
+                match state.pending.base_after(identifier, moving.changes.len(), definitions) {
+                    Some(base) => moving.base = base,
+                    None => moving.folded = Folded::Refold,
                 }
             }
         }
-        for (identifier, changes) in again {
-            let erased = before.get(&identifier).and_then(|before| before.erased);
-            let past = self.past_of(&identifier, cell.cursor().seq, changes)?.since(erased);
-            let whole = self.refold(&past, Timestamp(i64::MAX))?;
-            bases.insert(identifier, Arc::new(whole));
-        }
+        self.refold_moving(&mut moving, cell.cursor().seq)?;
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
         let to = Move { cursor, ..Move::default() };
-        self.write(shard, to.clone(), histories, &before, bases.iter())?;
+        self.write(shard, to.clone(), &moving)?;
         {
             let mut state = cell.state.lock();
+            let bases = moving.into_iter().map(|(identifier, moving)| (identifier, moving.base));
             let weight = state.pending.advance(count, bases);
             self.pending_bytes.fetch_sub(weight, Ordering::Relaxed);
         }
@@ -91,51 +95,63 @@ impl Shards {
         if *first != cursor.seq + 1 {
             return Err(ShardError::Gap { shard: shard.0, at: cursor, from: Cursor { seq: *first, ..cursor } });
         }
-        let mut histories: HashMap<Identifier, Vec<HistoryEntry>> = HashMap::default();
-        let mut bases: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut before: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
-        let mut folded_in: HashMap<Identifier, (InOrder, Folded)> = HashMap::default();
+        let mut moving: HashMap<Identifier, Moving> = HashMap::default();
         for (seq, bytes) in entries {
             let change = Change::decode(bytes)?;
-            let Some(identifier) = change.fragment().cloned() else { continue };
-            if !bases.contains_key(&identifier) {
-                let base = self.read_base(&identifier)?.0;
-                before.insert(identifier.clone(), Arc::clone(&base));
-                bases.insert(identifier.clone(), base);
+            let Some(identifier) = change.fragment() else { continue };
+            if !moving.contains_key(identifier) {
+                let (Held { fragment: before, seen }, _) = self.read_held(identifier)?;
+                let (changes, base) = (Vec::new(), Arc::clone(&before));
+                let new = Moving { changes, before, base, seen, folded: Folded::Counted };
+                moving.insert(identifier.clone(), new);
             }
-            let Some(base) = bases.get_mut(&identifier) else { continue };
+            let Some(moving) = moving.get_mut(identifier) else { continue };
             let Some(body) = self.body(&change) else { continue };
-            let (changes, worst) = folded_in.entry(identifier).or_insert((Vec::new(), Folded::Counted));
-            *worst = (*worst).max(body.apply(Arc::make_mut(base), self.observer.definitions()));
-            changes.push((*seq, Arc::new(PendingChange { bytes: bytes.as_slice().into(), body })));
-        }
-        for (identifier, (changes, _)) in &folded_in {
-            let erased = before.get(identifier).and_then(|before| before.erased);
-            let entries = kept(identifier, erased, changes.iter().map(|(seq, change)| (*seq, change)));
-            histories.insert(identifier.clone(), entries);
+            let folded = body.apply(Arc::make_mut(&mut moving.base), self.observer.definitions());
+            moving.folded = moving.folded.max(folded);
+            moving.changes.push((*seq, Arc::new(PendingChange { bytes: bytes.as_slice().into(), body })));
         }
         let _rows = cell.rows.write();
-        for (identifier, (changes, _)) in folded_in.into_iter().filter(|(_, (_, worst))| *worst == Folded::Refold) {
-            // The history is whole up to the cursor. What a cut write left beyond it comes again in these entries.
-            let changes = changes.into_iter().map(|(_, change)| change).collect();
-            let erased = before.get(&identifier).and_then(|before| before.erased);
-            let past = self.past_of(&identifier, cursor.seq, changes)?.since(erased);
-            let whole = self.refold(&past, Timestamp(i64::MAX))?;
-            bases.insert(identifier, Arc::new(whole));
-        }
+        // The history is whole up to the cursor. What a cut write left beyond it comes again in these entries.
+        self.refold_moving(&mut moving, cursor.seq)?;
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
-        self.write(shard, to.clone(), histories, &before, bases.iter())?;
+        self.write(shard, to.clone(), &moving)?;
         cell.go(to);
+        Ok(())
+    }
+
+    /// Folds those again from their history that must be, with what comes into their bases. The rows are at rest.
+    fn refold_moving(&self, moving: &mut HashMap<Identifier, Moving>, upto: u64) -> Result<(), ShardError> {
+        for (identifier, moving) in moving.iter_mut().filter(|(_, moving)| moving.folded == Folded::Refold) {
+            let changes = moving.changes.iter().map(|(_, change)| Arc::clone(change)).collect();
+            let past = self.past_of(identifier, upto, changes)?.since(moving.before.erased);
+            moving.base = Arc::new(self.refold(&past, Timestamp(i64::MAX))?);
+        }
         Ok(())
     }
 
     /// The base of a fragment on disk, as of the cursor, and the last change in it. What was folded by other plugins waits for its history; what another
     /// engine folded, or what is ahead of the cursor, is folded again here and now.
     pub(crate) fn read_base(&self, identifier: &Identifier) -> Result<(Arc<Fragment>, u64), ShardError> {
+        self.read_held(identifier).map(|(held, seq)| (held.fragment, seq))
+    }
+
+    /// The same, with the ids of its events where the record has them.
+    pub(crate) fn read_held(&self, identifier: &Identifier) -> Result<(Held, u64), ShardError> {
         let Some(kept) = self.disk.record(identifier)? else {
-            return Ok((Arc::new(Fragment::empty(self.observer.definitions())), 0));
+            // Of whom there is no record there are no ids; of whom there is one there may be, though no event counts any more.
+            let fragment = Arc::new(Fragment::empty(self.observer.definitions()));
+            return Ok((Held { fragment, seen: Some(Arc::default()) }, 0));
         };
-        let (Head { layout: of_states, seq }, layout) = (kept.head.clone(), self.observer.layout());
+        let seen = kept.seen()?;
+        let (fragment, seq) = self.folded(identifier, kept)?;
+        let seen = seen.filter(|_| fragment.events <= Seen::EVENTS_MAX);
+        Ok((Held { fragment, seen }, seq))
+    }
+
+    /// The state of a record as of the cursor, and the last change in it.
+    fn folded(&self, identifier: &Identifier, kept: Kept) -> Result<(Arc<Fragment>, u64), ShardError> {
+        let (Head { layout: of_states, seq, .. }, layout) = (kept.head.clone(), self.observer.layout());
         let cursor = self.cell(identifier.shard()).cursor().seq;
         if of_states.engine != layout.engine || seq > cursor {
             let seq = seq.min(cursor);
@@ -155,21 +171,15 @@ impl Shards {
         Ok((fragment, seq))
     }
 
-    /// Writes fragments, each with its state; `before` are those without the changes.
-    pub(crate) fn write<'f>(
-        &self,
-        shard: ShardId,
-        to: Move,
-        mut histories: HashMap<Identifier, Vec<HistoryEntry>>,
-        before: &HashMap<Identifier, Arc<Fragment>>,
-        bases: impl Iterator<Item = (&'f Identifier, &'f Arc<Fragment>)>,
-    ) -> Result<(), ShardError> {
+    /// Writes what moves into bases.
+    fn write(&self, shard: ShardId, to: Move, moving: &HashMap<Identifier, Moving>) -> Result<(), ShardError> {
         let layout = self.observer.layout();
-        let writes = bases.map(|(identifier, fragment)| {
-            let entries = histories.remove(identifier).unwrap_or_default();
+        let writes = moving.iter().map(|(identifier, moving)| {
+            let Moving { changes, before, base, seen, .. } = moving;
+            let entries = kept(identifier, before.erased, changes.iter().map(|(seq, change)| (*seq, change)));
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
-            let before = before.get(identifier).map(Arc::as_ref);
-            FragmentWrite { identifier, layout, seq, before, fragment, entries }
+            let before = Some(&**before);
+            FragmentWrite { identifier, layout, seq, before, fragment: base, entries, seen: seen.clone() }
         });
         let writes = writes.collect();
         self.disk.write(shard, to, writes)

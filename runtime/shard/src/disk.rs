@@ -60,7 +60,7 @@ const LOG_ID: &[u8] = b"log-id";
 /// Under this key, the layout that every record has.
 const SETTLED: &[u8] = b"settled";
 /// The form of rows and records; raised when either changes, so that older ones are rebuilt and never misread.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 const FRAGMENT: u8 = b'f';
 const OVERLAY: u8 = b'g';
@@ -101,6 +101,8 @@ pub(crate) struct FragmentWrite<'a> {
     pub(crate) fragment: &'a Arc<Fragment>,
     /// The changes to add to its history.
     pub(crate) entries: Vec<HistoryEntry>,
+    /// The ids of all its events, if they are at hand.
+    pub(crate) seen: Option<Arc<Seen>>,
 }
 
 /// A fragment's record as it was found, with what lies on it.
@@ -112,7 +114,7 @@ pub(crate) struct Kept {
 
 enum Form {
     /// It waits to be written.
-    Unwritten(Arc<Fragment>),
+    Unwritten(Arc<Fragment>, Option<Arc<Seen>>),
     Written {
         bytes: Vec<u8>,
         overlays: Vec<sled::IVec>,
@@ -123,11 +125,26 @@ impl Kept {
     /// The state. Its form may differ under another engine: the head is looked at first.
     pub(crate) fn fragment(self) -> Result<Arc<Fragment>, ShardError> {
         match self.form {
-            Form::Unwritten(fragment) => Ok(fragment),
+            Form::Unwritten(fragment, _) => Ok(fragment),
             Form::Written { bytes, overlays } => {
                 let (_, mut fragment) = record::decode(&bytes)?;
                 overlays.iter().try_for_each(|row| overlay::lay(row, &mut fragment))?;
                 Ok(Arc::new(fragment))
+            }
+        }
+    }
+
+    /// The ids of its events, and maybe others; none where they are to be read from their rows.
+    pub(crate) fn seen(&self) -> Result<Option<Arc<Seen>>, ShardError> {
+        match &self.form {
+            Form::Unwritten(_, seen) => Ok(seen.clone()),
+            Form::Written { bytes, overlays } => {
+                let Some(heads) = record::seen(&self.head, bytes)? else { return Ok(None) };
+                let seen = Seen::from(heads);
+                for row in overlays {
+                    overlay::entries(row)?.filter_map(|entry| entry.id_hash).for_each(|id_hash| seen.insert(&id_hash));
+                }
+                Ok(Some(Arc::new(seen)))
             }
         }
     }
@@ -137,10 +154,10 @@ impl Kept {
         match self.form {
             Form::Written { bytes, overlays } if overlays.is_empty() => Ok(bytes),
             form => {
-                let Head { layout, seq } = &self.head;
-                let (layout, seq) = (layout.clone(), *seq);
-                let fragment = Self { head: self.head, form }.fragment()?;
-                Record { layout: &layout, seq, fragment: &fragment }.encode()
+                let kept = Self { head: self.head, form };
+                let (layout, seq, seen) = (kept.head.layout.clone(), kept.head.seq, kept.seen()?);
+                let fragment = kept.fragment()?;
+                Record { layout: &layout, seq, fragment: &fragment, seen: seen.as_deref() }.encode()
             }
         }
     }
@@ -218,9 +235,14 @@ impl Disk {
     pub(crate) fn record(&self, identifier: &Identifier) -> Result<Option<Kept>, ShardError> {
         if let Some(unwritten) = self.behind(identifier.shard()).get(identifier) {
             let fragment = Arc::clone(&unwritten.fragment);
-            let head = Head { layout: unwritten.layout.of_states(&fragment.states), seq: unwritten.seq };
-            return Ok(Some(Kept { head, form: Form::Unwritten(fragment) }));
+            let head = Head::of(&unwritten.layout, unwritten.seq, &fragment);
+            return Ok(Some(Kept { head, form: Form::Unwritten(fragment, unwritten.seen.clone()) }));
         }
+        self.record_as_written(identifier)
+    }
+
+    /// The same without what waits.
+    fn record_as_written(&self, identifier: &Identifier) -> Result<Option<Kept>, ShardError> {
         let tree = self.tree(identifier.shard());
         let Some(first) = tree.get(part_key(FRAGMENT, identifier, None, 0))? else { return Ok(None) };
         let corrupt = || ShardError::Corrupt(identifier.to_string());
@@ -308,6 +330,8 @@ impl Disk {
         for (identifier, record) in records {
             self.drain_fragment(identifier)?;
             self.behind(shard).standing.remove(identifier);
+            let seen = self.record_as_written(identifier)?.map_or(Ok(None), |kept| kept.seen())?;
+            let record = Record { seen: seen.as_deref(), ..record };
             batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
         }
         batch.flush()

@@ -45,6 +45,8 @@ struct Touched {
     base: Arc<Fragment>,
     /// The base without them.
     before: Arc<Fragment>,
+    /// The ids of its events, if they are at hand.
+    seen: Option<Arc<Seen>>,
     folded: Folded,
     /// Whether they are the first of its pending changes and nothing else, so that the view stays as it is.
     first_pending: bool,
@@ -59,8 +61,8 @@ impl Touched {
 
 /// What a fold begins with.
 enum Start {
-    /// The base becomes that of the view: all its pending changes go in, and nothing else. And the base as it is.
-    View(Arc<Fragment>, Arc<Fragment>),
+    /// The base becomes that of the view: all its pending changes go in, and nothing else. And the base as it is, with the ids that the view knows.
+    View(Arc<Fragment>, Held),
     /// A base that is in memory, with the ids at hand.
     Memory(Held),
     /// It is to be read.
@@ -151,31 +153,27 @@ impl Shards {
         let mut touched = HashMap::with_capacity(groups.len());
         for ((identifier, items), (start, first_pending)) in groups.into_iter().zip(starts) {
             let held = match start {
-                Start::View(base, before) => {
-                    let whole = Touched { items, base, before, folded: Folded::Counted, first_pending };
+                Start::View(base, Held { fragment: before, seen }) => {
+                    let whole = Touched { items, base, before, seen, folded: Folded::Counted, first_pending };
                     touched.insert(identifier, whole);
                     continue;
                 }
                 Start::Memory(held) => held,
-                Start::Disk => {
-                    let (fragment, seq) = self.read_base(&identifier)?;
-                    // Of whom there is no record there are no ids.
-                    Held { fragment, seen: (seq == 0).then(Arc::default) }
-                }
+                Start::Disk => self.read_held(&identifier)?.0,
             };
             let seq = cell.cursor().seq;
             let items = self.that_count(&identifier, items, &held, seq)?;
             if items.is_empty() {
                 continue;
             }
-            let (mut base, before) = (Arc::clone(&held.fragment), held.fragment);
+            let (mut base, before, seen) = (Arc::clone(&held.fragment), held.fragment, held.seen);
             let changes = || items.iter().map(|item| &item.change);
             let folded = apply_all(changes(), Arc::make_mut(&mut base), self.observer.definitions());
             if folded == Folded::Refold {
                 let past = self.past_of(&identifier, seq, changes().cloned().collect())?.since(before.erased);
                 base = Arc::new(self.refold(&past, Timestamp(i64::MAX))?);
             }
-            touched.insert(identifier, Touched { items, base, before, folded, first_pending });
+            touched.insert(identifier, Touched { items, base, before, seen, folded, first_pending });
         }
         Ok(touched)
     }
@@ -192,7 +190,8 @@ impl Shards {
         let first = items.len() <= pending.changes.len()
             && items.iter().zip(&pending.changes).all(|(item, change)| Arc::ptr_eq(&item.change, change));
         if first && items.len() == pending.changes.len() {
-            return (Start::View(Arc::clone(&pending.view), Arc::clone(&pending.base)), true);
+            let before = Held { fragment: Arc::clone(&pending.base), seen: pending.seen.clone() };
+            return (Start::View(Arc::clone(&pending.view), before), true);
         }
         (Start::Memory(Held { fragment: Arc::clone(&pending.base), seen: pending.seen.clone() }), first)
     }
@@ -238,7 +237,7 @@ impl Shards {
             let entries = touched.history(identifier);
             let seq = entries.last().map_or(to.cursor.seq, |entry| entry.seq);
             let (before, fragment) = (Some(&*touched.before), &touched.base);
-            FragmentWrite { identifier, layout, seq, before, fragment, entries }
+            FragmentWrite { identifier, layout, seq, before, fragment, entries, seen: touched.seen.clone() }
         });
         let writes = writes.collect();
         self.disk.write(shard, to, writes)
@@ -321,13 +320,9 @@ impl Shards {
         } else {
             let view = self.cached(identifier);
             let seen = view.as_ref().and_then(|view| view.seen.clone()).filter(|_| base.events <= Seen::EVENTS_MAX);
-            let seen = seen.map(|mut seen| {
-                if !ids.is_empty() {
-                    let seen = Arc::make_mut(&mut seen);
-                    ids.iter().for_each(|id_hash| seen.insert(id_hash));
-                }
-                seen
-            });
+            if let Some(seen) = &seen {
+                ids.iter().for_each(|id_hash| seen.insert(id_hash));
+            }
             // What nobody looks at does not drive anything out of the cache.
             let shown = view.is_some() || state.joined.contains_key(identifier);
             shown.then(|| Held { fragment: Arc::clone(base), seen })

@@ -397,21 +397,19 @@ impl Shards {
             }
             state.loading.insert(identifier.clone(), false);
             drop(state);
-            let fragment = {
+            let held = {
                 let _rows = cell.rows.read();
-                self.read_base(identifier)
+                self.read_held(identifier)
             };
             let mut state = cell.state.lock();
             let changed = state.loading.remove(identifier).unwrap_or(true);
             cell.loaded.notify_all();
-            let (fragment, seq) = fragment?;
+            let (held, _) = held?;
             if !changed {
-                if fragment.is_backfilling() {
+                if held.fragment.is_backfilling() {
                     self.want(identifier);
                 }
-                // Of whom there is no record there are no ids; of whom there is one there may be, though no event counts any more.
-                let seen = (seq == 0).then(Arc::default);
-                return Ok(self.publish(&mut state, identifier, Held { fragment, seen }, Some(&|_| Folded::Counted)));
+                return Ok(self.publish(&mut state, identifier, held, Some(&|_| Folded::Counted)));
             }
         }
     }
@@ -527,7 +525,7 @@ impl Shards {
             return Ok(None);
         }
         // Seldom: it was evicted since it was loaded.
-        self.read_base(identifier).map(|(fragment, _)| Some(Held { fragment, seen: None }))
+        self.read_held(identifier).map(|(held, _)| Some(held))
     }
 }
 

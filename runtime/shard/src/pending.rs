@@ -236,7 +236,7 @@ impl Pending {
         });
         for id_hash in change.body.ids() {
             if let Some(seen) = &mut fragment.seen {
-                Arc::make_mut(seen).insert(&id_hash);
+                seen.insert(&id_hash);
             }
             self.ids.insert((identifier.clone(), id_hash));
         }
@@ -264,9 +264,8 @@ impl Pending {
 
     /// Remembers ids that a fragment's base has got, where its ids are at hand.
     pub(crate) fn remember(&mut self, identifier: &Identifier, ids: &[[u8; 16]]) {
-        let seen = self.fragments.get_mut(identifier).and_then(|fragment| fragment.seen.as_mut());
-        if let Some(seen) = seen.filter(|_| !ids.is_empty()) {
-            let seen = Arc::make_mut(seen);
+        let seen = self.fragments.get(identifier).and_then(|fragment| fragment.seen.as_ref());
+        if let Some(seen) = seen {
             ids.iter().for_each(|id_hash| seen.insert(id_hash));
         }
     }
@@ -297,27 +296,24 @@ impl Pending {
         (self.order.len(), self.order.front().map(|queued| queued.local))
     }
 
-    /// A fragment's state after its first changes: what its base becomes. Where that must be folded again, these changes instead.
+    /// A fragment's state after its first changes: what its base becomes; none where that must be folded again.
     pub(crate) fn base_after(
         &self,
         identifier: &Identifier,
         count: usize,
         definitions: &Definitions,
-    ) -> Option<Result<Arc<Fragment>, Vec<Arc<PendingChange>>>> {
+    ) -> Option<Arc<Fragment>> {
         let fragment = self.fragments.get(identifier)?;
         if count == fragment.changes.len() {
-            return Some(Ok(Arc::clone(&fragment.view)));
+            return Some(Arc::clone(&fragment.view));
         }
         let mut base = Fragment::clone(&fragment.base);
-        let first = || fragment.changes.iter().take(count);
-        if apply_all(first(), &mut base, definitions) == Folded::Refold {
-            return Some(Err(first().cloned().collect()));
-        }
-        Some(Ok(Arc::new(base)))
+        let folded = apply_all(fragment.changes.iter().take(count), &mut base, definitions);
+        (folded != Folded::Refold).then(|| Arc::new(base))
     }
 
     /// Takes the first changes out: they are in the base now. Returns the weight that went, and the fragments that have none left.
-    pub(crate) fn advance(&mut self, count: usize, bases: HashMap<Identifier, Arc<Fragment>>) -> usize {
+    pub(crate) fn advance(&mut self, count: usize, bases: impl Iterator<Item = (Identifier, Arc<Fragment>)>) -> usize {
         let mut left = Left::default();
         for _ in 0..count {
             if !self.pop_first(&mut left) {

@@ -276,12 +276,13 @@ impl Shards {
             if self.is_held_already(state, &identifier, &change, seq)? {
                 continue;
             }
-            let (base, known) = match touched.get(&identifier) {
-                Some(base) => (Arc::clone(base), true),
-                None => self.read_base(&identifier).map(|(base, seq)| (base, seq > 0))?,
+            let held = match touched.get(&identifier) {
+                // Its first pending change has brought its ids.
+                Some(base) => Held { fragment: Arc::clone(base), seen: None },
+                None => self.read_held(&identifier)?.0,
             };
             weight += change.weight();
-            let held = Held { fragment: Arc::clone(&base), seen: (!known).then(Arc::default) };
+            let base = Arc::clone(&held.fragment);
             state.pending.push_as(local, &identifier, &change, || held);
             touched.entry(identifier).or_insert(base);
         }

@@ -105,6 +105,18 @@ fn prepared(shards: &Shards, user: u8, id: &str, second: i64) -> Prepared {
     Prepared::event(identifier(user), event, effects)
 }
 
+/// Whether no id of a fragment's events is taken for a new one, by what its record says and by what is in memory.
+fn knows_ids(shards: &Shards, of: &Identifier) -> bool {
+    let ids = shards.disk.ids(of).expect("the ids");
+    let read = shards.read_held(of).expect("the base").0.seen;
+    let view = shards.load(of).expect("load").seen.clone();
+    let known = |seen: &Arc<Seen>| {
+        let cursor = shards.cursor(of.shard()).seq;
+        ids.iter().all(|(id_hash, seq)| *seq > cursor || seen.may_hold(id_hash))
+    };
+    [read, view].iter().flatten().all(known)
+}
+
 fn open(path: &Path, activation: u64) -> Shards {
     Shards::open(path, "log", 1 << 20, Counting::new(activation), Arc::default()).expect("open the shards")
 }
@@ -516,6 +528,7 @@ proptest! {
                     counted.fold((0, 0), |(count, sum), (_, second)| (count + 1, sum + i128::from(*second)))
                 };
                 let view = shards.load(&person(of)).expect("load");
+                prop_assert!(knows_ids(&shards, &person(of)), "the ids of {}", person(of));
                 prop_assert_eq!(read(&shards, &view.fragment), sums(&|other, _| other == of));
                 let profile = shards.profile(&person(of)).expect("profile");
                 let identifiers: HashSet<Identifier> = profile.identifiers().iter().cloned().collect();

@@ -113,7 +113,8 @@ impl Shards {
         let last = ids.iter().map(|(_, of)| *of).filter(|of| *of <= seq).max().max(last);
         let Some(last) = last else { return Ok(None) };
         let (fragment, _) = self.read_base(identifier)?;
-        Record { layout: self.observer.layout(), seq: last, fragment: &fragment }.encode().map(Some)
+        let seen = ids.iter().map(|(id_hash, _)| *id_hash).collect();
+        Record { layout: self.observer.layout(), seq: last, fragment: &fragment, seen: Some(&seen) }.encode().map(Some)
     }
 }
 

@@ -1,16 +1,15 @@
 //! A log that one process appends to: of an edge with its embedded centre, or the outbox of an edge that follows a centre.
 //!
 //! Update rule: one thread takes whatever waits, up to [`GROUP_BYTES_MAX`], and commits it with one fsync; the next group begins as soon
-//! as that ends. Where nobody waits for durability, a group stays open for [`LINGER`], so that a trickle of changes does not
+//! as that ends, or a moment later where many wait. Where nobody waits for durability, a group stays open for [`LINGER`], so that a trickle of changes does not
 //! cost an fsync each. A commit that fails closes the log for good: nobody is told that something is durable that is not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use selvedge_core::identity::{SHARDS, ShardId};
@@ -18,6 +17,7 @@ use selvedge_core::sync::Origin;
 use selvedge_core::view::Cursor;
 use tokio::sync::oneshot;
 
+use super::queue::Queue;
 use super::segments::Segments;
 use super::{META, for_entries, keep, open, read_meta, read_trimmed, store};
 use crate::central::{BLOB_BYTES_MAX, NOTE_BYTES_MAX, bounded};
@@ -42,7 +42,7 @@ pub struct RedbLog {
     database: Arc<Database>,
     path: PathBuf,
     id: String,
-    queue: Option<Sender<Request>>,
+    queue: Arc<Queue<Request>>,
     writer: Option<JoinHandle<()>>,
     failed: Arc<OnceLock<LogError>>,
     live_bytes: Arc<AtomicU64>,
@@ -79,8 +79,9 @@ impl RedbLog {
         let live_bytes = Arc::new(AtomicU64::new(segments.live_bytes(&read)?));
         drop(read);
         let failed = Arc::new(OnceLock::new());
-        let (queue, requests) = mpsc::channel();
+        let queue = Arc::new(Queue::new(LINGER, GROUP_BYTES_MAX));
         let writer = Writer {
+            queue: Arc::clone(&queue),
             segments,
             database: Arc::clone(&database),
             failed: Arc::clone(&failed),
@@ -90,9 +91,9 @@ impl RedbLog {
         };
         let writer = std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || writer.run(&requests))
+            .spawn(move || writer.run())
             .map_err(|error| LogError::Store(error.to_string()))?;
-        Ok(Self { database, path: path.to_owned(), id, queue: Some(queue), writer: Some(writer), failed, live_bytes })
+        Ok(Self { database, path: path.to_owned(), id, queue, writer: Some(writer), failed, live_bytes })
     }
 
     /// A random name of this very log, so that a client can tell it from another at the same address.
@@ -160,10 +161,9 @@ impl RedbLog {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
-        let queue = self.queue.as_ref().ok_or(LogError::Closed)?;
         let bytes: usize = changes.iter().flat_map(|(_, changes)| changes).map(|change| change.len()).sum();
         self.live_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        queue.send(Request::Append(changes)).map_err(|_| LogError::Closed)
+        self.queue.push(Request::Append(changes), bytes, false).map_err(|_| LogError::Closed)
     }
 
     /// A barrier behind everything appended so far, by whomever.
@@ -173,10 +173,8 @@ impl RedbLog {
 
     fn request(&self, request: impl FnOnce(oneshot::Sender<Result<(), LogError>>) -> Request) -> Barrier {
         let (done, waiter) = oneshot::channel();
-        if let Some(queue) = &self.queue {
-            // A closed queue drops the sender, which the waiter reads as closed.
-            let _ = queue.send(request(done));
-        }
+        // A closed queue drops the sender, which the waiter reads as closed.
+        let _ = self.queue.push(request(done), 0, true);
         Barrier(waiter)
     }
 
@@ -226,7 +224,7 @@ impl RedbLog {
 impl Drop for RedbLog {
     /// Commits what waits, then ends the writing thread.
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has already failed every waiter.
             let _ = writer.join();
@@ -235,6 +233,7 @@ impl Drop for RedbLog {
 }
 
 struct Writer {
+    queue: Arc<Queue<Request>>,
     database: Arc<Database>,
     segments: Segments,
     failed: Arc<OnceLock<LogError>>,
@@ -251,18 +250,22 @@ struct Group {
     erasures: Vec<(u16, Replacements)>,
 }
 
+impl Drop for Writer {
+    /// Whoever waits for a thread that has ended is told so.
+    fn drop(&mut self) {
+        self.queue.abandon();
+    }
+}
+
 impl Writer {
-    fn run(mut self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
+    fn run(mut self) {
+        while let Some(requests) = self.queue.take() {
             let mut group = Group::default();
-            let (mut waiters, mut bytes) = (Vec::new(), 0);
-            let mut next = Some(first);
-            let mut closes_at = None;
-            while let Some(request) = next.take() {
+            let mut waiters = Vec::new();
+            for request in requests {
                 match request {
                     Request::Append(together) => {
                         for (shard, changes) in together {
-                            bytes += changes.iter().map(|change| change.len()).sum::<usize>();
                             group.appends.entry(shard).or_default().extend(changes);
                         }
                     }
@@ -275,14 +278,6 @@ impl Writer {
                         group.erasures.push((shard, replacements));
                         waiters.push(done);
                     }
-                }
-                if bytes >= GROUP_BYTES_MAX {
-                    break;
-                }
-                next = requests.try_recv().ok();
-                if next.is_none() && waiters.is_empty() {
-                    let closes_at = *closes_at.get_or_insert_with(|| Instant::now() + LINGER);
-                    next = requests.recv_timeout(closes_at.saturating_duration_since(Instant::now())).ok();
                 }
             }
             let outcome = match self.failed.get() {

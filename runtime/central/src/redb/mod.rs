@@ -15,6 +15,7 @@ mod central;
 mod ids;
 mod keep;
 mod local;
+mod queue;
 mod segments;
 mod writer;
 

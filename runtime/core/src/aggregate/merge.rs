@@ -14,6 +14,7 @@ use super::recent::{Recent, Several};
 use super::series::Need;
 use super::state::{Apart, Applied, Contribution, Placed, State, SumTotal, When};
 use super::summary::Summary;
+use crate::shared::Shared;
 use crate::value::Kind;
 
 /// How the state of one stored aggregate merges.
@@ -46,9 +47,9 @@ impl Merge {
     pub(crate) fn empty(&self) -> State {
         match self.operator {
             Operator::Count | Operator::Sum => State::Sum { total: SumTotal::default(), series: Apart::default() },
-            Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Box::default()),
-            Operator::Sessions { .. } => State::Sessions(Box::default()),
-            _ => State::Summary { total: self.lifetime.then(|| Box::new(self.empty_summary())), series: None },
+            Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Shared::default()),
+            Operator::Sessions { .. } => State::Sessions(Shared::default()),
+            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary().into()), series: None },
         }
     }
 

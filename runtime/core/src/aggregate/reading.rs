@@ -52,3 +52,15 @@ pub(crate) enum Source {
     Session { of: u16, gap_ms: i64, what: SessionValue },
     Trend { of: u16, width_ms: i64, trend: Trend, scale: f64 },
 }
+
+impl Reading {
+    /// The stored state that it hangs on, of a reading that looks at no other.
+    pub(crate) fn state(&self) -> Option<u16> {
+        match self.source {
+            Source::Sum { state, span } | Source::Summary { state, span } if !matches!(span, Span::Session { .. }) => {
+                Some(state)
+            }
+            _ => None,
+        }
+    }
+}

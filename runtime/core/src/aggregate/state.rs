@@ -9,6 +9,7 @@ use super::decay::Decayed;
 use super::series::{Series, Sums};
 use super::sessions::Sessions;
 use super::summary::Summary;
+use crate::shared::Shared;
 use crate::value::Timestamp;
 
 /// What one event adds to one aggregate.
@@ -52,7 +53,7 @@ pub struct Placed {
     pub(crate) value: i128,
 }
 
-/// The stored state of one aggregate.
+/// The stored state of one aggregate. Copies share what is large in it: of the hundreds that a profile has, an event changes a few.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(private_interfaces)] // the variants' insides stay within this module
 pub enum State {
@@ -66,14 +67,14 @@ pub enum State {
     /// Of operators whose contributions merge into summaries.
     Summary {
         /// Of the lifetime, where anything reads it.
-        total: Option<Box<Summary>>,
+        total: Option<Shared<Summary>>,
         /// By time, where a window needs them; present once there was a contribution.
-        series: Option<Box<Series>>,
+        series: Option<Shared<Series>>,
     },
     /// Of decayed sums.
-    Decayed(Box<Decayed>),
+    Decayed(Shared<Decayed>),
     /// Of sessions.
-    Sessions(Box<Sessions>),
+    Sessions(Shared<Sessions>),
     /// Not there yet: it is being computed from the history.
     Backfilling,
 }
@@ -108,9 +109,10 @@ impl<'de> Deserialize<'de> for SumTotal {
     }
 }
 
-/// A value with a place of its own in memory, and none as long as nothing is in it; it is stored and compared as what it holds.
+/// A value with a place of its own in memory, which copies share until one changes it, and none as long as nothing is in it; it is stored and compared as
+/// what it holds.
 #[derive(Clone, Debug)]
-pub struct Apart<T>(Option<Box<T>>);
+pub struct Apart<T>(Option<Shared<T>>);
 
 /// What a value is before anything is in it.
 pub(crate) trait Nothing: Default + PartialEq + 'static {
@@ -120,7 +122,7 @@ pub(crate) trait Nothing: Default + PartialEq + 'static {
 
 impl<T> Apart<T> {
     fn weight(&self, weigh: impl FnOnce(&T) -> usize) -> usize {
-        self.0.as_ref().map_or(0, |held| size_of::<T>() + weigh(held))
+        self.0.as_ref().map_or(0, |held| shared_bytes::<T>() + held.weight(weigh))
     }
 }
 
@@ -141,7 +143,7 @@ impl<T: Nothing> Deref for Apart<T> {
     }
 }
 
-impl<T: Nothing> DerefMut for Apart<T> {
+impl<T: Nothing + Clone> DerefMut for Apart<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.0.get_or_insert_default()
     }
@@ -149,7 +151,10 @@ impl<T: Nothing> DerefMut for Apart<T> {
 
 impl<T: Nothing> PartialEq for Apart<T> {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => one == other,
+            _ => **self == **other,
+        }
     }
 }
 
@@ -164,8 +169,18 @@ impl<T: Nothing + Serialize> Serialize for Apart<T> {
 impl<'de, T: Nothing + Deserialize<'de>> Deserialize<'de> for Apart<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let held = T::deserialize(deserializer)?;
-        Ok(Self((held != *T::nothing()).then(|| Box::new(held))))
+        Ok(Self((held != *T::nothing()).then(|| held.into())))
     }
+}
+
+/// Bytes of what is shared, beside its own heap bytes, about.
+fn shared_bytes<T>() -> usize {
+    // Beside the value its owners are counted, and it is remembered what it weighs.
+    size_of::<T>() + 3 * size_of::<usize>()
+}
+
+fn weight<T>(held: Option<&Shared<T>>, weigh: impl FnOnce(&T) -> usize) -> usize {
+    held.map_or(0, |held| shared_bytes::<T>() + held.weight(weigh))
 }
 
 impl State {
@@ -174,12 +189,10 @@ impl State {
         match self {
             Self::Sum { series, .. } => series.weight(Sums::weight),
             Self::Summary { total, series } => {
-                let series = series.as_ref().map_or(0, |series| size_of::<Series>() + series.weight());
-                let total = total.as_ref().map_or(0, |total| size_of::<Summary>() + total.weight());
-                total + series
+                weight(total.as_ref(), Summary::weight) + weight(series.as_ref(), Series::weight)
             }
-            Self::Decayed(decayed) => size_of::<Decayed>() + decayed.weight(),
-            Self::Sessions(sessions) => size_of::<Sessions>() + sessions.weight(),
+            Self::Decayed(decayed) => weight(Some(decayed), Decayed::weight),
+            Self::Sessions(sessions) => weight(Some(sessions), Sessions::weight),
             Self::Backfilling => 0,
         }
     }

@@ -31,6 +31,8 @@ use crate::tokens;
 /// Bodies up to this size are worked on where they arrive; larger ones on a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
 
+/// The code of what is no event at all.
+const MALFORMED: &str = "malformed_event";
 /// The code of what was refused because the outbox is full.
 pub const OUTBOX_FULL: &str = "outbox_full";
 pub const SHED: &str = "the centre has been away for so long that this edge holds as much for it as it may; send it again later, or to another edge";
@@ -190,19 +192,9 @@ where
     B::Error: Display,
 {
     let answer = async {
-        check_header_key(&edge, headers)?;
+        let role = role_by_headers(&edge, headers)?;
         let bytes = read_body(&edge, body).await?;
-        let prepare = || {
-            let text = utf8(&bytes)?;
-            let in_body: CallerInBody<'_> = parse_body(text)?;
-            let role = edge.keys.authenticate(headers, in_body.write_key.as_deref())?;
-            let receipt = receipt(&edge, role, headers, in_body.identity_token.as_deref())?;
-            let receipt = Receipt { kind: Some(kind), ..receipt };
-            let mut batch = Batch::default();
-            batch.prepare(&edge, 0, text, &receipt);
-            Ok::<_, Problem>(batch)
-        };
-        let outcome = admit(&edge, prepare()?).await?;
+        let outcome = admit(&edge, prepare_one(&edge, kind, role, headers, utf8(&bytes)?)?).await?;
         if let Some(rejected) = outcome.rejected.first() {
             return Err(Problem::refused(&Refusal::new(
                 rejected.code,
@@ -214,6 +206,31 @@ where
         Ok(answer(&edge, outcome))
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+fn prepare_one(
+    edge: &Edge,
+    kind: EventKind,
+    role: Option<Role>,
+    headers: &HeaderMap,
+    text: &str,
+) -> Result<Batch, Problem> {
+    let receipt = match role {
+        // What the body says of its caller says nothing new of a server.
+        Some(role) if role > Role::Publishable => receipt(edge, role, headers, None)?,
+        role => {
+            let in_body: CallerInBody<'_> = parse_body(text)?;
+            let role = role.map_or_else(|| edge.keys.authenticate(headers, in_body.write_key.as_deref()), Ok)?;
+            receipt(edge, role, headers, in_body.identity_token.as_deref())?
+        }
+    };
+    let mut batch = Batch::default();
+    batch.prepare(edge, 0, text, &Receipt { kind: Some(kind), ..receipt });
+    if batch.refusals.iter().any(|(.., refusal)| refusal.code == MALFORMED) {
+        // Where it is no object at all, the body is at fault and not an event in it.
+        parse_body::<CallerInBody<'_>>(text)?;
+    }
+    Ok(batch)
 }
 
 fn answer(edge: &Edge, mut outcome: Outcome) -> Response {
@@ -230,7 +247,7 @@ pub async fn batch(
 ) -> Result<Response, Problem> {
     let answer = async {
         let ack = ack(query)?;
-        check_header_key(&edge, &headers)?;
+        role_by_headers(&edge, &headers)?;
         let bytes = read_body(&edge, body).await?;
         let body: BatchBody<'_> = parse_body(utf8(&bytes)?)?;
         let outcome = if bytes.len() + body.inherited() > INLINE_BYTES_MAX {
@@ -600,9 +617,9 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
         .map_err(|error| Problem::bad_request("malformed_json", format!("the body is not UTF-8: {error}")))
 }
 
-/// Refuses an unknown key in the headers before the body is read. A call without one may bring it in the body.
-fn check_header_key(edge: &Edge, headers: &HeaderMap) -> Result<(), Problem> {
-    if presented_key(headers).is_some() { edge.keys.authenticate(headers, None).map(drop) } else { Ok(()) }
+/// Who calls by a key in the headers; an unknown one is refused before the body is read. A call without one may bring it in the body.
+fn role_by_headers(edge: &Edge, headers: &HeaderMap) -> Result<Option<Role>, Problem> {
+    presented_key(headers).map(|_| edge.keys.authenticate(headers, None)).transpose()
 }
 
 fn ack(query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>) -> Result<Ack, Problem> {

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use selvedge_core::activation::Layout;
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::view::Seen;
 
 use super::batch::Batch;
 use super::write::Standing;
@@ -45,6 +46,8 @@ pub(super) struct Unwritten {
     /// What differs from what is on disk.
     pub(super) touched: Touched,
     pub(super) entries: Vec<HistoryEntry>,
+    /// The ids of all its events, if they are at hand.
+    pub(super) seen: Option<Arc<Seen>>,
 }
 
 /// What of one shard waits to be written, and how the rest stands on disk.
@@ -67,13 +70,16 @@ impl Behind {
 
     /// Adds what a move brings.
     fn add(&mut self, to: Move, writes: Vec<FragmentWrite<'_>>) {
-        for FragmentWrite { identifier, layout, seq, before, fragment, entries } in writes {
+        for FragmentWrite { identifier, layout, seq, before, fragment, entries, seen } in writes {
             let touched = match before {
                 Some(before) if !entries.is_empty() => Touched::between(before, fragment),
                 _ => Touched::more(),
             };
             let layout = self.shared(layout);
             self.bytes += entries.iter().map(HistoryEntry::weight).sum::<usize>();
+            if let Some(seen) = &seen {
+                entries.iter().for_each(|entry| entry.note(seen));
+            }
             match self.fragments.get_mut(identifier) {
                 Some(held) => {
                     held.touched.add(touched);
@@ -81,11 +87,16 @@ impl Behind {
                         held.touched = Touched::more();
                     }
                     (held.layout, held.seq, held.fragment) = (layout, seq, Arc::clone(fragment));
+                    match (seen, &held.seen) {
+                        (Some(seen), _) => held.seen = Some(seen),
+                        (None, Some(held)) => entries.iter().for_each(|entry| entry.note(held)),
+                        (None, None) => {}
+                    }
                     held.entries.extend(entries);
                 }
                 None => {
                     self.bytes += FRAGMENT_BYTES + fragment.weight();
-                    let new = Unwritten { layout, seq, fragment: Arc::clone(fragment), touched, entries };
+                    let new = Unwritten { layout, seq, fragment: Arc::clone(fragment), touched, entries, seen };
                     self.fragments.insert(identifier.clone(), new);
                 }
             }
@@ -118,6 +129,11 @@ impl Behind {
 }
 
 impl HistoryEntry {
+    /// Adds its ids to those that are known.
+    pub(super) fn note(&self, seen: &Seen) {
+        self.id_hash.iter().chain(self.withdraws.as_deref().into_iter().flatten()).for_each(|id| seen.insert(id));
+    }
+
     fn weight(&self) -> usize {
         ENTRY_BYTES + self.bytes.as_ref().map_or(0, |bytes| bytes.len())
     }

@@ -1,6 +1,7 @@
 //! A fragment's rows, as they are written: a small one over its record, or the record anew with its history and ids.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use selvedge_core::change::Change;
 use selvedge_core::identity::{Identifier, ShardId};
@@ -60,6 +61,7 @@ impl Disk {
                 fragment: write.fragment.clone(),
                 touched: Touched::more(),
                 entries: write.entries.clone(),
+                seen: write.seen.clone(),
             };
             self.write_fragment(&mut batch, &mut behind.standing, write.identifier, &unwritten)?;
         }
@@ -164,7 +166,14 @@ impl Disk {
             }
         }
         self.write_ids(batch, identifier, &entries)?;
-        let record = Record { layout, seq: *seq, fragment };
+        let seen = match &unwritten.seen {
+            Some(seen) => Some(Arc::clone(seen)),
+            None => self.record_as_written(identifier)?.map_or(Ok(Some(Arc::default())), |kept| kept.seen())?,
+        };
+        if let Some(seen) = &seen {
+            entries.iter().for_each(|entry| entry.note(seen));
+        }
+        let record = Record { layout, seq: *seq, fragment, seen: seen.as_deref() };
         let parts = batch.insert_parts(FRAGMENT, identifier, None, &record.encode()?)?;
         // What goes must not stay in the rest of a longer record.
         if erases || !gone.is_empty() {

@@ -156,6 +156,7 @@ impl Edge {
                 .history(&of, |change| events += u64::from(matches!(change, Change::Event { .. })))
                 .expect("history");
             prop_assert_eq!(events, view.events, "the kept events of {}", of);
+            prop_assert!(knows_ids(&self.shards, &of), "the ids of {}", of);
             let (cursor, checksum) = self.shards.place(of.shard());
             prop_assert_eq!(checksum, centre.checksum(of.shard(), cursor.seq));
             let profile = self.shards.profile(&of).expect("profile");
