@@ -50,6 +50,10 @@ try {
   await account("sign-in");
   await account("sign-out");
   await note("signedOut");
+  await press("F-100", "buy");
+  await note("fridge");
+  await press("F-100", "back");
+  await note("fridgeReturned");
   await page.locator("#who").selectOption("ben");
   await settled();
   await note("simulated");

@@ -129,6 +129,10 @@ fn the_demos_page_shows_other_offers_after_a_purchase() {
         ("regency-cakestand".into(), 1),
         "somebody new"
     );
+    let offers = |step: &str| seen["offers"][step].to_string();
+    assert_eq!(hero("fridge"), "water-kit", "wanted on the very day");
+    assert!(!offers("fridge").contains("\"fridge\""), "{}", offers("fridge"));
+    assert!(!offers("fridgeReturned").contains("water-kit"), "{}", offers("fridgeReturned"));
     assert_eq!(hero("simulated"), "herb-planter", "Ben gardens, and has his watering can");
     assert!(
         text("bought", "aggregates").contains("19.95") && text("bought", "aggregates").contains("affinity to toys")

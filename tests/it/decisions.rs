@@ -1,17 +1,17 @@
 //! Decisions under a catalogue's policy: eligibility, arbitration, caps, suppression, hold-outs, and what an explanation says of them.
 
 use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder};
+use selvedge_tests::only;
 use serde_json::{Value, json};
 
 /// An edge with this catalogue and, where asked for, the retail plugin.
-fn edge(catalogue: &Value, retail: bool) -> (TestEdge, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+fn edge(catalogue: &Value, retail: bool) -> (TestEdge, [tempfile::TempDir; 2]) {
+    let (folder, plugins) = (tempfile::tempdir().unwrap(), only("retail"));
     let file = folder.path().join("catalogue.json");
     std::fs::write(&file, catalogue.to_string()).unwrap();
     let builder = TestEdgeBuilder::default().without_catalog().arguments(&["--catalog", file.to_str().unwrap()]);
-    let builder =
-        if retail { builder.plugins(selvedge_tests::only("retail").path()) } else { builder.without_plugins() };
-    (builder.start(), folder)
+    let builder = if retail { builder.plugins(plugins.path()) } else { builder.without_plugins() };
+    (builder.start(), [folder, plugins])
 }
 
 fn offer(id: &str, value: u32, more: Value) -> Value {
@@ -52,7 +52,7 @@ fn candidate<'a>(answer: &'a Value, id: &str) -> &'a Value {
 fn a_cap_is_seen_by_the_very_next_request_under_every_identifier_and_ends_with_its_window() {
     let caps = json!({"caps": [{"most": 2, "window": "1h"}]});
     let catalogue = catalogue(vec![offer("kettle", 5, caps), offer("rose", 3, json!({}))], json!({}));
-    let (edge, _folder) = edge(&catalogue, false);
+    let (edge, _folders) = edge(&catalogue, false);
     edge.batch(&[json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "traits": {}, "timestamp": "2026-01-05T09:00:00Z"})]);
     let at = |text: &str, more: Value| {
         let mut ask = json!({"at": text});
@@ -80,7 +80,7 @@ fn a_cap_is_seen_by_the_very_next_request_under_every_identifier_and_ends_with_i
 #[test]
 fn concurrent_calls_of_one_person_never_go_over_a_cap() {
     let caps = json!({"caps": [{"most": 10, "window": "day"}]});
-    let (edge, _folder) = edge(&catalogue(vec![offer("kettle", 5, caps)], json!({})), false);
+    let (edge, _folders) = edge(&catalogue(vec![offer("kettle", 5, caps)], json!({})), false);
     edge.batch(&[json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "traits": {}})]);
     let shown: usize = std::thread::scope(|scope| {
         let ask = |visitor: Value| {
@@ -96,7 +96,7 @@ fn concurrent_calls_of_one_person_never_go_over_a_cap() {
 #[test]
 fn a_household_shares_its_cap() {
     let caps = json!({"caps": [{"per": "household", "most": 2, "window": "day"}]});
-    let (edge, _folder) = edge(&catalogue(vec![offer("kettle", 5, caps)], json!({})), false);
+    let (edge, _folders) = edge(&catalogue(vec![offer("kettle", 5, caps)], json!({})), false);
     for member in ["ada", "bob", "eve"] {
         let home = if member == "eve" { "h-2" } else { "h-1" };
         edge.batch(&[json!({"type": "identify", "userId": member, "traits": {"household": home}})]);
@@ -114,7 +114,7 @@ fn conditions_and_audiences_say_who_may_be_offered_what_and_are_explained() {
     ];
     let near =
         json!({"audiences": [{"name": "near", "condition": "distance_km(trait.lat, trait.lon, 51.5, -0.12) < 20"}]});
-    let (edge, _folder) = edge(&catalogue(offers, near), false);
+    let (edge, _folders) = edge(&catalogue(offers, near), false);
     edge.batch(&[
         json!({"type": "identify", "userId": "ada", "traits": {"tier": "gold", "lat": 51.4, "lon": -0.1}}),
         json!({"type": "identify", "userId": "bob", "traits": {"tier": "basic", "lat": 48.8, "lon": 2.3}}),
@@ -141,7 +141,7 @@ fn priorities_are_a_product_of_factors_and_some_offers_come_first_whatever_they_
         offer("service", 0, json!({"transactional": true, "caps": []})),
     ];
     let slots = json!({"slots": [{"slot": "hero", "fallback": {"content": {}}, "context_weights": [{"when": "ctx.weather == \"sun\"", "factor": 0.5, "categories": ["garden"]}]}]});
-    let (edge, _folder) = edge(&catalogue(offers, slots), false);
+    let (edge, _folders) = edge(&catalogue(offers, slots), false);
     let ask = |more: Value| decide(&edge, user("ada"), more);
     assert_eq!(ids(&ask(json!({}))), ["service", "b", "a"]);
     edge.batch(&[json!({"type": "identify", "userId": "ada", "traits": {}, "context": {"consent": {"ads": true}}})]);
@@ -165,7 +165,7 @@ fn a_fridge_brings_its_kit_at_once_and_never_itself_again_until_it_is_returned()
     ];
     let mut catalogue = catalogue(offers, json!({}));
     catalogue["slots"][0]["ranker"] = json!("retail");
-    let (edge, _folder) = edge(&catalogue, true);
+    let (edge, _folders) = edge(&catalogue, true);
     let ask = |events: Value| decide(&edge, user("ada"), json!({"events": events}));
     let lines = json!([{"product_id": "F-100", "price": 499, "quantity": 1}]);
     assert_eq!(ids(&ask(json!([]))).contains(&"water-kit"), false);
@@ -179,7 +179,7 @@ fn a_fridge_brings_its_kit_at_once_and_never_itself_again_until_it_is_returned()
 
 #[test]
 fn what_was_put_away_stays_away_and_what_somebody_has_too() {
-    let (edge, _folder) =
+    let (edge, _folders) =
         edge(&catalogue(vec![offer("kettle", 5, json!({})), offer("rose", 3, json!({}))], json!({})), false);
     let dismiss = |offer: &str, reason: Value| json!({"events": [{"type": "track", "event": "Offer Dismissed", "properties": {"offer_id": offer, "reason": reason}}], "explain": true});
     let answer = decide(&edge, user("ada"), dismiss("kettle", Value::Null));
@@ -196,14 +196,14 @@ fn who_is_held_out_gets_the_fallback_or_nothing_and_stays_so() {
     let offers = || vec![offer("kettle", 5, json!({}))];
     for (answers, fallback) in [("fallback", true), ("nothing", false)] {
         let all = json!({"holdout": {"percent": 100, "salt": "s", "answers": answers}});
-        let (edge, _folder) = edge(&catalogue(offers(), all), false);
+        let (edge, _folders) = edge(&catalogue(offers(), all), false);
         let answer = decide(&edge, user("ada"), json!({"explain": true}));
         assert_eq!(answer["slots"][0]["fallback"], fallback, "{answer}");
         assert_eq!(answer["slots"][0]["offers"].as_array().unwrap().len(), usize::from(fallback));
         assert_eq!(candidate(&answer, "kettle")["outcome"], "held-out");
     }
     let half = json!({"holdout": {"percent": 50, "salt": "s"}});
-    let (edge, _folder) = edge(&catalogue(offers(), half), false);
+    let (edge, _folders) = edge(&catalogue(offers(), half), false);
     let held = |user: &str| ids(&decide(&edge, json!({"userId": user}), json!({}))).is_empty();
     let first: Vec<bool> = (0..200).map(|user| held(&format!("u-{user}"))).collect();
     let share = first.iter().filter(|held| **held).count();
@@ -217,11 +217,11 @@ fn an_answer_is_of_different_categories_and_content_is_of_its_channel() {
     let offers = vec![
         offer("a", 9, json!({"category": "kitchen"})),
         offer("b", 8, json!({"category": "kitchen"})),
-        json!({"id": "c", "value": 7, "category": "garden", "channels": {"web": {"title": "on the web"}, "email": {"title": "in a letter"}}}),
+        json!({"id": "c", "value": 7, "category": "garden", "channels": {"web": {"content": {"title": "on the web"}}, "email": {"content": {"title": "in a letter"}}}}),
     ];
     let mut catalogue = catalogue(offers, json!({}));
     catalogue["slots"][0]["per_category"] = json!(1);
-    let (edge, _folder) = edge(&catalogue, false);
+    let (edge, _folders) = edge(&catalogue, false);
     let web = decide(&edge, user("ada"), json!({"explain": true}));
     assert_eq!(ids(&web), ["a", "c"]);
     assert_eq!(candidate(&web, "b")["outcome"], "too-many-of-its-category");

@@ -60,7 +60,7 @@ fn a_plugin_answers_alike_in_both_forms() {
         let event = Event::parse(&order(products), &receipt, &mut Default::default).unwrap().event;
         let [one, other] = [&module, &component].map(|set| set.observe(&event, &mut |_| {}));
         assert_eq!(one, other, "{products} products");
-        fragment.apply_event(definitions, &EventRef::from(&event), &one.unwrap());
+        let _ = fragment.apply_event(definitions, &EventRef::from(&event), &one.unwrap());
     }
     let catalog = std::fs::read_to_string(root().join("plugins/retail/catalog.toml")).unwrap();
     let catalog = Catalog::from_toml(&catalog).unwrap();

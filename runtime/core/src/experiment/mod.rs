@@ -88,7 +88,7 @@ impl Experiment {
             hash.update(part);
             hash.update(&[0]);
         }
-        let draw = u128::from(hash.digest()) * u128::from(self.total) >> 64;
+        let draw = (u128::from(hash.digest()) * u128::from(self.total)) >> 64;
         let mut upto = 0_u128;
         let drawn = self.arms.iter().position(|(_, weight)| {
             upto += u128::from(*weight);

@@ -275,7 +275,8 @@ impl Held {
                 (None, None) => break,
                 (Some(one), Some(more)) if (&one.offer, &one.channel) == (&more.offer, &more.channel) => {
                     joined.push(one, self, Some((more, other)));
-                    (ours.next(), theirs.next());
+                    ours.next();
+                    theirs.next();
                 }
                 (Some(one), more) if more.is_none_or(|more| place(one) < place(more)) => {
                     joined.push(one, self, None);

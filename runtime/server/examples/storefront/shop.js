@@ -14,6 +14,7 @@ const PRODUCTS = [
   {id: "L-310", title: "Brass reading lamp", category: "light", price: 46},
   {id: "T-400", title: "Wooden train", category: "toys", price: 19.95},
   {id: "T-410", title: "Diamond kite", category: "toys", price: 11.5},
+  {id: "F-100", title: "Refrigerator, 320 l", category: "appliances", price: 499},
 ];
 const SLOTS = [{slot: "home-hero"}, {slot: "home-grid", count: 4}];
 

@@ -272,10 +272,24 @@ mod tests {
     /// Allocations that the handler of a decision may make, those of its plugin's instance included; what hyper makes is not.
     const ALLOCATIONS_MAX: u64 = 60;
 
-    /// An edge over the retail plugin and its catalogue, without listeners.
+    /// A catalogue of offers and slots alone.
+    fn plain() -> String {
+        let offer = |index: usize| {
+            let category = ["kitchen", "garden", "toys"][index % 3];
+            format!(
+                "[[offers]]\nid = \"o-{index}\"\ncategory = \"{category}\"\nvalue = {index}\nproduct_ids = [\"P-{index}\"]\ncontent = {{ title = \"An offer\" }}\n"
+            )
+        };
+        let offers: String = (0..14).map(offer).collect();
+        format!("{offers}[[slots]]\nslot = \"home-hero\"\nfallback = \"o-0\"\n")
+    }
+
+    /// An edge over the retail plugin and a plain catalogue, without listeners.
     fn edge(data: &Path) -> Arc<Edge> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(PathBuf::from).expect("the root");
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let catalog = data.join("catalog.toml");
+        std::fs::write(&catalog, plain()).expect("a file");
         let key = |key: &str| Some(key.to_owned());
         let config = EdgeConfig {
             data: data.to_owned(),
@@ -283,7 +297,7 @@ mod tests {
             admin: nowhere,
             time_zone: None,
             plugins: Some(root.join("target/plugins")),
-            catalog: Some(root.join("plugins/retail/catalog.toml")),
+            catalog: Some(catalog),
             keys: GivenKeys { publishable: key("pk_12345"), write: key("wk_12345"), secret: key("sk_12345") },
             cors_origins: Vec::new(),
             cache_bytes: 64 << 20,
