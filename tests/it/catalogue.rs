@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use selvedge_tests::cluster::{TestCentre, eventually};
 use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::process::{agent, answer, command};
-use selvedge_tests::{Answer, root};
+use selvedge_tests::{Answer, plain_catalog};
 use serde_json::{Value, json};
 
 /// Calls an admin listener.
@@ -413,11 +413,7 @@ fn files_are_taken_in_from_the_command_line() {
         assert!(done, "{arguments:?}: {error}");
         said
     };
-    // The demo's, but for what only its plugin knows of.
-    let demo = std::fs::read_to_string(root().join("plugins/retail/catalog.toml")).unwrap();
-    let demo: String =
-        demo.lines().filter(|line| !line.starts_with("eligible =")).map(|line| format!("{line}\n")).collect();
-    let demo = file("demo.toml", &demo);
+    let demo = plain_catalog(folder.path()).display().to_string();
     assert!(done(&["put", &demo]).contains("is in force"));
     let csv = "id,name,category,value,product_ids,content.title\nenamel-kettle,,,9,,\nbrand-new,Brand new,kitchen,50,N-1|N-2,Brand new\n";
     let said = done(&["import", &file("offers.csv", csv)]);

@@ -303,7 +303,9 @@ fn a_release_takes_the_place_of_another_without_a_failed_request() {
 
 #[test]
 fn an_edge_may_bring_what_is_to_run() {
-    let centre = TestCentreBuilder::default().plugins(None).start();
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = selvedge_tests::plain_catalog(folder.path());
+    let centre = TestCentreBuilder::default().catalog(&catalog).plugins(None).start();
     let one = centre.edge("one").start();
     let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}]});
     let runs = |edge: &TestEdge| edge.decide(&ask)["meta"]["plugins"]["retail"].is_string();

@@ -49,6 +49,12 @@ impl TestCentreBuilder {
         self
     }
 
+    /// Releases another catalogue.
+    pub fn catalog(mut self, file: &Path) -> Self {
+        self.arguments = vec!["--catalog".into(), file.display().to_string()];
+        self
+    }
+
     /// Releases the plugins of another folder; none where the log says what runs.
     pub fn plugins(mut self, folder: Option<&Path>) -> Self {
         self.plugins = folder.map(Path::to_owned);

@@ -41,6 +41,16 @@ pub fn only(plugin: &str) -> tempfile::TempDir {
     folder
 }
 
+/// The demo's catalogue without what only its plugin knows of, as a file in a folder.
+pub fn plain_catalog(folder: &std::path::Path) -> PathBuf {
+    let demo = std::fs::read_to_string(root().join("plugins/retail/catalog.toml")).unwrap();
+    let plain: String =
+        demo.lines().filter(|line| !line.starts_with("eligible =")).map(|line| format!("{line}\n")).collect();
+    let file = folder.join("plain.toml");
+    std::fs::write(&file, plain).unwrap();
+    file
+}
+
 /// The bytes of a compiled guest that only tests use.
 pub fn test_guest(name: &str) -> Vec<u8> {
     std::fs::read(test_guests().join(format!("{name}.wasm"))).unwrap()
