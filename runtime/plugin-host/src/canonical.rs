@@ -279,7 +279,7 @@ impl Called<'_> {
 
     fn allocate(&mut self, store: &mut Store<HostState>, align: usize, bytes: usize) -> Result<u32> {
         let place = self.realloc.call(store, (0, 0, align as u32, u32::try_from(bytes)?))?;
-        ensure!(place as usize % align == 0, "gave memory that is not aligned");
+        ensure!((place as usize).is_multiple_of(align), "gave memory that is not aligned");
         Ok(place)
     }
 
@@ -298,7 +298,7 @@ struct Reader<'m> {
 
 impl<'m> Reader<'m> {
     fn bytes(&mut self, at: u32, align: usize, bytes: usize) -> Result<&'m [u8]> {
-        ensure!(at as usize % align == 0, "a pointer that is not aligned");
+        ensure!((at as usize).is_multiple_of(align), "a pointer that is not aligned");
         let Some(room) = self.room.checked_sub(bytes) else {
             bail!("over {OUTPUT_BYTES_MAX} bytes in one call");
         };

@@ -24,11 +24,15 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
     /// All that is wrong, where it may be more than one thing.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Box<Faults>>,
     #[serde(skip)]
     retry_after_s: Option<u32>,
 }
+
+/// Behind a pointer, since few problems have any and every answer has room for one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Faults(Vec<Fault>);
 
 impl Problem {
     /// A problem with a status.
@@ -40,7 +44,7 @@ impl Problem {
             code,
             detail: detail.into(),
             pointer: None,
-            errors: Vec::new(),
+            errors: None,
             retry_after_s: None,
         }
     }
@@ -59,7 +63,7 @@ impl Problem {
     /// Lists all that is wrong; the first is where it points.
     pub fn because(mut self, faults: Vec<Fault>) -> Self {
         self.pointer = faults.first().map(|fault| fault.pointer.clone());
-        self.errors = faults;
+        self.errors = Some(Box::new(Faults(faults)));
         self
     }
 

@@ -9,6 +9,7 @@ use selvedge_core::effects::{Effects, Feedback};
 use selvedge_core::event::{Event, EventKind};
 use selvedge_core::fragment::{EventRef, Folded, Fragment};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_core::offers::Act;
 use selvedge_core::sync::{Entry, Origin, mix};
 use selvedge_core::time::BusinessTime;
 use selvedge_core::value::Timestamp;
@@ -174,8 +175,9 @@ impl Row {
                     return false;
                 }
                 self.ids.insert(event.id_hash(), seq);
+                let shown = Feedback { offer: "kettle".into(), channel: "web".into(), act: Act::Shown, owned: false };
                 let effects = Effects {
-                    feedback: Some(("kettle".into(), Feedback::Shown)),
+                    feedback: Some(shown),
                     traits: vec![("last".into(), format!("{:?}", event.message_id).into())],
                     source: "web".into(),
                     ..Effects::default()

@@ -6,7 +6,7 @@ use super::*;
 
 fn decided(user: u8, offers: &[String]) -> Prepared {
     let decided = |offer: &String| DecidedOffer::on_web(offer, Timestamp(0), 1);
-    Prepared::decided(identifier(user), offers.iter().map(decided).collect())
+    Prepared::decided(identifier(user), offers.iter().map(decided).collect(), Vec::new())
 }
 
 #[test]
