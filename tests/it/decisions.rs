@@ -1,6 +1,6 @@
 //! Decisions under a catalogue's policy: eligibility, arbitration, caps, suppression, hold-outs, and what an explanation says of them.
 
-use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder};
+use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use serde_json::{Value, json};
 
 /// An edge with this catalogue and, where asked for, the retail plugin.
@@ -9,8 +9,12 @@ fn edge(catalogue: &Value, retail: bool) -> (TestEdge, tempfile::TempDir) {
     let file = folder.path().join("catalogue.json");
     std::fs::write(&file, catalogue.to_string()).unwrap();
     let builder = TestEdgeBuilder::default().without_catalog().arguments(&["--catalog", file.to_str().unwrap()]);
-    let builder =
-        if retail { builder.plugins(selvedge_tests::only("retail").path()) } else { builder.without_plugins() };
+    // Kept until the edge has read it.
+    let plugins = retail.then(|| selvedge_tests::only("retail"));
+    let builder = match &plugins {
+        Some(plugins) => builder.plugins(plugins.path()),
+        None => builder.without_plugins(),
+    };
     (builder.start(), folder)
 }
 
@@ -217,7 +221,7 @@ fn an_answer_is_of_different_categories_and_content_is_of_its_channel() {
     let offers = vec![
         offer("a", 9, json!({"category": "kitchen"})),
         offer("b", 8, json!({"category": "kitchen"})),
-        json!({"id": "c", "value": 7, "category": "garden", "channels": {"web": {"title": "on the web"}, "email": {"title": "in a letter"}}}),
+        json!({"id": "c", "value": 7, "category": "garden", "channels": {"web": {"content": {"title": "on the web"}}, "email": {"content": {"title": "in a letter"}}}}),
     ];
     let mut catalogue = catalogue(offers, json!({}));
     catalogue["slots"][0]["per_category"] = json!(1);
@@ -227,4 +231,78 @@ fn an_answer_is_of_different_categories_and_content_is_of_its_channel() {
     assert_eq!(candidate(&web, "b")["outcome"], "too-many-of-its-category");
     let email = decide(&edge, user("ada"), json!({"channel": "email"}));
     assert_eq!(email["slots"][0]["offers"][1]["content"]["title"], "in a letter");
+}
+
+/// Asks for many at once; gives the lines.
+fn decide_all(edge: &TestEdge, key: &str, body: &Value) -> Vec<Value> {
+    let answer = edge.post(key, "/v1/decide/batch", &body.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+    answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_batch_decides_for_each_visitor_in_order_and_counts_like_any_decision() {
+    let caps = json!({"caps": [{"most": 2, "window": "day"}], "audiences": ["gold"]});
+    let gold = json!({"audiences": [{"name": "gold", "condition": "trait.tier == \"gold\""}]});
+    let (edge, _folder) = edge(&catalogue(vec![offer("kettle", 5, caps), offer("rose", 3, json!({}))], gold), false);
+    let known: Vec<Value> = (0..1_000)
+        .step_by(2)
+        .map(|user| json!({"type": "identify", "userId": format!("u-{user}"), "traits": {"tier": "gold"}}))
+        .collect();
+    edge.batches(&known);
+    let visitors: Vec<Value> = (0..1_000).map(|index| user(&format!("u-{index}"))).collect();
+    let slots = json!([{"slot": "hero", "count": 5}]);
+    let ask = json!({"visitors": visitors, "slots": slots, "channel": "email"});
+    for round in 0..3 {
+        let lines = decide_all(&edge, WRITE, &ask);
+        assert_eq!(lines.len(), 1_000);
+        for (index, line) in lines.iter().enumerate() {
+            assert_eq!(line["visitor"], visitors[index]);
+            assert!(line["decisionId"].is_string() && line["meta"]["version"].is_string(), "{line}");
+            let expected = if index % 2 == 0 && round < 2 { vec!["kettle", "rose"] } else { vec!["rose"] };
+            assert_eq!(ids(line), expected, "{round} {line}");
+        }
+    }
+    assert_eq!(edge.profile("user:u-0", None)["offers"]["kettle"]["decided"], 2);
+    // A rehearsal counts nothing, and says why.
+    let dry = json!({"visitors": [user("new")], "slots": slots, "dryRun": true, "explain": true});
+    let line = &decide_all(&edge, SECRET, &dry)[0];
+    assert_eq!(candidate(line, "kettle")["outcome"], "not-in-audience");
+    assert_eq!(edge.profile("user:new", None), Value::Null);
+}
+
+#[test]
+fn a_batch_refuses_a_visitor_in_their_line_and_a_bad_call_as_a_whole() {
+    let (edge, _folder) = edge(&catalogue(vec![offer("rose", 3, json!({}))], json!({})), false);
+    let slots = json!([{"slot": "hero"}]);
+    let visitors = json!([user("ada"), {}, 7, {"userId": ""}, {"mail": "a@b.example"}, {"anonymousId": "a-1"}]);
+    let lines = decide_all(&edge, WRITE, &json!({"visitors": visitors, "slots": slots}));
+    let faults: Vec<(&Value, &Value)> =
+        lines.iter().map(|line| (&line["error"]["code"], &line["error"]["pointer"])).collect();
+    assert_eq!(faults[0], (&Value::Null, &Value::Null));
+    assert_eq!(faults[1], (&json!("visitor_missing"), &json!("/visitors/1")));
+    assert_eq!(faults[2], (&json!("wrong_type"), &json!("/visitors/2")));
+    assert_eq!(faults[3], (&json!("identifier_invalid"), &json!("/visitors/3/userId")));
+    assert_eq!(faults[4], (&json!("wrong_type"), &json!("/visitors/4")));
+    assert_eq!(lines[2]["visitor"], 7);
+    assert_eq!(ids(&lines[5]), ["rose"]);
+    let refused = |key: &str, body: &Value| {
+        let answer = edge.post(key, "/v1/decide/batch", &body.to_string());
+        let (status, code) = answer.problem();
+        (status, code.to_owned(), answer.json["pointer"].as_str().unwrap_or_default().to_owned())
+    };
+    let of = |status: u16, code: &str, pointer: &str| (status, code.to_owned(), pointer.to_owned());
+    let one = json!([user("ada")]);
+    let many: Vec<Value> = (0..1_001).map(|index| user(&index.to_string())).collect();
+    assert_eq!(refused(PUBLISHABLE, &json!({"visitors": one, "slots": slots})), of(403, "key_not_allowed", ""));
+    assert_eq!(refused(WRITE, &json!({"slots": slots})), of(400, "visitors_missing", "/visitors"));
+    assert_eq!(refused(WRITE, &json!({"visitors": many, "slots": slots})), of(413, "too_many", "/visitors"));
+    assert_eq!(refused(WRITE, &json!({"visitors": one})), of(400, "slots_missing", "/slots"));
+    let unknown = json!({"visitors": one, "slots": [{"slot": "hero"}, {"slot": "zero"}]});
+    assert_eq!(refused(WRITE, &unknown), of(404, "unknown_slot", "/slots/1/slot"));
+    let dry = json!({"visitors": one, "slots": slots, "dryRun": true});
+    assert_eq!(refused(WRITE, &dry), of(403, "key_not_allowed", ""));
+    let context = json!({"visitors": one, "slots": slots, "context": 7});
+    assert_eq!(refused(WRITE, &context), of(400, "wrong_type", "/context"));
 }

@@ -47,6 +47,8 @@ const BODIES: usize = 64;
 const HISTORIES: usize = 2;
 /// Bodies that are worked on at once beside the request path.
 const LARGE_BODIES: usize = 4;
+/// Batches of decisions that are under way at once, each deciding for one visitor after the other.
+const DECISION_BATCHES: usize = 4;
 /// Threads that may block. Each runs at most one invocation of the plugins, so the pool of instances is sized by it.
 const BLOCKING_THREADS: usize = 48;
 /// Threads beside them that fold.
@@ -186,6 +188,7 @@ pub fn house(
         serving: AtomicBool::new(true),
         bodies: Arc::new(Semaphore::new(BODIES)),
         large_bodies: Semaphore::new(LARGE_BODIES),
+        decision_batches: Arc::new(Semaphore::new(DECISION_BATCHES)),
         histories: Arc::new(Semaphore::new(HISTORIES)),
     })
 }

@@ -36,6 +36,9 @@ use crate::error::Problem;
 use crate::ids::seed;
 use crate::policy::{self, Governed};
 
+/// The channel where a call names none.
+pub const WEB: &str = "web";
+
 /// A decide call, checked.
 pub struct Ask<'a> {
     pub visitor: Identifier,
@@ -77,20 +80,29 @@ pub enum OnStale {
 pub struct Decision<'e> {
     decision_id: CompactString,
     #[serde(skip_serializing_if = "Option::is_none")]
-    visitor: Option<Issued>,
+    visitor: Option<Named<'e>>,
     slots: Vec<SlotAnswer<'e>>,
     events: Outcome,
     meta: Meta<'e>,
 }
 
-/// The id that this edge gave a visitor who had none.
+/// Whom a decision is for, where the answer says it.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Issued {
-    anonymous_id: String,
+#[serde(untagged)]
+enum Named<'e> {
+    /// The id that this edge gave a visitor who had none.
+    #[serde(rename_all = "camelCase")]
+    Issued { anonymous_id: String },
+    /// As the call has it.
+    Asked(&'e RawValue),
 }
 
-impl Decision<'_> {
+impl<'e> Decision<'e> {
+    /// Says for whom of a call's visitors it is.
+    pub fn name(&mut self, visitor: &'e RawValue) {
+        self.visitor = Some(Named::Asked(visitor));
+    }
+
     /// The shards that the call's events were written to.
     pub fn written(&self) -> &[ShardId] {
         &self.events.written
@@ -103,7 +115,7 @@ impl Decision<'_> {
 
     /// Tells the visitor the id that was issued.
     pub fn issue(&mut self, anonymous_id: Option<&str>) {
-        self.visitor = anonymous_id.map(|id| Issued { anonymous_id: id.to_owned() });
+        self.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
     }
 }
 

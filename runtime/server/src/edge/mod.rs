@@ -1,5 +1,6 @@
 //! The public listener: what websites and servers call.
 
+pub mod batch;
 pub mod decide;
 mod entrance;
 pub mod erasures;
@@ -89,6 +90,8 @@ pub struct House {
     pub bodies: Arc<Semaphore>,
     /// How many large bodies are worked on at once; the rest wait, as bytes.
     pub large_bodies: Semaphore,
+    /// How many batches of decisions are under way at once.
+    pub decision_batches: Arc<Semaphore>,
     /// How many histories are folded at once.
     pub histories: Arc<Semaphore>,
 }
@@ -219,6 +222,7 @@ pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
         .expose_headers([header::ETAG, header::RETRY_AFTER, TOKEN_HEADER]);
     Router::new()
         .route("/v1/decide", post(decide::decide))
+        .route("/v1/decide/batch", post(batch::decide))
         .route("/v1/identify", track(EventKind::Identify))
         .route("/v1/track", track(EventKind::Track))
         .route("/v1/page", track(EventKind::Page))
