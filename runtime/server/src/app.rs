@@ -28,6 +28,7 @@ use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
+use crate::records::Records;
 use crate::release::{Bundle, Loaded};
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
 use crate::sync::{self, Uplink};
@@ -182,6 +183,7 @@ pub fn house(
         uplink,
         publisher,
         decided: Decided::new(),
+        records: Records::new(config.decision_records),
         dead_letters: DeadLetters::default(),
         metrics,
         ids: Ids::new().context("read randomness")?,

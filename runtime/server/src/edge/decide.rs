@@ -298,6 +298,7 @@ mod tests {
             cors_origins: Vec::new(),
             cache_bytes: 64 << 20,
             trust_browsers: false,
+            decision_records: Default::default(),
             namespaces: Default::default(),
             trait_sources: Default::default(),
             tokens: Vec::new(),
