@@ -1,6 +1,6 @@
 //! Decisions under a catalogue's policy: eligibility, arbitration, caps, suppression, hold-outs, and what an explanation says of them.
 
-use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder};
+use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::only;
 use serde_json::{Value, json};
 
@@ -227,4 +227,244 @@ fn an_answer_is_of_different_categories_and_content_is_of_its_channel() {
     assert_eq!(candidate(&web, "b")["outcome"], "too-many-of-its-category");
     let email = decide(&edge, user("ada"), json!({"channel": "email"}));
     assert_eq!(email["slots"][0]["offers"][1]["content"]["title"], "in a letter");
+}
+
+/// Asks for many at once; gives the lines.
+fn decide_all(edge: &TestEdge, key: &str, body: &Value) -> Vec<Value> {
+    let answer = edge.post(key, "/v1/decide/batch", &body.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+    answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_batch_decides_for_each_visitor_in_order_and_counts_like_any_decision() {
+    let caps = json!({"caps": [{"most": 2, "window": "day"}], "audiences": ["gold"]});
+    let gold = json!({"audiences": [{"name": "gold", "condition": "trait.tier == \"gold\""}]});
+    let (edge, _folder) = edge(&catalogue(vec![offer("kettle", 5, caps), offer("rose", 3, json!({}))], gold), false);
+    let known: Vec<Value> = (0..1_000)
+        .step_by(2)
+        .map(|user| json!({"type": "identify", "userId": format!("u-{user}"), "traits": {"tier": "gold"}}))
+        .collect();
+    edge.batches(&known);
+    let visitors: Vec<Value> = (0..1_000).map(|index| user(&format!("u-{index}"))).collect();
+    let slots = json!([{"slot": "hero", "count": 5}]);
+    let ask = json!({"visitors": visitors, "slots": slots, "channel": "email"});
+    for round in 0..3 {
+        let lines = decide_all(&edge, WRITE, &ask);
+        assert_eq!(lines.len(), 1_000);
+        for (index, line) in lines.iter().enumerate() {
+            assert_eq!(line["visitor"], visitors[index]);
+            assert!(line["decisionId"].is_string() && line["meta"]["version"].is_string(), "{line}");
+            let expected = if index % 2 == 0 && round < 2 { vec!["kettle", "rose"] } else { vec!["rose"] };
+            assert_eq!(ids(line), expected, "{round} {line}");
+        }
+    }
+    assert_eq!(edge.profile("user:u-0", None)["offers"]["kettle"]["decided"], 2);
+    // A rehearsal counts nothing, and says why.
+    let dry = json!({"visitors": [user("new")], "slots": slots, "dryRun": true, "explain": true});
+    let line = &decide_all(&edge, SECRET, &dry)[0];
+    assert_eq!(candidate(line, "kettle")["outcome"], "not-in-audience");
+    assert_eq!(edge.profile("user:new", None), Value::Null);
+}
+
+#[test]
+fn a_batch_refuses_a_visitor_in_their_line_and_a_bad_call_as_a_whole() {
+    let (edge, _folder) = edge(&catalogue(vec![offer("rose", 3, json!({}))], json!({})), false);
+    let slots = json!([{"slot": "hero"}]);
+    let visitors = json!([user("ada"), {}, 7, {"userId": ""}, {"mail": "a@b.example"}, {"anonymousId": "a-1"}]);
+    let lines = decide_all(&edge, WRITE, &json!({"visitors": visitors, "slots": slots}));
+    let faults: Vec<(&Value, &Value)> =
+        lines.iter().map(|line| (&line["error"]["code"], &line["error"]["pointer"])).collect();
+    assert_eq!(faults[0], (&Value::Null, &Value::Null));
+    assert_eq!(faults[1], (&json!("visitor_missing"), &json!("/visitors/1")));
+    assert_eq!(faults[2], (&json!("wrong_type"), &json!("/visitors/2")));
+    assert_eq!(faults[3], (&json!("identifier_invalid"), &json!("/visitors/3/userId")));
+    assert_eq!(faults[4], (&json!("wrong_type"), &json!("/visitors/4")));
+    assert_eq!(lines[2]["visitor"], 7);
+    assert_eq!(ids(&lines[5]), ["rose"]);
+    let refused = |key: &str, body: &Value| {
+        let answer = edge.post(key, "/v1/decide/batch", &body.to_string());
+        let (status, code) = answer.problem();
+        (status, code.to_owned(), answer.json["pointer"].as_str().unwrap_or_default().to_owned())
+    };
+    let of = |status: u16, code: &str, pointer: &str| (status, code.to_owned(), pointer.to_owned());
+    let one = json!([user("ada")]);
+    let many: Vec<Value> = (0..1_001).map(|index| user(&index.to_string())).collect();
+    assert_eq!(refused(PUBLISHABLE, &json!({"visitors": one, "slots": slots})), of(403, "key_not_allowed", ""));
+    assert_eq!(refused(WRITE, &json!({"slots": slots})), of(400, "visitors_missing", "/visitors"));
+    assert_eq!(refused(WRITE, &json!({"visitors": many, "slots": slots})), of(413, "too_many", "/visitors"));
+    assert_eq!(refused(WRITE, &json!({"visitors": one})), of(400, "slots_missing", "/slots"));
+    let unknown = json!({"visitors": one, "slots": [{"slot": "hero"}, {"slot": "zero"}]});
+    assert_eq!(refused(WRITE, &unknown), of(404, "unknown_slot", "/slots/1/slot"));
+    let dry = json!({"visitors": one, "slots": slots, "dryRun": true});
+    assert_eq!(refused(WRITE, &dry), of(403, "key_not_allowed", ""));
+    let context = json!({"visitors": one, "slots": slots, "context": 7});
+    assert_eq!(refused(WRITE, &context), of(400, "wrong_type", "/context"));
+}
+
+/// The record of a decision as the admin listener has it.
+fn recorded(edge: &TestEdge, answer: &Value) -> selvedge_tests::edge::Answer {
+    edge.admin_get(&format!("/admin/v1/decisions/{}", answer["decisionId"].as_str().unwrap()))
+}
+
+#[test]
+fn a_decision_is_kept_where_it_is_sent_or_explained_and_says_afterwards_why() {
+    let caps = json!({"caps": [{"most": 1, "window": "day"}], "eligible": "trait.tier != \"none\""});
+    let (edge, _folder) =
+        edge(&catalogue(vec![offer("kettle", 5, caps), offer("rose", 3, json!({}))], json!({})), false);
+    edge.batch(&[json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "traits": {"tier": "gold"}})]);
+    let sent = decide(&edge, user("ada"), json!({"channel": "email"}));
+    let record = recorded(&edge, &sent).ok();
+    assert_eq!((&record["visitor"], &record["channel"]), (&json!("user:ada"), &json!("email")), "{record}");
+    assert_eq!(record["identifiers"].as_array().unwrap().len(), 2);
+    assert_eq!((&record["explained"], &record["validUntil"]), (&json!(false), &sent["validUntil"]));
+    assert_eq!(record["slots"][0]["offers"][0]["id"], "kettle");
+    assert_eq!(record["catalogue"]["version"], 1);
+    // Asked with a key that may not know, it is kept all the same.
+    let ask = json!({"visitor": user("ada"), "slots": [{"slot": "hero", "count": 5}], "explain": true});
+    let explained = edge.decide(&ask);
+    assert_eq!(candidate(&explained, "kettle").get("inputs"), None);
+    let record = recorded(&edge, &explained).ok();
+    let kettle = candidate(&record, "kettle");
+    assert_eq!((&kettle["outcome"], &kettle["step"]), (&json!("capped"), &json!("cap")), "{record}");
+    assert_eq!(kettle["inputs"]["trait.tier"], "gold");
+    assert_eq!(candidate(&record, "rose")["factors"]["value"], 3.0);
+    let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
+    assert_eq!(why["outcomes"], json!({"capped": 1, "chosen": 1}), "{why}");
+    let later = edge.admin_get("/admin/v1/decisions?offer=kettle&since=2100-01-01T00:00:00Z").ok();
+    assert_eq!((&later["decisions"], &later["outcomes"]), (&json!(0), &json!({})));
+    // A rehearsal is in its answer only, and what nobody has decided is not known.
+    let dry = decide(&edge, user("ada"), json!({"dryRun": true, "explain": true}));
+    assert_eq!(recorded(&edge, &dry).problem(), (404, "unknown_decision"));
+    assert_eq!(edge.admin_get("/admin/v1/decisions/nobody").problem(), (404, "unknown_decision"));
+    assert_eq!(edge.admin_get("/admin/v1/decisions").problem(), (400, "query_invalid"));
+    // The same for people.
+    let explain = |more: &[&str]| {
+        let id = explained["decisionId"].as_str().unwrap();
+        let mut command = std::process::Command::new(selvedge_tests::edge::binary());
+        let output = command.args(["explain", id, "--url", &edge.admin]).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = explain(&[]);
+    assert!(text.contains("user:ada") && text.contains("kettle: capped at cap until"), "{text}");
+    assert_eq!(serde_json::from_str::<Value>(&explain(&["--json"])).unwrap(), record);
+    // Who is erased is gone from here too.
+    assert_eq!(edge.delete(SECRET, "/v1/profiles/anonymous:a-1").status, 202);
+    assert_eq!(recorded(&edge, &explained).problem(), (404, "unknown_decision"));
+}
+
+#[test]
+fn all_decisions_are_kept_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("catalogue.json");
+    std::fs::write(&file, catalogue(vec![offer("rose", 3, json!({}))], json!({})).to_string()).unwrap();
+    let builder = TestEdgeBuilder::default().without_catalog().without_plugins();
+    let edge = builder.arguments(&["--catalog", file.to_str().unwrap(), "--decision-records", "all"]).start();
+    let answer = decide(&edge, user("ada"), json!({}));
+    assert_eq!(recorded(&edge, &answer).ok()["slots"][0]["offers"][0]["id"], "rose");
+    let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
+    assert_eq!((&why["decisions"], &why["unexplained"]), (&json!(1), &json!(1)));
+}
+
+/// Confirms a decision; gives the offers, each with the reason why it is withdrawn.
+fn confirm(edge: &TestEdge, answer: &Value) -> Vec<(String, Option<String>)> {
+    let id = answer["decisionId"].as_str().unwrap();
+    let confirmed = edge.post(WRITE, &format!("/v1/decisions/{id}/confirm"), "").ok();
+    assert_eq!(confirmed["decisionId"], id);
+    let verdict = |offer: &Value| {
+        let reason = offer["reason"].as_str().map(str::to_owned);
+        assert_eq!(offer["valid"], reason.is_none(), "{offer}");
+        (offer["id"].as_str().unwrap().to_owned(), reason)
+    };
+    confirmed["offers"].as_array().unwrap().iter().map(verdict).collect()
+}
+
+fn verdicts(of: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
+    of.iter().map(|(id, reason)| ((*id).to_owned(), reason.map(str::to_owned))).collect()
+}
+
+#[test]
+fn what_is_to_be_sent_holds_until_something_happens() {
+    let offers = vec![
+        offer(
+            "kettle",
+            5,
+            json!({"caps": [{"most": 1, "window": "30d"}], "eligible": "trait.tier == \"gold\" && ctx.weather == \"sun\""}),
+        ),
+        offer("rose", 3, json!({})),
+    ];
+    let (edge, _folder) = edge(&catalogue(offers, json!({})), false);
+    let identify = |user: &str, more: Value| {
+        let mut event = json!({"type": "identify", "userId": user, "traits": {"tier": "gold"}});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        edge.batch(&[event]);
+    };
+    let email = json!({"channel": "email", "context": {"weather": "sun"}});
+    let days_ago = |days: i64| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days)).to_string();
+    let ask = |name: &str| {
+        identify(name, json!({"timestamp": days_ago(3)}));
+        let answer = decide(&edge, user(name), email.clone());
+        assert_eq!(ids(&answer), ["kettle", "rose"]);
+        assert!(answer["validUntil"].is_string(), "{answer}");
+        answer
+    };
+    let both = verdicts(&[("kettle", None), ("rose", None)]);
+    // Its own count does not stand in its way, however often it is asked; another one's does.
+    let ada = ask("ada");
+    assert_eq!(confirm(&edge, &ada), both);
+    assert_eq!(confirm(&edge, &ada), both);
+    let second = decide(&edge, user("ada"), email.clone());
+    assert_eq!(ids(&second), ["rose"]);
+    assert_eq!(confirm(&edge, &ada), both);
+    // Decided somewhere else meanwhile, when the first was not known there.
+    let bob = ask("bob");
+    let earlier = json!({"channel": "email", "context": {"weather": "sun"}, "at": days_ago(2)});
+    let old = decide(&edge, user("bob"), earlier);
+    assert_eq!(ids(&old)[0], "kettle", "it was free then");
+    assert_eq!(confirm(&edge, &bob), verdicts(&[("kettle", Some("capped")), ("rose", None)]));
+    assert_eq!(confirm(&edge, &old), verdicts(&[("kettle", Some("expired")), ("rose", Some("expired"))]));
+    // Another tier, a dismissal, an opt-out.
+    let eve = ask("eve");
+    identify("eve", json!({"traits": {"tier": "basic"}}));
+    assert_eq!(confirm(&edge, &eve), verdicts(&[("kettle", Some("not-eligible")), ("rose", None)]));
+    edge.batch(&[
+        json!({"type": "track", "userId": "eve", "event": "Offer Dismissed", "properties": {"offer_id": "rose"}}),
+    ]);
+    assert_eq!(confirm(&edge, &eve)[1].1.as_deref(), Some("suppressed-dismissed"));
+    let out = ask("out");
+    identify("out", json!({"context": {"consent": {"channel:email": false}}}));
+    assert_eq!(confirm(&edge, &out)[1].1.as_deref(), Some("channel-opted-out"));
+    // Somebody throws the switch.
+    let mia = ask("mia");
+    let stop = format!("{}/admin/v1/offers/rose/stop", edge.admin);
+    assert_eq!(selvedge_tests::edge::agent().post(stop).send_empty().unwrap().status(), 200);
+    assert_eq!(confirm(&edge, &mia), verdicts(&[("kettle", None), ("rose", Some("disabled"))]));
+    let unknown = edge.post(WRITE, "/v1/decisions/nobody/confirm", "");
+    assert_eq!(unknown.problem(), (404, "unknown_decision"));
+    let id = mia["decisionId"].as_str().unwrap();
+    let browser = edge.post(PUBLISHABLE, &format!("/v1/decisions/{id}/confirm"), "");
+    assert_eq!(browser.problem(), (403, "key_not_allowed"));
+}
+
+#[test]
+fn what_is_to_be_sent_is_valid_for_a_day_at_most() {
+    let offers = vec![
+        offer("kettle", 5, json!({"valid": {"until": "2026-01-05T15:00:00Z"}, "eligible": "trait.tier == \"gold\""})),
+        offer("rose", 3, json!({})),
+    ];
+    let quiet = json!({"channels": [{"channel": "email", "quiet": {"from": "22:00", "until": "07:00"}}]});
+    let (edge, _folder) = edge(&catalogue(offers, quiet), false);
+    edge.batch(&[
+        json!({"type": "identify", "userId": "ada", "traits": {"tier": "gold"}, "timestamp": "2026-01-01T00:00:00Z"}),
+    ]);
+    let until = |name: &str, channel: &str| {
+        let at = json!({"at": "2026-01-05T10:00:00Z", "channel": channel, "dryRun": true});
+        decide(&edge, user(name), at)["validUntil"].clone()
+    };
+    assert_eq!(until("ada", "email"), "2026-01-05T15:00:00Z", "the offer ends");
+    assert_eq!(until("bob", "email"), "2026-01-05T22:00:00Z", "it is quiet");
+    assert_eq!(until("bob", "call-center"), "2026-01-06T10:00:00Z");
+    assert_eq!(until("bob", "web"), Value::Null);
 }

@@ -124,6 +124,7 @@ impl Setting {
         let mut edge = self.selvedge();
         edge.arg(role).arg("--config").arg(&self.config).arg("--data").arg(data);
         edge.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+        edge.args(["--decision-records", "all"]);
         edge.args(["--cors-origin", &format!("http://{}", self.shop_at)]).envs(self.keys.clone());
         edge
     }

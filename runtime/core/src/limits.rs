@@ -12,6 +12,8 @@ pub const BATCH_EVENTS_MAX: usize = 2_500;
 pub const DECIDE_EVENTS_MAX: usize = 100;
 /// Slots that one decide call may ask for.
 pub const SLOTS_MAX: usize = 32;
+/// Visitors for whom one batch call decides.
+pub const BATCH_VISITORS_MAX: usize = 1_000;
 /// Offers that one slot may be asked to hold.
 pub const SLOT_COUNT_MAX: usize = 100;
 /// Bytes of an identifier's value.

@@ -1,4 +1,4 @@
-//! The admin listener: metrics, what was refused, and how far the backfill is.
+//! The admin listener: metrics, what was refused, what was decided and why, and how far the backfill is.
 //!
 //! On a loopback address it is open to whoever is on the machine; on any other it wants the secret key.
 
@@ -19,7 +19,7 @@ use crate::backfill::BackfillAnswer;
 use crate::catalogue::{self, Publisher};
 use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
-use crate::edge::{Edge, method_not_allowed, not_found};
+use crate::edge::{Edge, decisions, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
 use crate::sync;
@@ -33,6 +33,8 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
         .route("/admin/v1/backfill", get(backfill))
         .route("/admin/v1/storage", get(storage))
         .route("/admin/v1/status", get(status))
+        .route("/admin/v1/decisions", get(decisions::outcomes))
+        .route("/admin/v1/decisions/{id}", get(decisions::decision))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routes = match publisher {

@@ -28,6 +28,7 @@ use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
 use crate::metrics::Metrics;
+use crate::records::Records;
 use crate::release::{Bundle, Loaded};
 use crate::serve::{ADMIN_CONNECTIONS, DRAIN, End, PUBLIC_CONNECTIONS, Stop, listen, listener, routed};
 use crate::sync::{self, Uplink};
@@ -47,6 +48,8 @@ const BODIES: usize = 64;
 const HISTORIES: usize = 2;
 /// Bodies that are worked on at once beside the request path.
 const LARGE_BODIES: usize = 4;
+/// Batches of decisions that are under way at once, each deciding for one visitor after the other.
+const DECISION_BATCHES: usize = 4;
 /// Threads that may block. Each runs at most one invocation of the plugins, so the pool of instances is sized by it.
 const BLOCKING_THREADS: usize = 48;
 /// Threads beside them that fold.
@@ -180,12 +183,14 @@ pub fn house(
         uplink,
         publisher,
         decided: Decided::new(),
+        records: Records::new(config.decision_records),
         dead_letters: DeadLetters::default(),
         metrics,
         ids: Ids::new().context("read randomness")?,
         serving: AtomicBool::new(true),
         bodies: Arc::new(Semaphore::new(BODIES)),
         large_bodies: Semaphore::new(LARGE_BODIES),
+        decision_batches: Arc::new(Semaphore::new(DECISION_BATCHES)),
         histories: Arc::new(Semaphore::new(HISTORIES)),
     })
 }

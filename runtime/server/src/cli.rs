@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::catalogue::command::{self as catalogue, CatalogueCommand};
 use crate::config::{CentralArguments, EdgeArguments, RunArguments};
+use crate::explain::{self, ExplainArguments};
 use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
 use crate::operate::{self, AdminArguments, CentralCommand};
@@ -40,6 +41,8 @@ enum Command {
     Catalogue(CatalogueCommand),
     /// Say how a centre and its edges are, or an edge.
     Status(AdminArguments),
+    /// Say what was decided and why, by the id of the decision. At the admin listener of the edge that made it.
+    Explain(ExplainArguments),
     /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
     Import(Box<ImportArguments>),
     /// Write events, traits, links and temporary keys since a cursor as NDJSON.
@@ -63,6 +66,7 @@ pub fn run() -> Result<()> {
         Command::Central { command: None, arguments } => central::run(arguments.settle()?),
         Command::Catalogue(command) => catalogue::run(command),
         Command::Status(arguments) => operate::status(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Import(arguments) => import::run(*arguments),
         Command::Export(arguments) => export::run(*arguments),
     }

@@ -104,6 +104,11 @@ pub struct Answered {
 }
 
 impl AdminArguments {
+    /// A listener that is not the default one.
+    pub fn at(admin: String, key: Option<String>, json: bool) -> Self {
+        Self { admin, key, json }
+    }
+
     /// Whether the answer is to be printed as JSON.
     pub fn wants_json(&self) -> bool {
         self.json

@@ -34,7 +34,12 @@ use crate::edge::profile::version;
 use crate::edge::{Edge, Freshness, LogOutbox};
 use crate::error::Problem;
 use crate::ids::seed;
+use crate::outbound;
 use crate::policy::{self, Governed};
+use crate::records::Decided;
+
+/// The channel where a call names none.
+pub const WEB: &str = "web";
 
 /// A decide call, checked.
 pub struct Ask<'a> {
@@ -76,21 +81,33 @@ pub enum OnStale {
 #[serde(rename_all = "camelCase")]
 pub struct Decision<'e> {
     decision_id: CompactString,
+    /// Until when it may be sent, where it is to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    visitor: Option<Issued>,
+    valid_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visitor: Option<Named<'e>>,
     slots: Vec<SlotAnswer<'e>>,
     events: Outcome,
     meta: Meta<'e>,
 }
 
-/// The id that this edge gave a visitor who had none.
+/// Whom a decision is for, where the answer says it.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Issued {
-    anonymous_id: String,
+#[serde(untagged)]
+enum Named<'e> {
+    /// The id that this edge gave a visitor who had none.
+    #[serde(rename_all = "camelCase")]
+    Issued { anonymous_id: String },
+    /// As the call has it.
+    Asked(&'e RawValue),
 }
 
-impl Decision<'_> {
+impl<'e> Decision<'e> {
+    /// Says for whom of a call's visitors it is.
+    pub fn name(&mut self, visitor: &'e RawValue) {
+        self.visitor = Some(Named::Asked(visitor));
+    }
+
     /// The shards that the call's events were written to.
     pub fn written(&self) -> &[ShardId] {
         &self.events.written
@@ -103,33 +120,36 @@ impl Decision<'_> {
 
     /// Tells the visitor the id that was issued.
     pub fn issue(&mut self, anonymous_id: Option<&str>) {
-        self.visitor = anonymous_id.map(|id| Issued { anonymous_id: id.to_owned() });
+        self.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
     }
 }
 
+/// What a slot shows.
 #[derive(Serialize)]
-struct SlotAnswer<'e> {
-    slot: &'e str,
-    fallback: bool,
-    offers: Vec<OfferAnswer<'e>>,
+pub struct SlotAnswer<'e> {
+    pub slot: &'e str,
+    /// Whether nothing could be chosen.
+    pub fallback: bool,
+    pub offers: Vec<OfferAnswer<'e>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    candidates: Vec<CandidateAnswer<'e>>,
+    pub candidates: Vec<CandidateAnswer<'e>>,
 }
 
+/// An offer in a slot, or what the slot falls back to.
 #[derive(Serialize)]
-struct OfferAnswer<'e> {
-    id: Option<&'e str>,
+pub struct OfferAnswer<'e> {
+    pub id: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<f64>,
-    rank: usize,
+    pub priority: Option<f64>,
+    pub rank: usize,
     category: Option<&'e str>,
     content: &'e RawValue,
     /// A list of one, or of none.
     #[serde(rename = "reasons", serialize_with = "as_list")]
-    reason: Option<&'e str>,
+    pub reason: Option<&'e str>,
     /// Which of the offer's contents this is, where it has several.
     #[serde(skip_serializing_if = "Option::is_none")]
-    variant: Option<&'e str>,
+    pub variant: Option<&'e str>,
 }
 
 fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -138,9 +158,9 @@ fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok,
 
 /// Why a candidate stands where it stands; in answers to `explain`.
 #[derive(Serialize)]
-struct CandidateAnswer<'e> {
-    id: &'e str,
-    outcome: &'static str,
+pub struct CandidateAnswer<'e> {
+    pub id: &'e str,
+    pub outcome: &'static str,
     /// At which step it left.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<&'static str>,
@@ -155,6 +175,14 @@ struct CandidateAnswer<'e> {
     /// What its conditions read, and what that said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     inputs: BTreeMap<String, Box<RawValue>>,
+}
+
+impl CandidateAnswer<'_> {
+    /// Leaves away what only the secret key opens.
+    fn veil(&mut self) {
+        (self.priority, self.factors) = (None, None);
+        self.inputs.clear();
+    }
 }
 
 /// What made up a priority.
@@ -250,9 +278,12 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let now = clock::now();
     let instant = known.as_ref().map_or(ask.at.unwrap_or(now), |known| instant(known.at, now, &known.fragment));
     let seed = seed(&decision_id);
-    let slots: Vec<SlotAnswer<'e>> = match &known {
+    let counted = !ask.dry_run && edge.counts_decisions(&ask.visitor);
+    let mut channel = ask.channel;
+    let mut slots: Vec<SlotAnswer<'e>> = match &known {
         Some(known) if edge.policy.governs(&known.fragment.offers) => {
             let governed = policy::decide(edge, &ask, known, instant, seed);
+            channel = &edge.catalog.channels[governed.channel].name;
             governed_answers(edge, &ask, &governed)
         }
         _ => {
@@ -263,11 +294,11 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
             };
             let choices = choose(&edge.catalog, &ask.slots, judged);
             let answers = ask.slots.iter().zip(&choices).enumerate().map(|(index, (request, choice))| {
-                let explained = ask.explain.then(|| (ask.role, judged(index).unwrap_or_default()));
+                let explained = ask.explain.then(|| judged(index).unwrap_or_default());
                 slot_answer(edge, *request, choice, explained, &choices)
             });
             let slots: Vec<SlotAnswer<'e>> = answers.collect();
-            if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
+            if counted {
                 let offers = slots.iter().flat_map(|slot| &slot.offers).filter_map(|offer| offer.id);
                 record(edge, &ask, instant, offers, was_loaded);
             }
@@ -275,7 +306,31 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         }
     };
 
-    // 4. Answer, measure.
+    // 4. Keep what somebody may ask about.
+    let sent = ask.channel != WEB;
+    let person = known.as_ref().map(|known| &*known.fragment);
+    let valid_until = sent.then(|| outbound::valid_until(edge, person, channel, instant, &slots));
+    if (sent || ask.explain || edge.records.samples(seed)) && !ask.dry_run {
+        edge.records.keep(&Decided {
+            id: &decision_id,
+            visitor: &ask.visitor,
+            identifiers: known.as_ref().map_or(std::slice::from_ref(&ask.visitor), |known| &known.identifiers),
+            at: instant,
+            channel,
+            context: ask.context,
+            counted: counted && known.is_some(),
+            valid_until,
+            explained: ask.explain,
+            plugins: &edge.plugin_hashes,
+            catalogue: edge.catalogue_in_force(),
+            slots: &slots,
+        });
+    }
+    if ask.explain && ask.role != Role::Secret {
+        slots.iter_mut().flat_map(|slot| &mut slot.candidates).for_each(CandidateAnswer::veil);
+    }
+
+    // 5. Answer, measure.
     if !ask.events.is_empty() && !ask.dry_run {
         acknowledge(edge, ask.ack).await?;
     }
@@ -287,7 +342,8 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         caught_up,
         ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
     };
-    Ok(Decision { decision_id, visitor: None, slots, events: outcome, meta })
+    let valid_until = valid_until.map(|until| until.to_string());
+    Ok(Decision { decision_id, valid_until, visitor: None, slots, events: outcome, meta })
 }
 
 /// Counts offers that were chosen.
@@ -593,7 +649,7 @@ fn slot_answer<'e>(
     edge: &'e Edge,
     request: SlotRequest,
     choice: &SlotChoice,
-    explained: Option<(Role, &[Judgement])>,
+    explained: Option<&[Judgement]>,
     choices: &[SlotChoice],
 ) -> SlotAnswer<'e> {
     let slot = &edge.catalog.slots[request.slot];
@@ -628,13 +684,13 @@ fn slot_answer<'e>(
         factors: None,
         inputs: BTreeMap::new(),
     });
-    let (role, explained) = explained.unwrap_or((Role::Publishable, &[]));
-    let of_slot = explained.iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
+    let of_slot =
+        explained.unwrap_or_default().iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
     let candidates = of_slot.map(|judged| CandidateAnswer {
         id: &edge.catalog.offers[judged.offer].id,
         outcome: outcome(judged),
         step: None,
-        priority: (role == Role::Secret).then_some(judged.priority),
+        priority: Some(judged.priority),
         reason: reason(judged),
         until: None,
         factors: None,
@@ -705,19 +761,18 @@ fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) -> V
             let left = governed.left.iter().filter(|(of, ..)| *of == request);
             let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until(), None));
             for (offer, outcome, step, until, judged) in chosen.chain(left) {
-                let secret = ask.role == Role::Secret;
                 let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
-                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer).filter(|_| secret);
+                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
                 let input =
                     |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
                 candidates.push(CandidateAnswer {
                     id: &edge.catalog.offers[offer].id,
                     outcome,
                     step,
-                    priority: judged.filter(|_| secret).map(|judged| judged.priority),
+                    priority: judged.map(|judged| judged.priority),
                     reason: judged.and_then(reason),
                     until: until.map(|until| until.to_string()),
-                    factors: factors.filter(|_| secret).map(|(.., factors)| FactorsAnswer {
+                    factors: factors.map(|(.., factors)| FactorsAnswer {
                         propensity: factors.propensity,
                         context: factors.context,
                         value: factors.value,

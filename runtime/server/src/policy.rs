@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use selvedge_core::catalog::terms::{Content, HoldoutAnswer, Part};
+use selvedge_core::catalog::terms::{Content, HoldoutAnswer, Part, Quiet};
 use selvedge_core::catalog::{Catalog, Offer};
 use selvedge_core::condition::{ConditionId, Evaluation};
 use selvedge_core::constraint::cap::Past;
@@ -28,6 +28,7 @@ use selvedge_plugin_host::Invocation;
 
 use crate::edge::Edge;
 use crate::pipeline::{Ask, Known, note_failure, reference};
+use crate::records::Stood;
 
 /// The arm of those who are held out, by position.
 const HELD: usize = 0;
@@ -185,8 +186,50 @@ struct Seen {
     household: Option<(Identifier, Offers)>,
 }
 
+/// What was decided before and is looked at once more, as if it had not been.
+pub struct Again<'a> {
+    /// The offers that alone are looked at, each with the request by which it stood in its slot; by position.
+    pub only: &'a [(usize, usize)],
+    /// The channel and the instant that they were counted by, if they were.
+    pub counted: Option<(&'a str, Timestamp)>,
+    /// All that were answered.
+    pub offers: &'a [Stood],
+}
+
+impl Again<'_> {
+    /// A history without what this counted.
+    fn leave_out(&self, history: &mut Offers) {
+        if let Some((channel, at)) = self.counted {
+            let chosen = self.offers.iter().filter(|stood| !stood.fallback);
+            chosen.for_each(|stood| history.undecide(&stood.offer, channel, at));
+        }
+    }
+}
+
 /// Decides for somebody, and records it.
 pub fn decide(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Governed {
+    decide_among(edge, ask, known, (instant, seed), None)
+}
+
+/// Decides anew about what was decided before, and records nothing.
+pub fn decide_again(
+    edge: &Edge,
+    ask: &Ask<'_>,
+    known: &Known,
+    instant: Timestamp,
+    seed: u64,
+    again: &Again<'_>,
+) -> Governed {
+    decide_among(edge, ask, known, (instant, seed), Some(again))
+}
+
+fn decide_among(
+    edge: &Edge,
+    ask: &Ask<'_>,
+    known: &Known,
+    (instant, seed): (Timestamp, u64),
+    again: Option<&Again<'_>>,
+) -> Governed {
     let (policy, catalog) = (&edge.policy, &edge.catalog);
     let household = policy.looks_at_households().then(|| of_household(edge, &known.fragment)).flatten();
     let mut everyone = known.identifiers.clone();
@@ -198,15 +241,17 @@ pub fn decide(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, see
     };
     let mut seen = Seen { fragment: current(edge, ask, known), household: None };
     let counts = of(&known.identifiers);
-    if !counts.is_empty() {
-        let with = counts.onto(&seen.fragment.offers);
+    if !counts.is_empty() || again.is_some() {
+        let mut with = counts.onto(&seen.fragment.offers);
+        again.iter().for_each(|again| again.leave_out(&mut with));
         Arc::make_mut(&mut seen.fragment).offers = with;
     }
     if let Some(household) = household {
         let of_entity = ENTITIES.iter().position(|entity| *entity == HOUSEHOLD);
         let entity = of_entity.and_then(|index| known.entities[index].as_ref());
         let past = entity.map(|entity| entity.offers.clone()).unwrap_or_default();
-        let past = of(std::slice::from_ref(&household)).onto(&past);
+        let mut past = of(std::slice::from_ref(&household)).onto(&past);
+        again.iter().for_each(|again| again.leave_out(&mut past));
         seen.household = Some((household, past));
     }
     let schema = edge.plugins.schema();
@@ -220,6 +265,7 @@ pub fn decide(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, see
         moment: &moment,
         channel: channel.unwrap_or_default(),
         seed,
+        only: again.map(|again| again.only),
         exposures: Vec::new(),
     };
     let governed = deciding.decide();
@@ -248,6 +294,17 @@ fn current(edge: &Edge, ask: &Ask<'_>, known: &Known) -> Arc<Fragment> {
     Arc::clone(now.as_ref().map_or(&known.fragment, |profile| profile.fragment()))
 }
 
+/// The clock that quiet hours go by, where that is the visitor's own and known.
+pub fn own_clock(edge: &Edge, person: &Fragment, quiet: &Quiet) -> Option<BusinessTime> {
+    match quiet.whose {
+        Whose::Business => None,
+        Whose::Visitor => {
+            let zone = person.traits.text(TIME_ZONE_TRAIT, &edge.trait_sources)?;
+            BusinessTime::new(&zone).ok()
+        }
+    }
+}
+
 struct Deciding<'d> {
     edge: &'d Edge,
     ask: &'d Ask<'d>,
@@ -256,6 +313,8 @@ struct Deciding<'d> {
     moment: &'d Moment,
     channel: usize,
     seed: u64,
+    /// The offers that alone are looked at, with their requests, if not all are.
+    only: Option<&'d [(usize, usize)]>,
     /// To be stored.
     exposures: Vec<Exposure>,
 }
@@ -309,7 +368,8 @@ impl Deciding<'_> {
             let of_slot = &catalog.slots[slot.slot];
             let open = of_slot.eligible.is_none_or(|condition| evaluation.met(condition));
             let mut candidates = Vec::with_capacity(of_slot.candidates.len());
-            for offer in &of_slot.candidates {
+            let asked = |offer: &&usize| self.only.is_none_or(|only| only.contains(&(request, **offer)));
+            for offer in of_slot.candidates.iter().filter(asked) {
                 let admitted = looked[*offer].get_or_insert_with(|| {
                     screen.admit(*offer, edge.switches.is_stopped(*offer))?;
                     eligible(catalog, *offer, &evaluation)
@@ -413,13 +473,7 @@ impl Deciding<'_> {
         }
         let quiet = channel.quiet.as_ref()?;
         let business = self.edge.plugins.schema().definitions.time();
-        let own = match quiet.whose {
-            Whose::Business => None,
-            Whose::Visitor => {
-                let zone = self.seen.fragment.traits.text(TIME_ZONE_TRAIT, &self.edge.trait_sources);
-                zone.and_then(|zone| BusinessTime::new(&zone).ok())
-            }
-        };
+        let own = own_clock(self.edge, &self.seen.fragment, quiet);
         let until = quiet_until(quiet, self.moment.at, own.as_ref().unwrap_or(business))?;
         Some(Left::Quiet { until })
     }

@@ -24,6 +24,16 @@ pub fn quiet_until(quiet: &Quiet, at: Timestamp, clock: &BusinessTime) -> Option
     Some(if end > at { end } else { Timestamp(end.0.saturating_add(DAY_MS / 24)).max(at) })
 }
 
+/// When a channel is quiet next after an instant by a clock: the next time that its quiet hours begin.
+pub fn next_quiet(quiet: &Quiet, at: Timestamp, clock: &BusinessTime) -> Timestamp {
+    let (day, minute) = clock.day_and_minute(at);
+    let from = i64::from(quiet.from) % MINUTES;
+    let begins = |day| clock.at_minute(day, from);
+    let today = if minute < from { begins(day) } else { begins(day + 1) };
+    // Where a change of the clocks has the hour twice.
+    if today > at { today } else { begins(day + 1).max(at) }
+}
+
 /// Whether somebody has opted out of a channel, by the purpose that denies it ([`CHANNEL_PURPOSE`] and its name).
 pub fn opted_out(consent: &Consent, purpose: &str) -> bool {
     consent.get(purpose).is_some_and(|word| !word.granted)
@@ -54,6 +64,16 @@ mod tests {
         assert_eq!(by_day("2026-01-05T14:00:00Z"), None);
         // In summer the clocks are an hour ahead.
         assert_eq!(over("2026-07-05T21:30:00Z").as_deref(), Some("2026-07-06T06:00:00Z"));
+    }
+
+    #[test]
+    fn the_next_quiet_hours_begin_today_or_tomorrow() {
+        let clock = BusinessTime::new("Europe/London").expect("a zone");
+        let quiet = Quiet { from: 22 * 60, until: 7 * 60, whose: Whose::Business };
+        let next = |at| next_quiet(&quiet, Timestamp::parse(at).expect("an instant"), &clock).to_string();
+        assert_eq!(next("2026-01-05T21:59:59Z"), "2026-01-05T22:00:00Z");
+        assert_eq!(next("2026-01-05T22:00:00Z"), "2026-01-06T22:00:00Z");
+        assert_eq!(next("2026-07-05T08:00:00Z"), "2026-07-05T21:00:00Z");
     }
 
     #[test]

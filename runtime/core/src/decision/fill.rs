@@ -135,8 +135,11 @@ mod tests {
         Judgement { offer, priority, eligible: true, reason: None }
     }
 
+    /// Of a slot, an offer, and why it left.
+    type Told = Vec<(usize, usize, Left)>;
+
     /// The chosen of each slot, and who left why; the same is chosen where nobody asks who left.
-    fn filled(contests: &[Contest<'_>], most: usize) -> (Vec<Vec<usize>>, Vec<(usize, usize, Left)>) {
+    fn filled(contests: &[Contest<'_>], most: usize) -> (Vec<Vec<usize>>, Told) {
         let mut told = Vec::new();
         let mut tell = |slot: usize, offer: usize, why: Left| told.push((slot, offer, why));
         let answer = fill(contests, &mut Few { most }, Some(&mut tell));

@@ -196,6 +196,26 @@ impl Offers {
         self.record(&decided.offer, &decided.channel, Act::Decided, minute_of(decided.minute), decided.count);
     }
 
+    /// The history as it would be without one decision of a minute; as it is, where none is counted then.
+    pub fn undecide(&mut self, offer: &str, channel: &str, at: Timestamp) {
+        let Some(held) = &mut self.0 else { return };
+        let held = &mut **held;
+        let found =
+            held.lines.binary_search_by(|line| (line.offer.as_str(), line.channel.as_str()).cmp(&(offer, channel)));
+        let Ok(index) = found else { return };
+        let range = held.lines[index].range(Act::Decided);
+        let minute = minute_of(at).0;
+        let Some(place) = held.marks[range.clone()].iter().rposition(|mark| mark.covers(minute)) else { return };
+        let total = &mut held.lines[index].totals[Act::Decided as usize];
+        *total = total.saturating_sub(1);
+        let mark = &mut held.marks[range.start + place];
+        mark.count = mark.count.saturating_sub(1);
+        if mark.count == 0 {
+            held.marks.remove(range.start + place);
+            held.lens_changed(index, Act::Decided, range.len() - 1);
+        }
+    }
+
     /// Counts what happened at an instant.
     pub fn record(&mut self, offer: &CompactString, channel: &CompactString, act: Act, at: Timestamp, count: u32) {
         let held = &mut **self.0.get_or_insert_default();

@@ -38,6 +38,33 @@ fn nothing_takes_no_room() {
 }
 
 #[test]
+fn one_decision_can_be_left_out_whatever_is_known_it_by() {
+    let minutes = |range: std::ops::Range<i64>| range.map(|minute| (1, 0, Act::Decided, minute * 60_000));
+    let mut all: Vec<_> = minutes(0..200).collect();
+    all.extend([(1, 1, Act::Shown, 7), (2, 0, Act::Decided, 60_000), (1, 0, Act::Decided, 199 * 60_000)]);
+    let whole = offers(&all);
+    for minute in [199, 190, 100, 3] {
+        let mut without = whole.clone();
+        without.undecide("offer-1", "web", Timestamp(minute * 60_000 + 30_000));
+        assert_eq!(without.get("offer-1").decided, 200, "{minute}");
+        let of = |offers: &Offers| {
+            let line = offers.of("offer-1").find(|line| line.channel() == "web").expect("a line");
+            line.count_after(Act::Decided, Timestamp(0), u32::MAX)
+        };
+        assert_eq!(of(&without) + 1, of(&whole), "{minute}");
+        assert_eq!((without.get("offer-2").decided, without.get("offer-1").shown), (1, 1));
+    }
+    let mut same = whole.clone();
+    same.undecide("offer-1", "email", Timestamp(60_000));
+    same.undecide("offer-1", "web", Timestamp(900 * 24 * 60 * 60_000));
+    same.undecide("offer-9", "web", Timestamp(60_000));
+    assert_eq!(same, whole);
+    let mut only = offers(&[(1, 0, Act::Decided, 60_000)]);
+    only.undecide("offer-1", "web", Timestamp(60_000));
+    assert_eq!((only.get("offer-1").decided, only.get("offer-1").last_decided_at), (0, None));
+}
+
+#[test]
 fn what_happened_is_counted_by_offer_and_channel() {
     use Act::{Clicked, Decided, Dismissed, Owned, Shown};
     let offers = offers(&[

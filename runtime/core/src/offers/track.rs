@@ -62,6 +62,13 @@ pub(super) struct Mark {
     pub(super) width: Width,
 }
 
+impl Mark {
+    /// Whether it stands for an instant.
+    pub(super) fn covers(&self, at: i64) -> bool {
+        self.width.begin(at) == self.at
+    }
+}
+
 /// A track on its way into a list that holds many, of which it is some.
 pub(super) struct Track<'m> {
     pub(super) marks: &'m mut Vec<Mark>,

@@ -1,12 +1,9 @@
 //! What an edge that follows is sent: entries, heads, and that it must take a snapshot.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use hyper::body::Frame as BodyFrame;
 use selvedge_central::{CentralLog, LogError, Read};
 use selvedge_core::identity::ShardId;
 use selvedge_core::sync::frame::{Frame, FrameError, fitting};
@@ -15,6 +12,7 @@ use selvedge_core::view::Cursor;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Centre;
+use crate::serve::Pieces;
 
 /// How often heads are said where nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -177,20 +175,5 @@ impl Feed<'_> {
         // One that does not read any more has gone without a word.
         let sent = tokio::time::timeout(PATIENCE, self.pieces.send(frame.encode()?.into())).await;
         sent.map_err(|_| Ended::Gone)?.map_err(|_| Ended::Gone)
-    }
-}
-
-/// A body that ends when nobody sends any more.
-struct Pieces(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|bytes| Ok(BodyFrame::data(bytes))))
     }
 }

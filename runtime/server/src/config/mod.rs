@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::GivenKeys;
+use crate::records::DecisionRecords;
 use crate::tokens::TokenSettings;
 
 pub use self::central::{CentralArguments, CentralConfig, Stable, Store};
@@ -67,6 +68,9 @@ pub struct RunArguments {
     /// Take a browser's word for who its user is, without a token: anybody can then read what offers another user gets.
     #[arg(long, env = "SELVEDGE_TRUST_BROWSERS")]
     trust_browsers: bool,
+    /// Which decisions are kept in memory of those that are neither explained nor of an outbound channel, for `selvedge explain` [default: sample].
+    #[arg(long, env = "SELVEDGE_DECISION_RECORDS", value_name = "WHICH", value_enum)]
+    decision_records: Option<DecisionRecords>,
     /// In the file only: namespaces, limits and the keys of tokens; see docs/identity.md.
     #[arg(skip)]
     identity: IdentitySettings,
@@ -130,6 +134,7 @@ pub struct EdgeConfig {
     pub cors_origins: Vec<HeaderValue>,
     pub cache_bytes: u64,
     pub trust_browsers: bool,
+    pub decision_records: DecisionRecords,
     pub namespaces: Namespaces,
     pub trait_sources: TraitSources,
     pub tokens: Vec<TokenSettings>,
@@ -163,6 +168,7 @@ impl RunArguments {
             cors_origins: cors_origins.iter().map(|origin| check_origin(origin)).collect::<Result<_>>()?,
             cache_bytes: cache_mib * 1024 * 1024,
             trust_browsers: self.trust_browsers || file.trust_browsers,
+            decision_records: self.decision_records.or(file.decision_records).unwrap_or_default(),
             namespaces: file.identity.namespaces().context("identity")?,
             trait_sources: TraitSources::new(file.identity.trait_sources),
             tokens: file.identity.tokens,

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use selvedge_core::decision::SlotRequest;
 use selvedge_core::event::quoted;
+use selvedge_core::identity::Identifier;
 use selvedge_core::limits;
 use selvedge_core::receipt::{Receipt, Speaker};
 use selvedge_core::value::Timestamp;
@@ -24,7 +25,7 @@ use crate::clock;
 use crate::error::Problem;
 use crate::gate::Serving;
 use crate::ids::anonymous_id;
-use crate::pipeline::{self, Ask, OnStale};
+use crate::pipeline::{self, Ask, OnStale, WEB};
 
 /// The deadline where the caller gives none.
 const DEADLINE_MS: u64 = 50;
@@ -74,19 +75,20 @@ enum Which {
     Draft,
 }
 
+/// Whom a decision is for.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object such as {\"anonymousId\": \"a-1\"}")]
-struct Visitor<'a> {
+pub(super) struct Visitor<'a> {
     #[serde(borrow)]
-    user_id: Option<Text<'a>>,
+    pub(super) user_id: Option<Text<'a>>,
     #[serde(borrow)]
-    anonymous_id: Option<Text<'a>>,
+    pub(super) anonymous_id: Option<Text<'a>>,
 }
 
 /// A text as it stands in the body, wherever it may. A `Cow` in an `Option` would be copied.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Deref for Text<'_> {
     type Target = str;
@@ -103,9 +105,10 @@ impl Visitor<'_> {
     }
 }
 
+/// A slot that is to be filled.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object such as {\"slot\": \"home-hero\"}")]
-struct SlotBody<'a> {
+pub(super) struct SlotBody<'a> {
     #[serde(borrow)]
     slot: Cow<'a, str>,
     count: Option<usize>,
@@ -169,29 +172,14 @@ fn check<'a>(
     receipt: Receipt<'a>,
     started: Instant,
 ) -> Result<Ask<'a>, Problem> {
-    let whose = receipt.visitor().map_err(|refusal| {
-        let missing = refusal.code == "identifier_missing";
-        let pointer = if missing { "/visitor".to_owned() } else { format!("/visitor{}", refusal.pointer) };
-        let (code, detail) = if missing {
-            (
-                "visitor_missing",
-                "name the visitor by userId or anonymousId; {\"visitor\": {}} asks for an anonymousId".to_owned(),
-            )
-        } else {
-            (refusal.code, refusal.detail)
-        };
-        Problem::bad_request(code, detail).at(pointer)
-    });
-    let (visitor, _) = whose?;
+    let visitor = check_visitor(&receipt, "/visitor")?;
     if body.at.is_some() || body.dry_run {
         role.at_least(Role::Secret)?;
     }
     let dry_run = body.dry_run || body.catalogue == Which::Draft;
     let at = body.at.as_deref().map(|text| check_at(text, dry_run)).transpose()?;
     check_count(body.events.len(), limits::DECIDE_EVENTS_MAX, "/events")?;
-    if body.context.is_some_and(|context| !context.get().starts_with('{')) {
-        return Err(Problem::bad_request("wrong_type", "the context is not an object").at("/context"));
-    }
+    check_context(body.context)?;
     if body.deadline_ms.is_some_and(|ms| ms == 0 || ms > DEADLINE_MS_MAX) {
         return Err(Problem::bad_request("deadline_invalid", "deadlineMs is from 1 to 10000").at("/deadlineMs"));
     }
@@ -201,7 +189,7 @@ fn check<'a>(
         visitor,
         slots: check_slots(edge, &body.slots)?,
         context: body.context,
-        channel: body.channel.as_deref().unwrap_or("web"),
+        channel: body.channel.as_deref().unwrap_or(WEB),
         events: body.events.clone(),
         receipt,
         role,
@@ -216,7 +204,29 @@ fn check<'a>(
     })
 }
 
-fn check_at(text: &str, dry_run: bool) -> Result<Timestamp, Problem> {
+/// Whom a call is about; `place` is where it says so.
+pub(super) fn check_visitor(receipt: &Receipt<'_>, place: &str) -> Result<Identifier, Problem> {
+    let whose = receipt.visitor().map_err(|refusal| {
+        if refusal.code == "identifier_missing" {
+            let detail = match place {
+                "/visitor" => "name the visitor by userId or anonymousId; {\"visitor\": {}} asks for an anonymousId",
+                _ => "name the visitor by userId or anonymousId",
+            };
+            return Problem::bad_request("visitor_missing", detail).at(place);
+        }
+        Problem::bad_request(refusal.code, refusal.detail).at(format!("{place}{}", refusal.pointer))
+    });
+    whose.map(|(visitor, _)| visitor)
+}
+
+pub(super) fn check_context(context: Option<&RawValue>) -> Result<(), Problem> {
+    if context.is_some_and(|context| !context.get().starts_with('{')) {
+        return Err(Problem::bad_request("wrong_type", "the context is not an object").at("/context"));
+    }
+    Ok(())
+}
+
+pub(super) fn check_at(text: &str, dry_run: bool) -> Result<Timestamp, Problem> {
     let at = Timestamp::parse(text)
         .map_err(|error| Problem::bad_request("timestamp_invalid", format!("{} is {error}", quoted(text))).at("/at"))?;
     if !dry_run && at > clock::now() {
@@ -226,7 +236,7 @@ fn check_at(text: &str, dry_run: bool) -> Result<Timestamp, Problem> {
     Ok(at)
 }
 
-fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, Problem> {
+pub(super) fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<SlotRequest>, Problem> {
     if slots.is_empty() {
         return Err(Problem::bad_request("slots_missing", "name at least one slot, such as {\"slot\": \"home-hero\"}")
             .at("/slots"));
@@ -302,6 +312,7 @@ mod tests {
             cors_origins: Vec::new(),
             cache_bytes: 64 << 20,
             trust_browsers: false,
+            decision_records: Default::default(),
             namespaces: Default::default(),
             trait_sources: Default::default(),
             tokens: Vec::new(),

@@ -63,6 +63,7 @@ fn admit(edge: &Edge, identifier: &Identifier) -> Result<ErasedAnswer, Problem> 
     ask(&before)?;
     let identifiers = edge.shards.erase(identifier, erasure, at, &LogOutbox(&edge.log))?;
     edge.dead_letters.forget(&identifiers);
+    edge.records.forget(&identifiers);
     if identifiers != before {
         ask(&identifiers)?;
     }

@@ -1,6 +1,8 @@
 //! The public listener: what websites and servers call.
 
+pub mod batch;
 pub mod decide;
+pub mod decisions;
 mod entrance;
 pub mod erasures;
 pub mod export;
@@ -53,7 +55,8 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::policy::Policy;
-use crate::release::Loaded;
+use crate::records::Records;
+use crate::release::{Loaded, hex};
 use crate::stopped::{StoppedOffers, Switches};
 use crate::sync::Uplink;
 use crate::tokens::{self, Tokens};
@@ -78,6 +81,8 @@ pub struct House {
     /// Offers that are stopped.
     pub stopped: Arc<StoppedOffers>,
     pub decided: Decided,
+    /// What was decided lately and why.
+    pub records: Records,
     pub dead_letters: DeadLetters,
     /// Those that were asked for here.
     pub erasures: Arc<Erasures>,
@@ -89,6 +94,8 @@ pub struct House {
     pub bodies: Arc<Semaphore>,
     /// How many large bodies are worked on at once; the rest wait, as bytes.
     pub large_bodies: Semaphore,
+    /// How many batches of decisions are under way at once.
+    pub decision_batches: Arc<Semaphore>,
     /// How many histories are folded at once.
     pub histories: Arc<Semaphore>,
 }
@@ -164,6 +171,14 @@ impl Edge {
     }
 }
 
+impl House {
+    /// The version and the hash of the catalogue in force, where it is published here.
+    pub fn catalogue_in_force(&self) -> Option<(u64, String)> {
+        let in_force = self.publisher.as_ref()?.in_force();
+        (in_force.version > 0).then(|| (in_force.version, hex(&in_force.hash)))
+    }
+}
+
 /// What plugins, conditions and caps ask about, by position.
 fn entities(plugins: &PluginSet, reads: &CatalogReads, policy: &Policy) -> Vec<usize> {
     let household = ENTITIES.iter().position(|entity| *entity == HOUSEHOLD).filter(|_| policy.looks_at_households());
@@ -219,6 +234,8 @@ pub fn router(gate: Arc<Gate>, cors_origins: Vec<HeaderValue>) -> Router {
         .expose_headers([header::ETAG, header::RETRY_AFTER, TOKEN_HEADER]);
     Router::new()
         .route("/v1/decide", post(decide::decide))
+        .route("/v1/decide/batch", post(batch::decide))
+        .route("/v1/decisions/{id}/confirm", post(decisions::confirm))
         .route("/v1/identify", track(EventKind::Identify))
         .route("/v1/track", track(EventKind::Track))
         .route("/v1/page", track(EventKind::Page))
