@@ -34,6 +34,8 @@ pub enum DecisionRecords {
     Sample,
     /// All, for demonstrations and while something is looked into.
     All,
+    /// None.
+    Off,
 }
 
 /// An offer as it stood in an answer.
@@ -242,6 +244,7 @@ impl Ring {
 
 /// The latest decisions of those that are kept.
 pub struct Records {
+    /// 0 where none is.
     one_of: u64,
     ring: Mutex<Ring>,
 }
@@ -249,7 +252,11 @@ pub struct Records {
 impl Records {
     /// None yet.
     pub fn new(which: DecisionRecords) -> Self {
-        let one_of = if which == DecisionRecords::All { 1 } else { ONE_OF };
+        let one_of = match which {
+            DecisionRecords::Sample => ONE_OF,
+            DecisionRecords::All => 1,
+            DecisionRecords::Off => 0,
+        };
         Self { one_of, ring: Mutex::default() }
     }
 
@@ -341,6 +348,7 @@ mod tests {
         assert_eq!(records.outcomes("rose", Some(Timestamp(2))).outcomes, [("chosen", 3)].into());
         records.forget(&[Identifier::stored("user:1").expect("an identifier")]);
         assert!(records.get(&format!("{:024x}", 1)).is_none() && records.get(&format!("{:024x}", 2)).is_some());
+        assert!(!Records::new(DecisionRecords::Off).samples(700));
         assert!(!records.samples(7) && records.samples(700) && Records::new(DecisionRecords::All).samples(7));
     }
 }

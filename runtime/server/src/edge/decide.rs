@@ -277,6 +277,7 @@ mod tests {
     use crate::auth::{GivenKeys, Keys};
     use crate::config::EdgeConfig;
     use crate::metrics::Metrics;
+    use crate::records::DecisionRecords;
     use crate::release::Bundle;
 
     /// Allocations that the handler of a decision may make, those of its plugin's instance included; what hyper makes is not.
@@ -312,7 +313,7 @@ mod tests {
             cors_origins: Vec::new(),
             cache_bytes: 64 << 20,
             trust_browsers: false,
-            decision_records: Default::default(),
+            decision_records: DecisionRecords::Off,
             namespaces: Default::default(),
             trait_sources: Default::default(),
             tokens: Vec::new(),
