@@ -1,6 +1,7 @@
 //! The `selvedge` binary. `cli.rs` says what can be asked of it, `app.rs` wires it.
 
 mod admin;
+mod answer;
 mod app;
 mod auth;
 mod backfill;

@@ -14,12 +14,13 @@ use selvedge_core::time::DAY_MS;
 use selvedge_core::value::Timestamp;
 use serde::Serialize;
 
+use crate::answer::SlotAnswer;
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::Edge;
 use crate::edge::ingest::Ack;
 use crate::ids::seed;
-use crate::pipeline::{Ask, Known, OnStale, SlotAnswer, instant};
+use crate::pipeline::{Ask, Known, OnStale, instant};
 use crate::policy::{self, Again};
 use crate::records::{Record, Stood};
 

@@ -3,19 +3,18 @@
 //! Nothing between the view and the answer waits: an invocation of plugins lives on one thread from its first stage to its last.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::http::StatusCode;
-use compact_str::CompactString;
-use selvedge_core::catalog::{Fallback, Offer, Slot};
-use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest, choose};
+use selvedge_core::catalog::Offer;
+use selvedge_core::decision::{Judgement, SlotRequest, choose};
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Arrival, Event, Refusal};
 use selvedge_core::fragment::{Bounds, EventRef, Folded, Fragment};
-use selvedge_core::identity::{ENTITIES, Identifier, ShardId};
+use selvedge_core::identity::{ENTITIES, Identifier};
 use selvedge_core::links::check_union;
 use selvedge_core::receipt::Receipt;
 use selvedge_core::retracted::Retracted;
@@ -24,18 +23,18 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{CallError, Invocation};
 use selvedge_shard::{Observer, Profile, ShardError};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::answer::{CandidateAnswer, Decision, Meta, SlotAnswer, governed_answers, slot_answer};
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
-use crate::edge::profile::version;
-use crate::edge::{Edge, Freshness, LogOutbox};
+use crate::edge::{Edge, LogOutbox};
 use crate::error::Problem;
 use crate::ids::seed;
 use crate::outbound;
-use crate::policy::{self, Governed};
+use crate::policy;
 use crate::records::Decided;
 
 /// The channel where a call names none.
@@ -74,157 +73,6 @@ pub enum OnStale {
     Fallback,
     /// Answer 412.
     Fail,
-}
-
-/// The answer of a decide call.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision<'e> {
-    decision_id: CompactString,
-    /// Until when it may be sent, where it is to be sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    valid_until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    visitor: Option<Named<'e>>,
-    slots: Vec<SlotAnswer<'e>>,
-    events: Outcome,
-    meta: Meta<'e>,
-}
-
-/// Whom a decision is for, where the answer says it.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Named<'e> {
-    /// The id that this edge gave a visitor who had none.
-    #[serde(rename_all = "camelCase")]
-    Issued { anonymous_id: String },
-    /// As the call has it.
-    Asked(&'e RawValue),
-}
-
-impl<'e> Decision<'e> {
-    /// Says for whom of a call's visitors it is.
-    pub fn name(&mut self, visitor: &'e RawValue) {
-        self.visitor = Some(Named::Asked(visitor));
-    }
-
-    /// The shards that the call's events were written to.
-    pub fn written(&self) -> &[ShardId] {
-        &self.events.written
-    }
-
-    /// Says that it was made by the draft of the catalogue.
-    pub fn preview(&mut self, of_draft: bool) {
-        self.meta.catalogue = of_draft.then_some("draft");
-    }
-
-    /// Tells the visitor the id that was issued.
-    pub fn issue(&mut self, anonymous_id: Option<&str>) {
-        self.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
-    }
-}
-
-/// What a slot shows.
-#[derive(Serialize)]
-pub struct SlotAnswer<'e> {
-    pub slot: &'e str,
-    /// Whether nothing could be chosen.
-    pub fallback: bool,
-    pub offers: Vec<OfferAnswer<'e>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<CandidateAnswer<'e>>,
-}
-
-/// An offer in a slot, or what the slot falls back to.
-#[derive(Serialize)]
-pub struct OfferAnswer<'e> {
-    pub id: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<f64>,
-    pub rank: usize,
-    category: Option<&'e str>,
-    content: &'e RawValue,
-    /// A list of one, or of none.
-    #[serde(rename = "reasons", serialize_with = "as_list")]
-    pub reason: Option<&'e str>,
-    /// Which of the offer's contents this is, where it has several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variant: Option<&'e str>,
-}
-
-fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
-    reason.as_slice().serialize(serializer)
-}
-
-/// Why a candidate stands where it stands; in answers to `explain`.
-#[derive(Serialize)]
-pub struct CandidateAnswer<'e> {
-    pub id: &'e str,
-    pub outcome: &'static str,
-    /// At which step it left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<f64>,
-    reason: Option<&'e str>,
-    /// When that may be different, if nothing else happens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    factors: Option<FactorsAnswer>,
-    /// What its conditions read, and what that said.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    inputs: BTreeMap<String, Box<RawValue>>,
-}
-
-impl CandidateAnswer<'_> {
-    /// Leaves away what only the secret key opens.
-    fn veil(&mut self) {
-        (self.priority, self.factors) = (None, None);
-        self.inputs.clear();
-    }
-}
-
-/// What made up a priority.
-#[derive(Serialize)]
-struct FactorsAnswer {
-    propensity: f64,
-    context: f64,
-    value: f64,
-    lever: f64,
-}
-
-/// About an answer.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Meta<'e> {
-    version: CompactString,
-    state: &'static str,
-    lag_ms: Option<u64>,
-    /// Whether it has what the call's token names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caught_up: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ack: Option<&'static str>,
-    elapsed_us: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugins: Option<&'e RawValue>,
-    /// Where it is not the one in force.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    catalogue: Option<&'static str>,
-}
-
-impl Meta<'_> {
-    /// About what is known of these identifiers.
-    pub fn of(edge: &Edge, identifiers: &[Identifier], started: Instant) -> Self {
-        let Freshness { state, lag_ms } = edge.freshness(identifiers);
-        let (version, elapsed_us) = (version(edge, identifiers), micros(started.elapsed()));
-        Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None, catalogue: None }
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Decides.
@@ -643,146 +491,4 @@ fn candidates<'e>(edge: &'e Edge, slots: &[SlotRequest], ranker: Option<usize>) 
 
 fn by_value(index: usize, offer: &Offer) -> Judgement {
     Judgement { offer: index, priority: offer.value.to_f64(), eligible: true, reason: None }
-}
-
-fn slot_answer<'e>(
-    edge: &'e Edge,
-    request: SlotRequest,
-    choice: &SlotChoice,
-    explained: Option<&[Judgement]>,
-    choices: &[SlotChoice],
-) -> SlotAnswer<'e> {
-    let slot = &edge.catalog.slots[request.slot];
-    let ranker = edge.catalog_reads.ranker(request.slot).map(|index| &edge.plugins.plugins()[index]);
-    let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
-    let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
-    for (index, judged) in choice.offers.iter().enumerate() {
-        let offer = &edge.catalog.offers[judged.offer];
-        offers.push(offer_answer(offer, (slot.channel, None), Some(judged.priority), index + 1, reason(judged)));
-    }
-    let fallback = offers.is_empty();
-    if fallback {
-        offers.extend(fallback_answer(edge, slot, slot.channel));
-    }
-    let outcome = |judged: &Judgement| {
-        let chosen_in = |choice: &SlotChoice| choice.offers.iter().any(|chosen| chosen.offer == judged.offer);
-        match () {
-            () if !judged.eligible => "left-out",
-            () if chosen_in(choice) => "chosen",
-            () if choices.iter().any(chosen_in) => "in-another-slot",
-            () => "outranked",
-        }
-    };
-    let stopped = slot.candidates.iter().filter(|offer| explained.is_some() && edge.switches.is_stopped(**offer));
-    let stopped = stopped.map(|offer| CandidateAnswer {
-        id: &edge.catalog.offers[*offer].id,
-        outcome: "stopped",
-        step: None,
-        priority: None,
-        reason: None,
-        until: None,
-        factors: None,
-        inputs: BTreeMap::new(),
-    });
-    let of_slot =
-        explained.unwrap_or_default().iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
-    let candidates = of_slot.map(|judged| CandidateAnswer {
-        id: &edge.catalog.offers[judged.offer].id,
-        outcome: outcome(judged),
-        step: None,
-        priority: Some(judged.priority),
-        reason: reason(judged),
-        until: None,
-        factors: None,
-        inputs: BTreeMap::new(),
-    });
-    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
-}
-
-fn offer_answer<'e>(
-    offer: &'e Offer,
-    (channel, variant): (usize, Option<usize>),
-    priority: Option<f64>,
-    rank: usize,
-    reason: Option<&'e str>,
-) -> OfferAnswer<'e> {
-    OfferAnswer {
-        id: Some(&offer.id),
-        priority,
-        rank,
-        category: offer.category.as_deref(),
-        // Whoever may stand in a slot has content for its channel; a catalogue in which that is not so is refused.
-        content: offer.content(channel, variant).unwrap_or(RawValue::NULL),
-        reason,
-        variant: variant.and_then(|variant| offer.variants.get(variant)).map(|variant| variant.id.as_str()),
-    }
-}
-
-/// What a slot falls back to; none where that is stopped, since nothing else is known to fit there.
-fn fallback_answer<'e>(edge: &'e Edge, slot: &'e Slot, channel: usize) -> Option<OfferAnswer<'e>> {
-    match &slot.fallback {
-        Fallback::Offer(index) if edge.switches.is_stopped(*index) => None,
-        Fallback::Offer(index) => {
-            Some(offer_answer(&edge.catalog.offers[*index], (channel, None), None, 1, Some("fallback")))
-        }
-        Fallback::Content(content) => Some(OfferAnswer {
-            id: None,
-            priority: None,
-            rank: 1,
-            category: None,
-            content,
-            reason: Some("fallback"),
-            variant: None,
-        }),
-    }
-}
-
-/// The slots as a policy filled them.
-fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) -> Vec<SlotAnswer<'e>> {
-    let answers = ask.slots.iter().zip(&governed.choices).enumerate().map(|(request, (asked, choice))| {
-        let slot = &edge.catalog.slots[asked.slot];
-        let ranker = edge.catalog_reads.ranker(asked.slot).map(|index| &edge.plugins.plugins()[index]);
-        let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
-        let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
-        for (index, judged) in choice.offers.iter().enumerate() {
-            let variant =
-                governed.variants.iter().find(|(offer, _)| *offer == judged.offer).map(|(_, variant)| *variant);
-            let shown = (governed.channel, variant);
-            let offer = &edge.catalog.offers[judged.offer];
-            offers.push(offer_answer(offer, shown, Some(judged.priority), index + 1, reason(judged)));
-        }
-        let fallback = offers.is_empty() && !governed.silent;
-        if fallback {
-            offers.extend(fallback_answer(edge, slot, governed.channel));
-        }
-        let mut candidates = Vec::new();
-        if ask.explain {
-            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None, Some(judged)));
-            let left = governed.left.iter().filter(|(of, ..)| *of == request);
-            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until(), None));
-            for (offer, outcome, step, until, judged) in chosen.chain(left) {
-                let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
-                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
-                let input =
-                    |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
-                candidates.push(CandidateAnswer {
-                    id: &edge.catalog.offers[offer].id,
-                    outcome,
-                    step,
-                    priority: judged.map(|judged| judged.priority),
-                    reason: judged.and_then(reason),
-                    until: until.map(|until| until.to_string()),
-                    factors: factors.map(|(.., factors)| FactorsAnswer {
-                        propensity: factors.propensity,
-                        context: factors.context,
-                        value: factors.value,
-                        lever: factors.lever,
-                    }),
-                    inputs: inputs.into_iter().flat_map(|(_, read)| read).filter_map(input).collect(),
-                });
-            }
-        }
-        SlotAnswer { slot: &slot.name, fallback, offers, candidates }
-    });
-    answers.collect()
 }

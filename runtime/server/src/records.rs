@@ -14,7 +14,7 @@ use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::pipeline::{CandidateAnswer, SlotAnswer};
+use crate::answer::{CandidateAnswer, SlotAnswer};
 
 /// Records that are kept at most.
 const RECORDS_MAX: usize = 20_000;

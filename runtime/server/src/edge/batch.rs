@@ -20,10 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::decide::{SlotBody, Text, Visitor, check_at, check_context, check_slots, check_visitor};
 use super::ingest::{Ack, check_count, receipt, utf8};
 use super::{Arrived, Edge, parse_body, read_body};
+use crate::answer::Decision;
 use crate::auth::Role;
 use crate::error::Problem;
 use crate::gate::Gate;
-use crate::pipeline::{self, Ask, Decision, OnStale, WEB};
+use crate::pipeline::{self, Ask, OnStale, WEB};
 use crate::serve::Pieces;
 
 /// Lines that wait for a slow caller.

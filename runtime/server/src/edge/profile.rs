@@ -27,11 +27,12 @@ use serde_json::value::RawValue;
 use super::Edge;
 use super::history::{HistoryAnswer, HistoryAsk};
 use super::ingest::{blocking, with_history};
+use crate::answer::Meta;
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
 use crate::gate::Serving;
-use crate::pipeline::{self, Known, Meta};
+use crate::pipeline::{self, Known};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,0 +1,313 @@
+//! Answers of decide calls: what a slot shows, what is said of candidates, and about the answer itself.
+//!
+//! Knows how a decision is told, not how it is made.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use selvedge_core::catalog::{Fallback, Offer, Slot};
+use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest};
+use selvedge_core::identity::{Identifier, ShardId};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::edge::ingest::Outcome;
+use crate::edge::profile::version;
+use crate::edge::{Edge, Freshness};
+use crate::pipeline::Ask;
+use crate::policy::Governed;
+
+/// The answer of a decide call.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision<'e> {
+    pub decision_id: CompactString,
+    /// Until when it may be sent, where it is to be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visitor: Option<Named<'e>>,
+    pub slots: Vec<SlotAnswer<'e>>,
+    pub events: Outcome,
+    pub meta: Meta<'e>,
+}
+
+/// Whom a decision is for, where the answer says it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Named<'e> {
+    /// The id that this edge gave a visitor who had none.
+    #[serde(rename_all = "camelCase")]
+    Issued { anonymous_id: String },
+    /// As the call has it.
+    Asked(&'e RawValue),
+}
+
+impl<'e> Decision<'e> {
+    /// Says for whom of a call's visitors it is.
+    pub fn name(&mut self, visitor: &'e RawValue) {
+        self.visitor = Some(Named::Asked(visitor));
+    }
+
+    /// The shards that the call's events were written to.
+    pub fn written(&self) -> &[ShardId] {
+        &self.events.written
+    }
+
+    /// Says that it was made by the draft of the catalogue.
+    pub fn preview(&mut self, of_draft: bool) {
+        self.meta.catalogue = of_draft.then_some("draft");
+    }
+
+    /// Tells the visitor the id that was issued.
+    pub fn issue(&mut self, anonymous_id: Option<&str>) {
+        self.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
+    }
+}
+
+/// What a slot shows.
+#[derive(Serialize)]
+pub struct SlotAnswer<'e> {
+    pub slot: &'e str,
+    /// Whether nothing could be chosen.
+    pub fallback: bool,
+    pub offers: Vec<OfferAnswer<'e>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<CandidateAnswer<'e>>,
+}
+
+/// An offer in a slot, or what the slot falls back to.
+#[derive(Serialize)]
+pub struct OfferAnswer<'e> {
+    pub id: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<f64>,
+    pub rank: usize,
+    pub category: Option<&'e str>,
+    pub content: &'e RawValue,
+    /// A list of one, or of none.
+    #[serde(rename = "reasons", serialize_with = "as_list")]
+    pub reason: Option<&'e str>,
+    /// Which of the offer's contents this is, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<&'e str>,
+}
+
+fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.as_slice().serialize(serializer)
+}
+
+/// Why a candidate stands where it stands; in answers to `explain`.
+#[derive(Serialize)]
+pub struct CandidateAnswer<'e> {
+    pub id: &'e str,
+    pub outcome: &'static str,
+    /// At which step it left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<f64>,
+    pub reason: Option<&'e str>,
+    /// When that may be different, if nothing else happens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factors: Option<FactorsAnswer>,
+    /// What its conditions read, and what that said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Box<RawValue>>,
+}
+
+impl CandidateAnswer<'_> {
+    /// Leaves away what only the secret key opens.
+    pub fn veil(&mut self) {
+        (self.priority, self.factors) = (None, None);
+        self.inputs.clear();
+    }
+}
+
+/// What made up a priority.
+#[derive(Serialize)]
+pub struct FactorsAnswer {
+    pub propensity: f64,
+    pub context: f64,
+    pub value: f64,
+    pub lever: f64,
+}
+
+/// About an answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta<'e> {
+    pub version: CompactString,
+    pub state: &'static str,
+    pub lag_ms: Option<u64>,
+    /// Whether it has what the call's token names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caught_up: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack: Option<&'static str>,
+    pub elapsed_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<&'e RawValue>,
+    /// Where it is not the one in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<&'static str>,
+}
+
+impl Meta<'_> {
+    /// About what is known of these identifiers.
+    pub fn of(edge: &Edge, identifiers: &[Identifier], started: Instant) -> Self {
+        let Freshness { state, lag_ms } = edge.freshness(identifiers);
+        let (version, elapsed_us) = (version(edge, identifiers), micros(started.elapsed()));
+        Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None, catalogue: None }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A slot as it was filled without a policy.
+pub fn slot_answer<'e>(
+    edge: &'e Edge,
+    request: SlotRequest,
+    choice: &SlotChoice,
+    explained: Option<&[Judgement]>,
+    choices: &[SlotChoice],
+) -> SlotAnswer<'e> {
+    let slot = &edge.catalog.slots[request.slot];
+    let ranker = edge.catalog_reads.ranker(request.slot).map(|index| &edge.plugins.plugins()[index]);
+    let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
+    let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
+    for (index, judged) in choice.offers.iter().enumerate() {
+        let offer = &edge.catalog.offers[judged.offer];
+        offers.push(offer_answer(offer, (slot.channel, None), Some(judged.priority), index + 1, reason(judged)));
+    }
+    let fallback = offers.is_empty();
+    if fallback {
+        offers.extend(fallback_answer(edge, slot, slot.channel));
+    }
+    let outcome = |judged: &Judgement| {
+        let chosen_in = |choice: &SlotChoice| choice.offers.iter().any(|chosen| chosen.offer == judged.offer);
+        match () {
+            () if !judged.eligible => "left-out",
+            () if chosen_in(choice) => "chosen",
+            () if choices.iter().any(chosen_in) => "in-another-slot",
+            () => "outranked",
+        }
+    };
+    let stopped = slot.candidates.iter().filter(|offer| explained.is_some() && edge.switches.is_stopped(**offer));
+    let stopped = stopped.map(|offer| CandidateAnswer {
+        id: &edge.catalog.offers[*offer].id,
+        outcome: "stopped",
+        step: None,
+        priority: None,
+        reason: None,
+        until: None,
+        factors: None,
+        inputs: BTreeMap::new(),
+    });
+    let of_slot =
+        explained.unwrap_or_default().iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
+    let candidates = of_slot.map(|judged| CandidateAnswer {
+        id: &edge.catalog.offers[judged.offer].id,
+        outcome: outcome(judged),
+        step: None,
+        priority: Some(judged.priority),
+        reason: reason(judged),
+        until: None,
+        factors: None,
+        inputs: BTreeMap::new(),
+    });
+    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
+}
+
+fn offer_answer<'e>(
+    offer: &'e Offer,
+    (channel, variant): (usize, Option<usize>),
+    priority: Option<f64>,
+    rank: usize,
+    reason: Option<&'e str>,
+) -> OfferAnswer<'e> {
+    OfferAnswer {
+        id: Some(&offer.id),
+        priority,
+        rank,
+        category: offer.category.as_deref(),
+        // Whoever may stand in a slot has content for its channel; a catalogue in which that is not so is refused.
+        content: offer.content(channel, variant).unwrap_or(RawValue::NULL),
+        reason,
+        variant: variant.and_then(|variant| offer.variants.get(variant)).map(|variant| variant.id.as_str()),
+    }
+}
+
+/// What a slot falls back to; none where that is stopped, since nothing else is known to fit there.
+fn fallback_answer<'e>(edge: &'e Edge, slot: &'e Slot, channel: usize) -> Option<OfferAnswer<'e>> {
+    match &slot.fallback {
+        Fallback::Offer(index) if edge.switches.is_stopped(*index) => None,
+        Fallback::Offer(index) => {
+            Some(offer_answer(&edge.catalog.offers[*index], (channel, None), None, 1, Some("fallback")))
+        }
+        Fallback::Content(content) => Some(OfferAnswer {
+            id: None,
+            priority: None,
+            rank: 1,
+            category: None,
+            content,
+            reason: Some("fallback"),
+            variant: None,
+        }),
+    }
+}
+
+/// The slots as a policy filled them.
+pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) -> Vec<SlotAnswer<'e>> {
+    let answers = ask.slots.iter().zip(&governed.choices).enumerate().map(|(request, (asked, choice))| {
+        let slot = &edge.catalog.slots[asked.slot];
+        let ranker = edge.catalog_reads.ranker(asked.slot).map(|index| &edge.plugins.plugins()[index]);
+        let reason = |judged: &Judgement| Some(ranker?.reasons().get(judged.reason? as usize)?.as_str());
+        let mut offers: Vec<OfferAnswer<'e>> = Vec::with_capacity(choice.offers.len().max(1));
+        for (index, judged) in choice.offers.iter().enumerate() {
+            let variant =
+                governed.variants.iter().find(|(offer, _)| *offer == judged.offer).map(|(_, variant)| *variant);
+            let shown = (governed.channel, variant);
+            let offer = &edge.catalog.offers[judged.offer];
+            offers.push(offer_answer(offer, shown, Some(judged.priority), index + 1, reason(judged)));
+        }
+        let fallback = offers.is_empty() && !governed.silent;
+        if fallback {
+            offers.extend(fallback_answer(edge, slot, governed.channel));
+        }
+        let mut candidates = Vec::new();
+        if ask.explain {
+            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None, Some(judged)));
+            let left = governed.left.iter().filter(|(of, ..)| *of == request);
+            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until(), None));
+            for (offer, outcome, step, until, judged) in chosen.chain(left) {
+                let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
+                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
+                let input =
+                    |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
+                candidates.push(CandidateAnswer {
+                    id: &edge.catalog.offers[offer].id,
+                    outcome,
+                    step,
+                    priority: judged.map(|judged| judged.priority),
+                    reason: judged.and_then(reason),
+                    until: until.map(|until| until.to_string()),
+                    factors: factors.map(|(.., factors)| FactorsAnswer {
+                        propensity: factors.propensity,
+                        context: factors.context,
+                        value: factors.value,
+                        lever: factors.lever,
+                    }),
+                    inputs: inputs.into_iter().flat_map(|(_, read)| read).filter_map(input).collect(),
+                });
+            }
+        }
+        SlotAnswer { slot: &slot.name, fallback, offers, candidates }
+    });
+    answers.collect()
+}
