@@ -56,7 +56,7 @@ fn what_was_bought_and_is_kept_is_not_offered_until_it_is_returned() {
         let candidates = bought["slots"][0]["candidates"].as_array().unwrap();
         candidates.iter().find(|candidate| candidate["id"] == "regency-cakestand").unwrap().clone()
     };
-    let told = json!({"id": "regency-cakestand", "outcome": "left-out", "reason": "already-bought"});
+    let told = json!({"id": "regency-cakestand", "outcome": "left-out", "step": "ranking", "reason": "already-bought"});
     assert_eq!(stand(&edge.decide(&call)), told, "names and reasons");
     let values = stand(&edge.post(SECRET, "/v1/decide", &call.to_string()).ok());
     assert!(values["priority"].is_number(), "the secret key sees values: {values}");
@@ -75,9 +75,9 @@ fn slots_of_one_answer_never_repeat_an_offer_and_an_empty_one_falls_back() {
         .flat_map(|slot| slot["offers"].as_array().unwrap())
         .map(|offer| offer["id"].as_str().unwrap())
         .collect();
-    assert_eq!(ids.len(), 14);
+    assert_eq!(ids.len(), 15);
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
-    assert_eq!(distinct.len(), 14);
+    assert_eq!(distinct.len(), 15);
     assert_eq!((&slots[2]["fallback"], &slots[2]["offers"][0]["id"]), (&json!(true), &json!("gift-card")));
 }
 

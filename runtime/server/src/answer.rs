@@ -282,10 +282,12 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
         }
         let mut candidates = Vec::new();
         if ask.explain {
-            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None, Some(judged)));
+            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None));
             let left = governed.left.iter().filter(|(of, ..)| *of == request);
-            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until(), None));
-            for (offer, outcome, step, until, judged) in chosen.chain(left) {
+            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until()));
+            let judgements = governed.judged.get(request).map_or(&[][..], Vec::as_slice);
+            for (offer, outcome, step, until) in chosen.chain(left) {
+                let judged = judgements.iter().find(|judged| judged.offer == offer);
                 let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
                 let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
                 let input =

@@ -59,6 +59,8 @@ pub struct Governed {
     pub variants: Vec<(usize, usize)>,
     /// Who left, of which request, and why; where that was asked for.
     pub left: Vec<(usize, usize, Left)>,
+    /// What a ranking said, by position of the request; where that was asked for.
+    pub judged: Vec<Vec<Judgement>>,
     /// What made up priorities, of which request, where no plugin ranked; where that was asked for.
     pub factors: Vec<(usize, usize, Factors)>,
     /// What the conditions of an offer read, and what that said; where that was asked for.
@@ -433,6 +435,7 @@ impl Deciding<'_> {
         let mut tell = |request: usize, offer: usize, why: Left| left.push((request, offer, why));
         governed.choices = fill(&filled, &mut screen, ask.explain.then_some(&mut tell as &mut dyn FnMut(_, _, _)));
         if ask.explain {
+            governed.judged = rankings.iter().map(|ranking| ranking.clone().unwrap_or_default()).collect();
             governed.left =
                 left.into_iter().map(|(of, offer, why)| (of, offer, policy.shelf.explain(why, past, at))).collect();
             governed.inputs = inputs(catalog, ask, &evaluation);
