@@ -105,6 +105,21 @@ fn a_plugin_that_fails_to_observe_keeps_the_event_and_counts_the_failure() {
     assert_eq!(edge.aggregate("user:ada", "faulty.events"), 2);
 }
 
+#[test]
+fn an_instance_that_serves_again_knows_nothing_of_the_event_before() {
+    let (edge, _folder) = faulty();
+    let event = |index: usize| {
+        let user = format!("u-{}", index % 3);
+        json!({"type": "track", "event": "Fault", "messageId": format!("m-{index}"), "userId": user, "properties": {"fault": "remember"}})
+    };
+    for calls in 0..4 {
+        assert_eq!(edge.batch(&(10 * calls..10 * calls + 10).map(event).collect::<Vec<_>>())["accepted"], 10);
+    }
+    let counted: i64 =
+        (0..3).map(|user| edge.aggregate(&format!("user:u-{user}"), "faulty.events").as_i64().unwrap()).sum();
+    assert_eq!((counted, failures(&edge, "observe", "rejected")), (40, None));
+}
+
 fn fails_with(folder: &Path) -> String {
     TestEdgeBuilder::default().without_catalog().plugins(folder).fails()
 }

@@ -8,14 +8,14 @@ use std::marker::PhantomData;
 use selvedge_core::columns::Columns;
 use selvedge_core::stage::{Contributions, Ranking};
 use wasmtime::{
-    AsContextMut, Caller, Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport, Store, TypedFunc,
-    WasmParams, bail, ensure, format_err,
+    AsContextMut, Caller, Extern, Global, Instance, InstancePre, Linker, Memory, Module, ModuleExport, Store,
+    TypedFunc, WasmParams, WasmResults, bail, ensure, format_err,
 };
 
 use crate::bindings::selvedge::plugin::log::{self, Host as _};
 use crate::bindings::selvedge::plugin::types::Failure;
 use crate::component::{OUTPUT_BYTES_MAX, interface};
-use crate::core_module::{MEMORY, REALLOC};
+use crate::core_module::{GLOBAL, MEMORY, REALLOC};
 use crate::engine::{Engine, HostState};
 
 type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
@@ -36,12 +36,13 @@ pub(crate) struct Linked {
     pre: InstancePre<HostState>,
     memory: ModuleExport,
     realloc: ModuleExport,
+    globals: Vec<ModuleExport>,
     observe: Option<Function<OneTable>>,
     score: Option<Function<OneTable>>,
     rank: Option<Function<Place>>,
 }
 
-/// One stage, and what is to be called once its answer was read.
+/// Where one stage is, and what is to be called once its answer was read.
 struct Function<P> {
     export: ModuleExport,
     after: Option<ModuleExport>,
@@ -54,9 +55,11 @@ impl Linked {
         let module = Module::from_binary(&engine.wasm, module)?;
         let pre = engine.core_linker.instantiate_pre(&module)?;
         let export = |name: &str| module.get_export_index(name).ok_or_else(|| format_err!("exports no {name}"));
+        let globals = (0..).map_while(|index| module.get_export_index(&format!("{GLOBAL}{index}")));
         let linked = Self {
             memory: export(MEMORY)?,
             realloc: export(REALLOC)?,
+            globals: globals.collect(),
             observe: Function::find(&module, "aggregates", "observe"),
             score: Function::find(&module, "scores", "score"),
             rank: Function::find(&module, "offers", "rank"),
@@ -72,13 +75,21 @@ impl Linked {
     }
 
     /// A fresh instance.
-    pub(crate) fn instantiate<'l>(&'l self, store: &mut Store<HostState>) -> Result<Called<'l>> {
+    pub(crate) fn instantiate(&self, store: &mut Store<HostState>) -> Result<Called> {
         let instance = self.pre.instantiate(&mut *store)?;
         let Some(Extern::Memory(memory)) = instance.get_module_export(&mut *store, &self.memory) else {
             bail!("its memory is none");
         };
+        let global = |export| match instance.get_module_export(&mut *store, export) {
+            Some(Extern::Global(global)) => Ok(global),
+            _ => bail!("a global of it is none"),
+        };
+        let globals = self.globals.iter().map(global).collect::<Result<_>>()?;
         let realloc = function(&instance, store, &self.realloc)?;
-        Ok(Called { linked: self, instance, memory, realloc, after: None })
+        let observe = self.observe.as_ref().map(|stage| stage.of(&instance, store)).transpose()?;
+        let score = self.score.as_ref().map(|stage| stage.of(&instance, store)).transpose()?;
+        let rank = self.rank.as_ref().map(|stage| stage.of(&instance, store)).transpose()?;
+        Ok(Called { memory, globals, realloc, observe, score, rank, after: None })
     }
 }
 
@@ -87,6 +98,13 @@ impl<P> Function<P> {
         let name = format!("{}#{function}", interface(stage));
         let after = module.get_export_index(&format!("cabi_post_{name}"));
         Some(Self { export: module.get_export_index(&name)?, after, parameters: PhantomData })
+    }
+}
+
+impl<P: WasmParams> Function<P> {
+    fn of(&self, instance: &Instance, store: &mut Store<HostState>) -> Result<Stage<P>> {
+        let after = self.after.as_ref().map(|after| function(instance, store, after)).transpose()?;
+        Ok(Stage { function: function(instance, store, &self.export)?, after })
     }
 }
 
@@ -117,7 +135,7 @@ pub(crate) fn link(engine: &wasmtime::Engine) -> Result<Linker<HostState>> {
 fn function<P, R>(instance: &Instance, store: &mut Store<HostState>, export: &ModuleExport) -> Result<TypedFunc<P, R>>
 where
     P: WasmParams,
-    R: wasmtime::WasmResults,
+    R: WasmResults,
 {
     match instance.get_module_export(&mut *store, export) {
         Some(Extern::Func(function)) => function.typed(&*store),
@@ -126,16 +144,41 @@ where
 }
 
 /// An instance of a core module.
-pub(crate) struct Called<'l> {
-    linked: &'l Linked,
-    instance: Instance,
+pub(crate) struct Called {
     memory: Memory,
+    globals: Vec<Global>,
     realloc: TypedFunc<Realloc, u32>,
+    observe: Option<Stage<OneTable>>,
+    score: Option<Stage<OneTable>>,
+    rank: Option<Stage<Place>>,
     /// What is to be called for the last answer before anything else is.
-    after: Option<(TypedFunc<(u32,), ()>, u32)>,
+    after: Option<(After, u32)>,
 }
 
-impl Called<'_> {
+/// One stage, and what is to be called once its answer was read.
+struct Stage<P> {
+    function: TypedFunc<P, u32>,
+    after: Option<After>,
+}
+
+type After = TypedFunc<(u32,), ()>;
+
+impl Called {
+    /// The memory.
+    pub(crate) fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The globals that it may change.
+    pub(crate) fn globals(&self) -> &[Global] {
+        &self.globals
+    }
+
+    /// Leaves undone what was to be called for the last answer.
+    pub(crate) fn forget(&mut self) {
+        self.after = None;
+    }
+
     /// Observes one event.
     pub(crate) fn observe(
         &mut self,
@@ -143,15 +186,20 @@ impl Called<'_> {
         event: &Columns,
     ) -> Result<Result<Contributions, Failure>> {
         let parameters = self.lower(store, event)?;
-        self.call(store, self.linked.observe.as_ref(), parameters, |answer| {
-            let [aggregates, values, keys, skipped] = [4, 12, 20, 28].map(|field| answer.list_at(field));
-            Ok(Contributions {
-                aggregates: answer.u32s(aggregates?)?,
-                values: answer.s64s(values?)?,
-                keys: answer.u32s(keys?)?,
-                skipped: answer.u32s(skipped?)?,
-            })
-        })
+        self.call(
+            store,
+            |called| called.observe.as_ref(),
+            parameters,
+            |answer| {
+                let [aggregates, values, keys, skipped] = [4, 12, 20, 28].map(|field| answer.list_at(field));
+                Ok(Contributions {
+                    aggregates: answer.u32s(aggregates?)?,
+                    values: answer.s64s(values?)?,
+                    keys: answer.u32s(keys?)?,
+                    skipped: answer.u32s(skipped?)?,
+                })
+            },
+        )
     }
 
     /// Scores one visitor.
@@ -161,10 +209,15 @@ impl Called<'_> {
         visitor: &Columns,
     ) -> Result<Result<Vec<Option<f64>>, Failure>> {
         let parameters = self.lower(store, visitor)?;
-        self.call(store, self.linked.score.as_ref(), parameters, |answer| {
-            let scores = answer.list_at(4)?;
-            answer.options(scores)
-        })
+        self.call(
+            store,
+            |called| called.score.as_ref(),
+            parameters,
+            |answer| {
+                let scores = answer.list_at(4)?;
+                answer.options(scores)
+            },
+        )
     }
 
     /// Ranks offers.
@@ -183,14 +236,19 @@ impl Called<'_> {
             table.chunks_exact_mut(4).zip(words).for_each(|(field, word)| field.copy_from_slice(&word.to_le_bytes()));
         }
         self.room(store, place, tables.len())?.copy_from_slice(&tables);
-        self.call(store, self.linked.rank.as_ref(), (place,), |answer| {
-            let [priorities, eligible, reasons] = [4, 12, 20].map(|field| answer.list_at(field));
-            Ok(Ranking {
-                priorities: answer.f64s(priorities?)?,
-                eligible: answer.flags(eligible?)?,
-                reasons: answer.u32s(reasons?)?,
-            })
-        })
+        self.call(
+            store,
+            |called| called.rank.as_ref(),
+            (place,),
+            |answer| {
+                let [priorities, eligible, reasons] = [4, 12, 20].map(|field| answer.list_at(field));
+                Ok(Ranking {
+                    priorities: answer.f64s(priorities?)?,
+                    eligible: answer.flags(eligible?)?,
+                    reasons: answer.u32s(reasons?)?,
+                })
+            },
+        )
     }
 
     /// Calls what was to be called after the last answer.
@@ -204,16 +262,13 @@ impl Called<'_> {
     fn call<P: WasmParams, T>(
         &mut self,
         store: &mut Store<HostState>,
-        function: Option<&Function<P>>,
+        stage: impl FnOnce(&Self) -> Option<&Stage<P>>,
         parameters: P,
         lift: impl FnOnce(&mut Answer<'_>) -> Result<T>,
     ) -> Result<Result<T, Failure>> {
-        let Some(function) = function else { bail!("has no such stage") };
-        let called: TypedFunc<P, u32> = self::function(&self.instance, store, &function.export)?;
-        let place = called.call(&mut *store, parameters)?;
-        if let Some(after) = &function.after {
-            self.after = Some((self::function(&self.instance, store, after)?, place));
-        }
+        let Some(Stage { function, after }) = stage(self) else { bail!("has no such stage") };
+        let place = function.call(&mut *store, parameters)?;
+        self.after = after.clone().map(|after| (after, place));
         let mut room = OUTPUT_BYTES_MAX;
         let mut reader = Reader { bytes: self.memory.data(&*store), room: &mut room };
         let answer = reader.bytes(place, 4, ANSWER_BYTES.min(reader.bytes.len().saturating_sub(place as usize)))?;

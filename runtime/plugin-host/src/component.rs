@@ -17,6 +17,7 @@ use crate::canonical::Linked;
 use crate::engine::{Engine, HostState};
 use crate::error::{CallError, LoadError};
 use crate::guest::{Stages, Whole};
+use crate::kept::Kept;
 use crate::{core_module, preinit};
 
 /// The contract's package and version, as it stands in imports and exports.
@@ -86,7 +87,13 @@ impl Component {
         };
         let stages = match module {
             None => Stages::Whole(whole),
-            Some(module) => Stages::Core(Linked::new(engine, module, exported).map_err(stage_fault)?),
+            Some(module) => {
+                // With its globals exported, where they are all that has to be put back besides its memory.
+                let restorable = core_module::restorable(module);
+                let module = restorable.as_deref().unwrap_or(module);
+                let linked = Linked::new(engine, module, exported).map_err(stage_fault)?;
+                Stages::Core(Box::new(Kept::new(engine, linked, restorable.is_some())))
+            }
         };
         let compile_time = started.elapsed();
         let description = describe(around, &pre, &described).map_err(|error| fault(format!("describe {error}")))?;
@@ -118,6 +125,11 @@ impl Component {
     /// Whether its stages are called as those of its core module, without the component around it.
     pub fn is_called_as_module(&self) -> bool {
         matches!(self.stages, Stages::Core(_))
+    }
+
+    /// Whether its instances serve again, each as if it were new.
+    pub fn serves_again(&self) -> bool {
+        matches!(&self.stages, Stages::Core(kept) if kept.is_restorable())
     }
 
     /// Its own version.

@@ -27,11 +27,13 @@ pub struct EngineConfig {
     pub instances_max: u32,
     /// Linear memory that one instance may have.
     pub memory_bytes_max: usize,
+    /// Instances of one plugin that may wait for a request.
+    pub waiting_max: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { instances_max: 512, memory_bytes_max: 16 * 1024 * 1024 }
+        Self { instances_max: 512, memory_bytes_max: 16 * 1024 * 1024, waiting_max: 8 }
     }
 }
 
@@ -43,6 +45,7 @@ pub struct Engine {
     /// The same import, for modules that are called without the component around them.
     pub(crate) core_linker: wasmtime::Linker<HostState>,
     pub(crate) memory_bytes_max: usize,
+    pub(crate) waiting_max: usize,
 }
 
 impl Engine {
@@ -62,17 +65,17 @@ impl Engine {
             .max_unused_warm_slots(32);
         let mut config = Config::new();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).memory_init_cow(true);
-        Self::with(config, bounds.memory_bytes_max)
+        Self::with(config, bounds)
     }
 
     /// An engine for a few calls at start: it compiles fast and small rather than well, and has no pool. What a guest computes is the same.
     pub(crate) fn passing(memory_bytes_max: usize) -> Result<Self, LoadError> {
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::None).parallel_compilation(false);
-        Self::with(config, memory_bytes_max)
+        Self::with(config, EngineConfig { memory_bytes_max, waiting_max: 0, ..EngineConfig::default() })
     }
 
-    fn with(mut config: Config, memory_bytes_max: usize) -> Result<Self, LoadError> {
+    fn with(mut config: Config, bounds: EngineConfig) -> Result<Self, LoadError> {
         let fault = |error: wasmtime::Error| LoadError::new("engine", format!("{error:#}"));
         config
             .concurrency_support(false)
@@ -84,7 +87,8 @@ impl Engine {
         let mut linker = Linker::new(&wasm);
         Complete::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut HostState| state).map_err(fault)?;
         let core_linker = canonical::link(&wasm).map_err(fault)?;
-        Ok(Self { wasm, linker, core_linker, memory_bytes_max })
+        let EngineConfig { memory_bytes_max, waiting_max, .. } = bounds;
+        Ok(Self { wasm, linker, core_linker, memory_bytes_max, waiting_max })
     }
 }
 
@@ -106,6 +110,12 @@ impl HostState {
 
     pub(crate) fn memory_bytes_max(&self) -> usize {
         self.memory_bytes_max
+    }
+
+    /// Begins anew.
+    pub(crate) fn forget(&mut self) {
+        (self.memory_denied, self.called, self.lines_dropped) = (false, false, 0);
+        self.lines.clear();
     }
 
     /// The last error that the guest logged: of a panic, its message and place.

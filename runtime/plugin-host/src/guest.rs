@@ -1,4 +1,4 @@
-//! One fresh store and instance of a plugin: as the component that it is, or as the core module that is all of it.
+//! One instance of a plugin for one event or one request: of the component that it is, or of the core module that is all of it.
 
 use selvedge_core::columns::Columns;
 use selvedge_core::stage::{Contributions, Ranking};
@@ -7,19 +7,17 @@ use wasmtime::component::{Component, Instance, InstancePre};
 
 use crate::bindings::exports::selvedge::plugin::{aggregates, offers, scores};
 use crate::bindings::selvedge::plugin::types::{self, Failure};
-use crate::canonical::{Called, Linked};
+use crate::canonical::Called;
 use crate::component::{classify, interface, new_store};
 use crate::engine::{Engine, HostState};
 use crate::error::CallError;
+use crate::kept::{self, Kept, Lent, START_FUEL};
 use crate::plugins::Plugin;
-
-/// Fuel for what an instance does before it is called: no guest code of the contract, but a module may have a start function.
-const START_FUEL: u64 = 2_000_000;
 
 /// The stages of a plugin, and how they are called.
 pub(crate) enum Stages {
     /// Those of its core module.
-    Core(Linked),
+    Core(Box<Kept>),
     /// Those of the component.
     Whole(Whole),
 }
@@ -27,7 +25,7 @@ pub(crate) enum Stages {
 impl Stages {
     fn exported(&self) -> (bool, bool, bool) {
         match self {
-            Self::Core(linked) => linked.stages(),
+            Self::Core(kept) => kept.stages(),
             Self::Whole(whole) => whole.stages(),
         }
     }
@@ -74,97 +72,111 @@ impl Whole {
     }
 }
 
-/// A fresh store and instance of one plugin.
+/// An instance of one plugin.
 pub(crate) struct Guest<'p> {
     plugin: &'p Plugin,
-    store: Store<HostState>,
-    instance: Made<'p>,
+    made: Made<'p>,
 }
 
 enum Made<'p> {
-    Core(Called<'p>),
-    Whole(&'p Whole, Instance),
+    Core(Lent<'p>),
+    Whole(&'p Whole, Store<HostState>, Instance),
 }
 
 type Answered<T> = wasmtime::Result<Result<T, Failure>>;
 
 impl<'p> Guest<'p> {
     pub(crate) fn new(engine: &Engine, plugin: &'p Plugin) -> Result<Self, CallError> {
-        let mut store = new_store(engine);
-        let made = store.set_fuel(START_FUEL).and_then(|()| match &plugin.component.stages {
-            Stages::Core(linked) => linked.instantiate(&mut store).map(Made::Core),
-            Stages::Whole(whole) => Ok(Made::Whole(whole, whole.pre.instantiate(&mut store)?)),
-        });
-        match made {
-            Ok(instance) => Ok(Self { plugin, store, instance }),
-            Err(error) => Err(classify(&store, &error, START_FUEL)),
-        }
+        let made = match &plugin.component.stages {
+            Stages::Core(kept) => Made::Core(kept.lend(engine)?),
+            Stages::Whole(whole) => {
+                let mut store = new_store(engine);
+                match store.set_fuel(START_FUEL).and_then(|()| whole.pre.instantiate(&mut store)) {
+                    Ok(instance) => Made::Whole(whole, store, instance),
+                    Err(error) => return Err(classify(&store, &error, START_FUEL)),
+                }
+            }
+        };
+        Ok(Self { plugin, made })
     }
 
     /// Observes one event.
     pub(crate) fn observe(&mut self, fuel: u64, event: &Columns) -> Result<Contributions, CallError> {
-        self.call(fuel, |store, made| match made {
-            Made::Core(called) => called.observe(store, event),
-            Made::Whole(whole, instance) => {
-                let Some(indices) = &whole.observe else { return Ok(missing()) };
-                let guest = indices.load(&mut *store, instance)?;
-                let answer = guest.call_observe(store, lowered(event, &texts(event)))?;
-                Ok(answer.map(|answer| {
-                    let aggregates::Contributions { aggregates, values, keys, skipped } = answer;
-                    Contributions { aggregates, values, keys, skipped }
-                }))
-            }
+        let of_core = |called: &mut Called, store: &mut Store<HostState>| called.observe(store, event);
+        self.call(fuel, of_core, |whole, store, instance| {
+            let Some(indices) = &whole.observe else { return Ok(missing()) };
+            let guest = indices.load(&mut *store, instance)?;
+            let answer = guest.call_observe(store, lowered(event, &texts(event)))?;
+            Ok(answer.map(|aggregates::Contributions { aggregates, values, keys, skipped }| Contributions {
+                aggregates,
+                values,
+                keys,
+                skipped,
+            }))
         })
     }
 
     /// Scores one visitor.
     pub(crate) fn score(&mut self, fuel: u64, visitor: &Columns) -> Result<Vec<Option<f64>>, CallError> {
-        self.call(fuel, |store, made| match made {
-            Made::Core(called) => called.score(store, visitor),
-            Made::Whole(whole, instance) => {
-                let Some(indices) = &whole.score else { return Ok(missing()) };
-                indices.load(&mut *store, instance)?.call_score(store, lowered(visitor, &texts(visitor)))
-            }
+        let of_core = |called: &mut Called, store: &mut Store<HostState>| called.score(store, visitor);
+        self.call(fuel, of_core, |whole, store, instance| {
+            let Some(indices) = &whole.score else { return Ok(missing()) };
+            indices.load(&mut *store, instance)?.call_score(store, lowered(visitor, &texts(visitor)))
         })
     }
 
     /// Ranks offers.
     pub(crate) fn rank(&mut self, fuel: u64, visitor: &Columns, offers: &Columns) -> Result<Ranking, CallError> {
-        self.call(fuel, |store, made| match made {
-            Made::Core(called) => called.rank(store, visitor, offers),
-            Made::Whole(whole, instance) => {
-                let Some(indices) = &whole.rank else { return Ok(missing()) };
-                let (visitor_texts, offer_texts) = (texts(visitor), texts(offers));
-                let guest = indices.load(&mut *store, instance)?;
-                let answer = guest.call_rank(store, lowered(visitor, &visitor_texts), lowered(offers, &offer_texts))?;
-                Ok(answer.map(|offers::Ranking { priorities, eligible, reasons }| Ranking {
-                    priorities,
-                    eligible,
-                    reasons,
-                }))
-            }
+        let of_core = |called: &mut Called, store: &mut Store<HostState>| called.rank(store, visitor, offers);
+        self.call(fuel, of_core, |whole, store, instance| {
+            let Some(indices) = &whole.rank else { return Ok(missing()) };
+            let (visitor_texts, offer_texts) = (texts(visitor), texts(offers));
+            let guest = indices.load(&mut *store, instance)?;
+            let answer = guest.call_rank(store, lowered(visitor, &visitor_texts), lowered(offers, &offer_texts))?;
+            Ok(answer.map(|offers::Ranking { priorities, eligible, reasons }| Ranking {
+                priorities,
+                eligible,
+                reasons,
+            }))
         })
     }
 
-    /// Runs one stage with its own fuel.
+    /// Runs one stage, in either form, with its own fuel.
     fn call<T>(
         &mut self,
         fuel: u64,
-        stage: impl FnOnce(&mut Store<HostState>, &mut Made<'p>) -> Answered<T>,
+        of_core: impl FnOnce(&mut Called, &mut Store<HostState>) -> Answered<T>,
+        of_whole: impl FnOnce(&Whole, &mut Store<HostState>, &Instance) -> Answered<T>,
     ) -> Result<T, CallError> {
-        let outcome = self.store.set_fuel(fuel).and_then(|()| {
-            self.store.data_mut().called = true;
-            stage(&mut self.store, &mut self.instance)
-        });
-        let outcome = match outcome {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Rejected(text))) => Err(CallError::Rejected(text)),
-            Ok(Err(Failure::Internal(text))) => Err(CallError::Failed(text)),
-            Err(error) => Err(classify(&self.store, &error, fuel)),
-        };
-        self.store.data_mut().drain_log(self.plugin.name());
-        outcome
+        let name = self.plugin.name();
+        match &mut self.made {
+            Made::Core(lent) => lent.with(|kept::Instance { store, called }| {
+                let outcome = begin(store, fuel).and_then(|()| of_core(called, store));
+                end(store, fuel, name, outcome)
+            }),
+            Made::Whole(whole, store, instance) => {
+                let outcome = begin(store, fuel).and_then(|()| of_whole(whole, store, instance));
+                end(store, fuel, name, outcome)
+            }
+        }
     }
+}
+
+fn begin(store: &mut Store<HostState>, fuel: u64) -> wasmtime::Result<()> {
+    store.set_fuel(fuel)?;
+    store.data_mut().called = true;
+    Ok(())
+}
+
+fn end<T>(store: &mut Store<HostState>, fuel: u64, plugin: &str, outcome: Answered<T>) -> Result<T, CallError> {
+    let outcome = match outcome {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Failure::Rejected(text))) => Err(CallError::Rejected(text)),
+        Ok(Err(Failure::Internal(text))) => Err(CallError::Failed(text)),
+        Err(error) => Err(classify(store, &error, fuel)),
+    };
+    store.data_mut().drain_log(plugin);
+    outcome
 }
 
 /// A stage that is not exported is not called; whoever calls it all the same is told.

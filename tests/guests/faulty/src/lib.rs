@@ -1,5 +1,7 @@
 //! Does on demand whatever a plugin must not do, and what it may do but seldom does.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use selvedge_guest::prelude::*;
 
 /// The plugin.
@@ -41,6 +43,9 @@ pub enum Fault {
     /// Answers one judgement too few.
     #[choice("short")]
     Short,
+    /// Rejects where it was asked the same in this instance before.
+    #[choice("remember")]
+    Remember,
     /// Logs without end, within its fuel.
     #[choice("chatter")]
     Chatter,
@@ -149,8 +154,15 @@ impl Rank for Faulty {
     }
 }
 
+/// How often it was asked to remember.
+static REMEMBERED: AtomicU32 = AtomicU32::new(0);
+
 fn commit(fault: Option<Fault>) -> Result<(), Stop> {
     match fault {
+        Some(Fault::Remember) => match REMEMBERED.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            before => Err(Stop::Rejected(format!("asked {before} times before"))),
+        },
         Some(Fault::Reject) => Err(Stop::Rejected("as asked".into())),
         Some(Fault::Fail) => Err(Stop::Internal("as asked".into())),
         Some(Fault::Panic) => panic!("as asked"),
