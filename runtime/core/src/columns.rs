@@ -158,6 +158,11 @@ impl<'s> Table<'s> {
         self.columns.present[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Whether a column is a list.
+    pub(crate) fn is_list(&self, column: usize) -> bool {
+        matches!(self.shape.places.get(column), Some((_, Place::List(_))))
+    }
+
     /// Leaves a scalar cell of a table of one row absent that may have been put.
     pub(crate) fn leave_out(&mut self, column: usize) {
         if let Some((_, Place::Scalar { bit_column, .. })) = self.shape.places.get(column) {

@@ -3,7 +3,6 @@
 //! The fold is deterministic and reads nothing but its parameters. It does not run plugins: what they contribute to an event arrives
 //! as plain [`Effects`].
 
-use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{Applied, Definitions, Exactness, Off, Read, Reading, State};
@@ -136,8 +135,8 @@ impl Fragment {
             Applied::Late => folded = Folded::Refold,
         }
         for (name, value) in &effects.traits {
-            let (name, source, value, claimed) = (name.clone(), effects.source.clone(), value.clone(), effects.claimed);
-            self.traits.apply(Trait { name, source, value, at, claimed, id_hash });
+            let (source, claimed) = (&effects.source, effects.claimed);
+            self.traits.apply(&Trait { name, source, value, at, claimed, id_hash });
         }
         if let Some(feedback) = &effects.feedback {
             feedback.acts().for_each(|act| self.offers.record(&feedback.offer, &feedback.channel, act, at, 1));
@@ -174,15 +173,9 @@ impl Fragment {
         else {
             return Folded::Counted;
         };
-        let word = |(name, value): &(CompactString, Box<str>)| Trait {
-            name: name.clone(),
-            source: load.source.clone(),
-            value: value.clone(),
-            at: load.as_of,
-            claimed: false,
-            id_hash: load.hash(),
-        };
-        self.traits.give(&load.block, &load.source, load.traits.iter().map(word).collect());
+        let (source, at, id_hash) = (&load.source, load.as_of, load.hash());
+        let words = load.traits.iter().map(|(name, value)| Trait { name, source, value, at, claimed: false, id_hash });
+        self.traits.give(&load.block, &load.source, words);
         folded
     }
 

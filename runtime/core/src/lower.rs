@@ -211,7 +211,7 @@ impl Sink<'_> for Filling<'_, '_> {
             cell => cell.ok().flatten(),
         };
         match cell {
-            Some(cell) if !read.many() => self.table.put(column, 0, cell),
+            Some(cell) if !self.table.is_list(column) => self.table.put(column, 0, cell),
             cell => self.table.put_last(column, cell),
         }
         Ok(())
@@ -236,6 +236,8 @@ pub struct VisitorReads {
     traits: Vec<usize>,
     /// Columns of aggregates that are kept, by the state that they hang on; of those that hang on something else too, none is ever kept.
     of_states: Vec<(u16, usize)>,
+    /// By column: whether it is filled anew in each call whatever it says: a list, or keys, whose handles are of one call.
+    open: Vec<bool>,
     context: JsonPaths,
     /// Whether any of it holds from call to call, so that its columns are kept.
     lasting: bool,
@@ -322,8 +324,9 @@ impl VisitorReads {
         };
         let mut of_states: Vec<(u16, usize)> = sources.iter().enumerate().filter_map(of_state).collect();
         of_states.sort_unstable();
+        let open: Vec<bool> = reads.iter().map(|read| read.kind == Kind::Key || read.many()).collect();
         let (reads, shape, token) = (reads.to_vec(), shape_of(reads), Token::default());
-        Ok(Self { reads, shape, sources, traits, of_states, context, lasting, token })
+        Ok(Self { reads, shape, sources, traits, of_states, open, context, lasting, token })
     }
 
     /// The scores that it reads, by position.
@@ -368,8 +371,8 @@ impl VisitorReads {
         }
         let mut table = Table::resume(&self.shape, prepared.columns.clone());
         self.fill(&mut table, prepared.open.iter().copied(), subject, definitions, keys);
-        if self.traits.iter().any(|column| self.is_open(*column)) {
-            self.fill_traits(&mut table, subject, definitions.time(), keys, |column| self.is_open(column));
+        if self.traits.iter().any(|column| self.open[*column]) {
+            self.fill_traits(&mut table, subject, definitions.time(), keys, |column| self.open[column]);
         }
         Lowered::Fresh(self.finish(table, subject, definitions.time(), keys))
     }
@@ -380,7 +383,7 @@ impl VisitorReads {
         let (mut open, mut until, none) = (Vec::new(), Timestamp(i64::MAX), &mut Keys::default());
         for (column, (source, read)) in self.sources.iter().zip(&self.reads).enumerate() {
             let same_until = match source {
-                _ if self.is_open(column) => None,
+                _ if self.open[column] => None,
                 VisitorSource::Trait(_) => continue,
                 VisitorSource::Aggregate(index) => {
                     let reading = &definitions.readings()[*index];
@@ -398,7 +401,7 @@ impl VisitorReads {
                 table.put(column, 0, cell);
             }
         }
-        self.fill_traits(&mut table, subject, definitions.time(), none, |column| !self.is_open(column));
+        self.fill_traits(&mut table, subject, definitions.time(), none, |column| !self.open[column]);
         Prepared::new(table.scalars(), open, ground, subject.moment.at, until)
     }
 
@@ -432,11 +435,6 @@ impl VisitorReads {
             }
         }
         Prepared::new(table.scalars(), before.open.clone(), ground, subject.moment.at, until)
-    }
-
-    /// Whether a column is filled anew in each call whatever it says: a list, or keys, whose handles are of one call.
-    fn is_open(&self, column: usize) -> bool {
-        self.reads[column].kind == Kind::Key || self.reads[column].many()
     }
 
     /// Fills columns, but for traits and what the request brings.
@@ -506,7 +504,7 @@ impl VisitorReads {
         for column in self.traits.iter().filter(|column| wanted(**column)) {
             let VisitorSource::Trait(name) = &self.sources[*column] else { continue };
             let word = words.get(name, subject.trait_sources);
-            if let Some(cell) = word.and_then(|word| word_cell(&self.reads[*column], word, time, keys)) {
+            if let Some(cell) = word.and_then(|word| word_cell(&self.reads[*column], &word, time, keys)) {
                 table.put(*column, 0, cell);
             }
         }
@@ -544,11 +542,11 @@ fn trait_cell(
     time: &BusinessTime,
     keys: &mut Keys,
 ) -> Option<Cell> {
-    word_cell(read, fragment.traits.get(name, sources)?, time, keys)
+    word_cell(read, &fragment.traits.get(name, sources)?, time, keys)
 }
 
-fn word_cell(read: &Read, word: &Trait, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
-    let raw: &RawValue = serde_json::from_str(&word.value).ok()?;
+fn word_cell(read: &Read, word: &Trait<'_>, time: &BusinessTime, keys: &mut Keys) -> Option<Cell> {
+    let raw: &RawValue = serde_json::from_str(word.value).ok()?;
     read.cell(raw, time, keys).ok().flatten()
 }
 

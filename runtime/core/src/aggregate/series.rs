@@ -5,6 +5,7 @@
 //! What no window can reach any more is dropped. [`Sums`] holds amounts, as running totals, so that any window is one difference; [`Series`]
 //! holds summaries of any other operator.
 
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::exactness::{Exactness, Off};
@@ -304,7 +305,7 @@ impl Sums {
 }
 
 /// On disk: amounts instead of running totals, places as distances; ties and magnitudes only where they say anything.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct StoredSums {
     tail: Vec<(i64, i128)>,
     ties: Vec<u64>,
@@ -312,26 +313,45 @@ struct StoredSums {
     tiles: Vec<(i64, i128, i128)>,
 }
 
+/// A list that is stored as it is worked out.
+struct Listed<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Listed<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
 impl Serialize for Sums {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (mut at, mut sum) = (0, 0);
-        let mut steps = |place: i64, upto: i128| {
-            let stored = (place - at, upto - sum);
-            (at, sum) = (place, upto);
-            stored
+        fn steps() -> impl FnMut(i64, i128) -> (i64, i128) {
+            let (mut at, mut sum) = (0, 0);
+            move |place, upto| {
+                let step = (place - at, upto - sum);
+                (at, sum) = (place, upto);
+                step
+            }
+        }
+        let tail = || {
+            let mut step = steps();
+            self.tail.iter().map(move |amount| step(amount.place.0, amount.upto))
         };
-        let tail: Vec<_> = self.tail.iter().map(|amount| steps(amount.place.0, amount.upto)).collect();
+        let tiles = || {
+            let mut step = steps();
+            self.tiles.iter().map(move |tile| {
+                let (distance, amount) = step(tile.tile, tile.upto);
+                (distance, amount, tile.magnitude)
+            })
+        };
         let tied = self.tail.iter().any(|amount| amount.place.1 != 0);
-        let ties = self.tail.iter().filter(|_| tied).map(|amount| amount.place.1).collect();
-        let netted = self.tail.iter().zip(&tail).any(|(amount, (_, net))| amount.magnitude != net.abs());
-        let magnitudes = self.tail.iter().filter(|_| netted).map(|amount| amount.magnitude).collect();
-        let (mut at, mut sum) = (0, 0);
-        let tiles = self.tiles.iter().map(|tile| {
-            let stored = (tile.tile - at, tile.upto - sum, tile.magnitude);
-            (at, sum) = (tile.tile, tile.upto);
-            stored
-        });
-        StoredSums { ties, magnitudes, tiles: tiles.collect(), tail }.serialize(serializer)
+        let netted = self.tail.iter().zip(tail()).any(|(amount, (_, net))| amount.magnitude != net.abs());
+        let of = |said: bool| if said { self.tail.as_slice() } else { &[] };
+        let mut stored = serializer.serialize_struct("StoredSums", 4)?;
+        stored.serialize_field("tail", &Listed(tail))?;
+        stored.serialize_field("ties", &Listed(|| of(tied).iter().map(|amount| amount.place.1)))?;
+        stored.serialize_field("magnitudes", &Listed(|| of(netted).iter().map(|amount| amount.magnitude)))?;
+        stored.serialize_field("tiles", &Listed(tiles))?;
+        stored.end()
     }
 }
 

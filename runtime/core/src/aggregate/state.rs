@@ -79,21 +79,33 @@ pub enum State {
     Backfilling,
 }
 
-/// A sum, if there is one. Next to others it takes no more room than its bits, which an `i128` with its alignment would.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SumTotal(Option<(u64, i64)>);
+/// A sum, if there is one. It takes little room: hardly any is more than 64 bits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SumTotal(Total);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Total {
+    #[default]
+    None,
+    Small(i64),
+    /// What is no `i64`.
+    Large(Box<i128>),
+}
 
 impl SumTotal {
-    pub(crate) fn get(self) -> Option<i128> {
-        self.0.map(|(low, high)| i128::from(high) << 64 | i128::from(low))
+    pub(crate) fn get(&self) -> Option<i128> {
+        match &self.0 {
+            Total::None => None,
+            Total::Small(sum) => Some((*sum).into()),
+            Total::Large(sum) => Some(**sum),
+        }
     }
 }
 
 impl From<Option<i128>> for SumTotal {
     fn from(sum: Option<i128>) -> Self {
-        // The halves, bit by bit.
-        #[allow(clippy::cast_possible_truncation)]
-        Self(sum.map(|sum| (sum as u64, (sum >> 64) as i64)))
+        let total = |sum: i128| i64::try_from(sum).map_or_else(|_| Total::Large(sum.into()), Total::Small);
+        Self(sum.map_or(Total::None, total))
     }
 }
 
@@ -187,7 +199,9 @@ impl State {
     /// Heap bytes, about; for the cache's budget.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Sum { series, .. } => series.weight(Sums::weight),
+            Self::Sum { total, series } => {
+                series.weight(Sums::weight) + if matches!(total.0, Total::Large(_)) { size_of::<i128>() } else { 0 }
+            }
             Self::Summary { total, series } => {
                 weight(total.as_ref(), Summary::weight) + weight(series.as_ref(), Series::weight)
             }
@@ -204,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_state_is_small_because_a_profile_has_many() {
-        assert!(size_of::<State>() <= 40, "{} bytes", size_of::<State>());
+        assert!(size_of::<State>() <= 24, "{} bytes", size_of::<State>());
     }
 
     #[test]

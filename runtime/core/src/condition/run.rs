@@ -238,7 +238,7 @@ impl<'e> Evaluation<'e> {
         let number = |number: Option<f64>| number.map_or(Cell::Missing, Cell::Number);
         match &self.conditions.reads[read as usize].source {
             Source::Trait { entity, name, inside } => self.of(*entity).map_or(Cell::Missing, |fragment| {
-                let found = fragment.traits.get(name, subject.trait_sources).map(|word| word.value.as_ref());
+                let found = fragment.traits.get(name, subject.trait_sources).map(|word| word.value);
                 match (found, inside) {
                     (None, _) => Cell::Missing,
                     (Some(json), None) => Cell::of_json(json),

@@ -344,12 +344,9 @@ pub fn version(edge: &Edge, identifiers: &[Identifier]) -> CompactString {
     version
 }
 
-fn trait_answer(held: &Trait) -> Option<(String, TraitAnswer)> {
-    let value = RawValue::from_string(held.value.to_string()).ok()?;
-    Some((
-        held.name.to_string(),
-        TraitAnswer { value, source: held.source.to_string(), updated_at: held.at.to_string() },
-    ))
+fn trait_answer(held: Trait<'_>) -> Option<(String, TraitAnswer)> {
+    let value = RawValue::from_string(held.value.to_owned()).ok()?;
+    Some((held.name.to_owned(), TraitAnswer { value, source: held.source.to_owned(), updated_at: held.at.to_string() }))
 }
 
 fn load_answer(load: &Load) -> LoadAnswer {
