@@ -178,7 +178,7 @@ struct EventEnvelope<'a> {
 }
 
 /// Of offers on the default channel only: the form of all, before there were others.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct DecidedEnvelope<'a> {
     #[serde(borrow)]
     fragment: &'a str,
@@ -186,7 +186,7 @@ struct DecidedEnvelope<'a> {
     offers: Vec<(CompactString, Timestamp, u32)>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct DecidedOnEnvelope<'a> {
     #[serde(borrow)]
     fragment: &'a str,
@@ -259,6 +259,18 @@ impl Change {
         self.encode_with(payload::copy_into)
     }
 
+    /// The bytes of the entry of offers that were decided, and of the experiments that this exposed to.
+    pub fn encode_decided(fragment: &Identifier, offers: &[DecidedOffer], exposures: &[Exposure]) -> Vec<u8> {
+        // As the envelopes have it, field by field.
+        let fragment = fragment.as_str();
+        if exposures.is_empty() && offers.iter().all(|decided| decided.channel == DEFAULT_CHANNEL) {
+            let decided = offers.iter().map(|decided| (&decided.offer, decided.minute, decided.count));
+            append(DECIDED, &(fragment, decided.collect::<Vec<_>>()))
+        } else {
+            append(DECIDED_ON, &(fragment, offers, exposures))
+        }
+    }
+
     fn encode_with(&self, append_payload: fn(&mut Vec<u8>, &[u8])) -> Vec<u8> {
         match self {
             Self::Event { fragment, event } => {
@@ -275,16 +287,7 @@ impl Change {
                 append_payload(&mut out, event.payload.as_bytes());
                 out
             }
-            Self::Decided { fragment, offers, exposures } => {
-                let fragment = fragment.as_str();
-                if exposures.is_empty() && offers.iter().all(|decided| decided.channel == DEFAULT_CHANNEL) {
-                    let decided = |decided: &DecidedOffer| (decided.offer.clone(), decided.minute, decided.count);
-                    append(DECIDED, &DecidedEnvelope { fragment, offers: offers.iter().map(decided).collect() })
-                } else {
-                    let (offers, exposures) = (offers.clone(), exposures.clone());
-                    append(DECIDED_ON, &DecidedOnEnvelope { fragment, offers, exposures })
-                }
-            }
+            Self::Decided { fragment, offers, exposures } => Self::encode_decided(fragment, offers, exposures),
             Self::Link { fragment, other, word } => {
                 append(LINK, &LinkEnvelope { fragment: fragment.as_str(), other: other.as_str(), word: *word })
             }

@@ -212,12 +212,10 @@ impl Decided {
     /// Those whose counts become changes next in a shard and who are not in memory. To be loaded before, so that decisions wait for the disk as little
     /// as may be; one that fails fails again when it is flushed.
     pub fn absent(&self, shard: ShardId, shards: &Shards) -> Vec<Identifier> {
-        let next: Vec<Identifier> = {
-            let mut tile = self.0[usize::from(shard.0)].lock();
-            tile.begin_round();
-            tile.leaving.iter().rev().take(SLICE).map(|(visitor, _)| visitor.clone()).collect()
-        };
-        next.into_iter().filter(|visitor| shards.cached(visitor).is_none()).collect()
+        let mut tile = self.0[usize::from(shard.0)].lock();
+        tile.begin_round();
+        let next = tile.leaving.iter().rev().take(SLICE).map(|(visitor, _)| visitor);
+        next.filter(|visitor| shards.cached(visitor).is_none()).cloned().collect()
     }
 
     /// Makes changes of the counts of some visitors of a shard. Gives whether there are more of this round.

@@ -35,9 +35,8 @@ impl Prepared {
 
     /// Offers that were decided, and the experiments that this exposed them to.
     pub fn decided(identifier: Identifier, offers: Vec<DecidedOffer>, exposures: Vec<Exposure>) -> Self {
-        let (decided, exposed) = (offers.clone(), exposures.clone());
-        let change = Change::Decided { fragment: identifier.clone(), offers: decided, exposures: exposed };
-        Self::new(identifier, change.encode().into(), Body::Decided { offers, exposures })
+        let bytes = Change::encode_decided(&identifier, &offers, &exposures).into();
+        Self::new(identifier, bytes, Body::Decided { offers, exposures })
     }
 
     /// One half of a link.
