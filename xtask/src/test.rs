@@ -64,15 +64,20 @@ fn postgres_exists() -> bool {
     exists("initdb") || versions.into_iter().any(|version| version.path().join("bin/initdb").exists())
 }
 
-/// Node with the SDKs and the browser's driver, Python with its SDK, Chromium, and PostgreSQL.
+/// Node with the SDKs and the browser's driver, Python with its SDK, Chromium, PostgreSQL, and valgrind, which counts instructions.
 fn prepare() -> Result<()> {
     let clients = root().join("tests/clients");
-    let mut missing: Vec<&str> =
-        [("node", "nodejs"), ("npm", "npm"), ("python3", "python3-venv"), ("chromium", "chromium")]
-            .into_iter()
-            .filter(|(program, _)| !exists(program))
-            .map(|(_, package)| package)
-            .collect();
+    let mut missing: Vec<&str> = [
+        ("node", "nodejs"),
+        ("npm", "npm"),
+        ("python3", "python3-venv"),
+        ("chromium", "chromium"),
+        ("valgrind", "valgrind"),
+    ]
+    .into_iter()
+    .filter(|(program, _)| !exists(program))
+    .map(|(_, package)| package)
+    .collect();
     if !postgres_exists() {
         missing.push("postgresql");
     }
