@@ -29,6 +29,7 @@ mod pipeline;
 mod policy;
 mod records;
 mod release;
+mod report;
 mod serve;
 mod stopped;
 mod sync;
