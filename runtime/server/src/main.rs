@@ -5,6 +5,7 @@ mod answer;
 mod app;
 mod auth;
 mod backfill;
+mod budgets;
 mod catalogue;
 mod central;
 mod cli;

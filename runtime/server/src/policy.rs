@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use selvedge_core::aggregate::Definitions;
 use selvedge_core::catalog::terms::{Content, HoldoutAnswer, Part, Quiet};
 use selvedge_core::catalog::{Catalog, Offer};
 use selvedge_core::condition::{ConditionId, Evaluation};
-use selvedge_core::constraint::cap::Past;
+use selvedge_core::constraint::cap::{Caps, Past};
 use selvedge_core::constraint::quiet::{opted_out, quiet_until};
 use selvedge_core::constraint::suppression::{ByAggregate, Holdings, Owned, Since};
 use selvedge_core::constraint::{OfferTerms, Terms};
@@ -26,12 +27,16 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Schema, Subject};
 use selvedge_plugin_host::Invocation;
 
+use crate::budgets::{Budgets, Ledger};
 use crate::edge::Edge;
 use crate::pipeline::{Ask, Known, note_failure, reference};
 use crate::records::Stood;
 
 /// The arm of those who are held out, by position.
 const HELD: usize = 0;
+
+/// How often it is decided anew where others were faster with what is left of a budget.
+const SPENDS_MAX: usize = 8;
 
 /// What a catalogue holds decisions to.
 pub struct Policy {
@@ -44,6 +49,8 @@ pub struct Policy {
     /// By position of the offer.
     variants: Vec<Option<Experiment>>,
     owned: Option<Owned>,
+    /// Caps over everyone.
+    pub budgets: Budgets,
 }
 
 /// What was decided under a policy.
@@ -69,8 +76,9 @@ pub struct Governed {
 
 impl Policy {
     /// Prepares what a catalogue holds decisions to.
-    pub fn new(catalog: &Catalog, schema: &Schema) -> Self {
+    pub fn new(catalog: &Catalog, schema: &Schema, ledger: &Arc<Ledger>) -> Self {
         let terms = terms(catalog);
+        let shelf = Shelf::new(&terms, catalog.offers.iter().map(|of| offered(catalog, of)).collect());
         let held_out = |name, part: &Part| Experiment::held_out(name, part);
         let holdout =
             catalog.holdout.as_ref().map(|holdout| (held_out(HOLDOUT.into(), &holdout.part), holdout.answers));
@@ -87,7 +95,8 @@ impl Policy {
             campaigns: campaigns.collect(),
             variants: variants.collect(),
             owned: Owned::find(schema, None, None),
-            shelf: Shelf::new(&terms, catalog.offers.iter().map(|of| offered(catalog, of)).collect()),
+            budgets: Budgets::new(catalog, &shelf.caps, &terms, schema.definitions.time(), ledger),
+            shelf,
         }
     }
 
@@ -100,6 +109,12 @@ impl Policy {
     pub fn looks_at_households(&self) -> bool {
         self.shelf.caps.any_per_household()
     }
+}
+
+/// The budgets of a catalogue that may come to decide.
+pub fn budgets(catalog: &Catalog, definitions: &Definitions, ledger: &Arc<Ledger>) -> Budgets {
+    let terms = terms(catalog);
+    Budgets::new(catalog, &Caps::new(&terms), &terms, definitions.time(), ledger)
 }
 
 /// Whether a catalogue has more than offers of equal terms, and slots.
@@ -270,7 +285,7 @@ fn decide_among(
         only: again.map(|again| again.only),
         exposures: Vec::new(),
     };
-    let governed = deciding.decide();
+    let governed = deciding.within_budgets(again);
     let exposures = deciding.exposures;
     if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
         let offers = governed.choices.iter().flat_map(|choice| &choice.offers);
@@ -322,7 +337,40 @@ struct Deciding<'d> {
 }
 
 impl Deciding<'_> {
-    fn decide(&mut self) -> Governed {
+    /// Decides, and takes what that needs of budgets. Where somebody else was faster with what was left, it is decided anew: what is spent is no candidate then.
+    fn within_budgets(&mut self, again: Option<&Again<'_>>) -> Governed {
+        let (policy, shard) = (&self.edge.policy, self.ask.visitor.shard());
+        for _ in 0..SPENDS_MAX {
+            let mut left = policy.budgets.left();
+            if let Some(again) = again.filter(|again| again.counted.is_some()) {
+                self.give_back(again, &mut left);
+            }
+            let governed = self.decide(&left);
+            // What is not counted for want of room is spent all the same.
+            if self.ask.dry_run || policy.budgets.is_empty() {
+                return governed;
+            }
+            let chosen = governed.choices.iter().flat_map(|choice| &choice.offers).map(|chosen| chosen.offer);
+            if policy.budgets.spend(&policy.budgets.needs(&policy.shelf.caps, chosen, governed.channel), shard) {
+                return governed;
+            }
+            self.exposures.clear();
+        }
+        // Hardly ever: what is left goes as fast as it is looked at.
+        self.decide(&vec![0; policy.budgets.left().len()])
+    }
+
+    /// What was spent before on what is looked at once more does not stand in its way.
+    fn give_back(&self, again: &Again<'_>, left: &mut [u64]) {
+        let (policy, catalog) = (&self.edge.policy, &self.edge.catalog);
+        let chosen = again.offers.iter().filter(|stood| !stood.fallback);
+        let chosen = chosen.filter_map(|stood| catalog.offer(&stood.offer));
+        for (at, count) in policy.budgets.needs(&policy.shelf.caps, chosen, self.channel) {
+            left[at] = left[at].saturating_add(count);
+        }
+    }
+
+    fn decide(&mut self, left: &[u64]) -> Governed {
         let (edge, ask) = (self.edge, self.ask);
         let (policy, catalog) = (&edge.policy, &edge.catalog);
         let own = &self.seen.fragment.offers;
@@ -344,7 +392,7 @@ impl Deciding<'_> {
             held_out_of: &held_out_of,
         };
         let (at, past) = ((self.moment.at, definitions.time()), person.past);
-        let mut screen = policy.shelf.screen(person, at, |_| u64::MAX);
+        let mut screen = policy.shelf.screen(person, at, |rule| policy.budgets.of_rule(rule, left));
 
         // Scores come before whatever reads them.
         let mut invocation = Invocation::new(&edge.plugins);

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::edges::Known;
 use super::http::{Asked, At};
 use super::verify::{self, Comparison};
-use super::{Centre, releases, snapshots};
+use super::{AWAY_MS, Centre, releases, snapshots};
 use crate::admin::no_pages;
 use crate::auth::Role;
 use crate::catalogue;
@@ -43,8 +43,6 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long the centre's copy of the shards is waited for, and how often it is looked for.
 const COPY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
-/// An edge that was not heard of for so long is away.
-const AWAY_MS: i64 = 60_000;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 

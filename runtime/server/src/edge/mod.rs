@@ -45,6 +45,7 @@ pub use self::entrance::Entrance;
 pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
+use crate::budgets::{self, Ledger};
 use crate::catalogue::Publisher;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
@@ -81,6 +82,8 @@ pub struct House {
     /// Offers that are stopped.
     pub stopped: Arc<StoppedOffers>,
     pub decided: Decided,
+    /// What is spent of caps over everyone.
+    pub ledger: Arc<Ledger>,
     /// What was decided lately and why.
     pub records: Records,
     pub dead_letters: DeadLetters,
@@ -134,8 +137,8 @@ impl Edge {
         let plugin_hashes: serde_json::Map<String, serde_json::Value> =
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
-        let policy = Policy::new(&catalog, plugins.schema());
-        Ok(Self {
+        let policy = Policy::new(&catalog, plugins.schema(), &house.ledger);
+        let edge = Self {
             switches: house.stopped.follow(&catalog),
             preview: preview::Kept::default(),
             house,
@@ -148,12 +151,18 @@ impl Edge {
             catalog_reads,
             shards,
             backfill,
-        })
+        };
+        budgets::renew(&edge, &edge.policy.budgets)?;
+        Ok(edge)
     }
 
-    /// The same edge by another catalogue.
+    /// The same edge by another catalogue. What its budgets have left must be known by then ([`budgets::prepare`]).
     pub fn with_catalog(&self, catalog: Catalog, catalog_reads: CatalogReads) -> Self {
-        let policy = Policy::new(&catalog, self.plugins.schema());
+        self.with_catalog_and(catalog, catalog_reads, &self.ledger)
+    }
+
+    fn with_catalog_and(&self, catalog: Catalog, catalog_reads: CatalogReads, ledger: &Arc<Ledger>) -> Self {
+        let policy = Policy::new(&catalog, self.plugins.schema(), ledger);
         Self {
             house: Arc::clone(&self.house),
             entities: entities(&self.plugins, &catalog_reads, &policy),
