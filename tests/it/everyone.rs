@@ -331,3 +331,56 @@ fn the_report_tells_the_funnel_and_what_a_hold_out_is_worth() {
         told["persons"] == VISITORS - 1 && told["offers"][0]["total"]["decided"] == 2 * count - 2
     });
 }
+
+#[test]
+fn an_offer_without_a_score_is_as_likely_as_everyone_takes_it() {
+    let offers = vec![offer("kettle", 5, json!({})), offer("rose", 3, json!({}))];
+    let rates = json!({"response": {"counts": "clicked", "prior": 0.1, "weight": 10}});
+    let (centre, _folder) = centre(&catalogue(offers, rates));
+    let whole = centre.edge("whole").start();
+    let part = centre.edge("part").arguments(&["--shards", "0-31"]).start();
+    let factors = |edge: &TestEdge, visitor: &str, offer: usize| -> Value {
+        let answer = ask(edge, visitor, json!({"explain": true, "dryRun": true}));
+        answer["slots"][0]["candidates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|of| of["id"] == ["kettle", "rose"][offer])
+            .unwrap()["factors"]
+            .clone()
+    };
+    // Without any data: the prior.
+    let kettle = factors(&whole, "u-1", 0);
+    assert_eq!(
+        (&kettle["propensity"], &kettle["response"]),
+        (&json!(0.1), &json!({"responses": 0, "shown": 0, "prior": 0.1, "weight": 10.0}))
+    );
+    let first = |edge: &TestEdge, visitor: &str| {
+        ask(edge, visitor, json!({"dryRun": true}))["slots"][0]["offers"][0]["id"].clone()
+    };
+    assert_eq!(first(&whole, "u-1"), "kettle");
+    let mut events = Vec::new();
+    for number in 0..VISITORS {
+        let of = |act: &str, offer: &str| feedback(&visitor(number), act, offer, &format!("{act}-{offer}-{number}"));
+        events.extend([of("Shown", "kettle"), of("Shown", "rose")]);
+        if number % 4 == 0 {
+            events.push(of("Clicked", "rose"));
+        }
+    }
+    whole.batch(&events);
+    let held = (0..VISITORS).map(visitor).find(|visitor| chooses(&part, visitor)).unwrap();
+    // 40 were shown each, 10 clicked on the rose: (10 + 0.1 × 10) ÷ (40 + 10), and 1 ÷ 50 for the kettle.
+    for (edge, visitor) in [(&whole, "u-1"), (&part, held.as_str())] {
+        eventually("the rates arrive", || {
+            factors(edge, visitor, 1)["response"]["shown"] == 40 && factors(edge, visitor, 0)["response"]["shown"] == 40
+        });
+        assert_eq!(
+            (&factors(edge, visitor, 1)["propensity"], &factors(edge, visitor, 0)["propensity"]),
+            (&json!(0.22), &json!(0.02))
+        );
+        assert_eq!(first(edge, visitor), "rose");
+    }
+    // They are there from the start on.
+    let whole = whole.kill_and_restart();
+    eventually("they are added up anew", || factors(&whole, "u-1", 1)["propensity"] == 0.22);
+}

@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 use crate::admin;
 use crate::auth::Keys;
 use crate::backfill;
-use crate::budgets;
 use crate::catalogue::Publisher;
 use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
@@ -368,11 +367,11 @@ pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
             }
             edge.metrics.maintain(edge.shards.usage());
             // One that follows a centre does so whenever it has heard from there.
-            if edge.uplink.is_some() { Ok(()) } else { budgets::renew(&edge, &edge.policy.budgets) }
+            if edge.uplink.is_some() { Ok(()) } else { edge.renew_everyone() }
         });
         match done.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what budgets have left is not brought up"),
+            Ok(Err(error)) => tracing::error!(%error, "what is known of everyone is not brought up"),
             Err(error) => end.fail(format!("housekeeping: {error}")),
         }
     }

@@ -26,6 +26,7 @@ use selvedge_shard::{ShardError, Shards};
 use crate::clock;
 use crate::edge::Edge;
 use crate::policy;
+use crate::sync::wire::Responses;
 
 /// The purses of every budget that any catalogue of this process has had, so that a catalogue that takes another's place spends on where that left off.
 #[derive(Default)]
@@ -71,6 +72,8 @@ pub struct Peers {
     pub exchange: Option<u64>,
     /// What was spent in the shards that this edge does not hold.
     pub elsewhere: HashMap<CompactString, u64>,
+    /// How often offers were taken up and shown there, by offer and channel.
+    pub responses: Vec<((CompactString, CompactString), Responses)>,
 }
 
 /// What of some budgets a decision would spend, by position.

@@ -28,6 +28,7 @@ mod operate;
 mod outbound;
 mod pipeline;
 mod policy;
+mod rates;
 mod records;
 mod release;
 mod report;

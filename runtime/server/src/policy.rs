@@ -30,6 +30,7 @@ use selvedge_plugin_host::Invocation;
 use crate::budgets::{Budgets, Ledger};
 use crate::edge::Edge;
 use crate::pipeline::{Ask, Known, note_failure, reference};
+use crate::rates::{Counted, Rates};
 use crate::records::Stood;
 
 /// The arm of those who are held out, by position.
@@ -51,6 +52,8 @@ pub struct Policy {
     owned: Option<Owned>,
     /// Caps over everyone.
     pub budgets: Budgets,
+    /// How likely everyone is to take what names no score.
+    pub rates: Option<Rates>,
 }
 
 /// What was decided under a policy.
@@ -69,7 +72,7 @@ pub struct Governed {
     /// What a ranking said, by position of the request; where that was asked for.
     pub judged: Vec<Vec<Judgement>>,
     /// What made up priorities, of which request, where no plugin ranked; where that was asked for.
-    pub factors: Vec<(usize, usize, Factors)>,
+    pub factors: Vec<(usize, usize, Factors, Option<Counted>)>,
     /// What the conditions of an offer read, and what that said; where that was asked for.
     pub inputs: Vec<(usize, Vec<(String, String)>)>,
 }
@@ -96,6 +99,7 @@ impl Policy {
             variants: variants.collect(),
             owned: Owned::find(schema, None, None),
             budgets: Budgets::new(catalog, &shelf.caps, &terms, schema.definitions.time(), ledger),
+            rates: Rates::new(catalog, None),
             shelf,
         }
     }
@@ -139,6 +143,7 @@ fn governs(catalog: &Catalog) -> bool {
         || !catalog.caps.is_empty()
         || catalog.holdout.is_some()
         || catalog.control.is_some()
+        || catalog.response.is_some()
         || catalog.offers.iter().any(of_offer)
         || catalog.categories.iter().any(|category| !category.caps.is_empty())
         || catalog.channels.iter().any(|channel| !channel.caps.is_empty() || channel.quiet.is_some())
@@ -456,9 +461,9 @@ impl Deciding<'_> {
                 None => {
                     let mut judged = Vec::with_capacity(contests[request].len());
                     for of in &contests[request] {
-                        let factors = factors(edge, slot.slot, *of, &scores, &evaluation);
+                        let (factors, counted) = factors(edge, (slot.slot, self.channel), *of, &scores, &evaluation);
                         if ask.explain {
-                            governed.factors.push((request, *of, factors));
+                            governed.factors.push((request, *of, factors, counted));
                         }
                         judged.push(judge(*of, factors.priority()));
                     }
@@ -597,21 +602,29 @@ fn eligible(catalog: &Catalog, offer: usize, evaluation: &Evaluation<'_>) -> Res
     Ok(())
 }
 
-/// What makes up the priority of an offer in a slot.
-fn factors(edge: &Edge, slot: usize, offer: usize, scores: &[Option<f64>], evaluation: &Evaluation<'_>) -> Factors {
+/// What makes up the priority of an offer in a slot on a channel, and by what everyone did, where that is part of it.
+fn factors(
+    edge: &Edge,
+    (slot, channel): (usize, usize),
+    offer: usize,
+    scores: &[Option<f64>],
+    evaluation: &Evaluation<'_>,
+) -> (Factors, Option<Counted>) {
     let (of_slot, of) = (&edge.catalog.slots[slot], &edge.catalog.offers[offer]);
     let score = edge.catalog_reads.bound().propensity(offer).map(|score| scores.get(score).copied().flatten());
     let weighs = |weight: &&selvedge_core::catalog::ContextWeight| {
         weight.offers.binary_search(&offer).is_ok() && weight.when.is_none_or(|when| evaluation.met(when))
     };
+    let rate = edge.policy.rates.as_ref().filter(|_| score.is_none() && of_slot.arbitration.propensity);
+    let rate = rate.map(|rates| rates.of(offer, channel));
     let all = Factors {
-        // A score that is missing says nothing for the offer; one that names none is as likely as any other.
-        propensity: score.map_or(1.0, |score| score.unwrap_or(0.0)),
+        // A score that is missing says nothing for the offer; one that names none is as likely as everyone takes it, or as any other.
+        propensity: score.map_or(rate.map_or(1.0, |(rate, _)| rate), |score| score.unwrap_or(0.0)),
         context: of_slot.context_weights.iter().filter(weighs).map(|weight| weight.factor).product(),
         value: of.value.to_f64(),
         lever: of.lever.to_f64(),
     };
-    all.within(&of_slot.arbitration)
+    (all.within(&of_slot.arbitration), rate.map(|(_, counted)| counted))
 }
 
 /// What the conditions of each candidate read, and what that said.

@@ -34,7 +34,7 @@ use selvedge_core::identity::{ENTITIES, HOUSEHOLD, Namespaces, ShardId};
 use selvedge_core::limits;
 use selvedge_core::traits::TraitSources;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
-use selvedge_shard::{Outbox, Shards};
+use selvedge_shard::{Outbox, ShardError, Shards};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -56,6 +56,7 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::policy::Policy;
+use crate::rates::{self, Rates};
 use crate::records::Records;
 use crate::release::{Loaded, hex};
 use crate::stopped::{StoppedOffers, Switches};
@@ -152,8 +153,14 @@ impl Edge {
             shards,
             backfill,
         };
-        budgets::renew(&edge, &edge.policy.budgets)?;
+        edge.renew_everyone()?;
         Ok(edge)
+    }
+
+    /// Brings up what decisions know of everyone: what budgets have left, and response rates. Blocks.
+    pub fn renew_everyone(&self) -> Result<(), ShardError> {
+        budgets::renew(self, &self.policy.budgets)?;
+        rates::renew(self)
     }
 
     /// The same edge by another catalogue. What its budgets have left must be known by then ([`budgets::prepare`]).
@@ -162,7 +169,9 @@ impl Edge {
     }
 
     fn with_catalog_and(&self, catalog: Catalog, catalog_reads: CatalogReads, ledger: &Arc<Ledger>) -> Self {
-        let policy = Policy::new(&catalog, self.plugins.schema(), ledger);
+        let mut policy = Policy::new(&catalog, self.plugins.schema(), ledger);
+        // What both have is not looked up anew.
+        policy.rates = Rates::new(&catalog, self.policy.rates.as_ref().map(|rates| (&self.catalog, rates)));
         Self {
             house: Arc::clone(&self.house),
             entities: entities(&self.plugins, &catalog_reads, &policy),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Edge;
-use crate::budgets;
 use crate::catalogue::document::check;
 use crate::error::Problem;
 
@@ -33,7 +32,7 @@ pub async fn of_draft(edge: &Arc<Edge>) -> Result<Arc<Edge>, Problem> {
     // Its budgets count by the draft, and nobody spends of them.
     let preview = Arc::new(edge.with_catalog_and(checked.catalog, checked.reads, &Arc::default()));
     let renewed = Arc::clone(&preview);
-    let renewed = tokio::task::spawn_blocking(move || budgets::renew(&renewed, &renewed.policy.budgets)).await;
+    let renewed = tokio::task::spawn_blocking(move || renewed.renew_everyone()).await;
     renewed.map_err(|error| Problem::storage(&error))??;
     *edge.preview.0.lock() = Some((hash, Arc::clone(&preview)));
     Ok(preview)

@@ -266,17 +266,23 @@ impl Uplink {
 
     /// Takes in what the centre says of the others.
     fn hear(&self, everyone: Everyone) {
-        let Everyone { edges, rank, elsewhere } = everyone;
+        let Everyone { edges, rank, elsewhere, responses } = everyone;
         let mut peers = self.peers.lock();
         let before = peers.as_ref().and_then(|peers| peers.exchange).unwrap_or(0);
-        *peers = Some(Peers { edges, rank, exchange: Some(before + 1), elsewhere: elsewhere.into_iter().collect() });
+        let elsewhere = elsewhere.into_iter().collect();
+        *peers = Some(Peers { edges, rank, exchange: Some(before + 1), elsewhere, responses });
+    }
+
+    /// What the centre said last of the others.
+    pub fn told(&self) -> Option<Peers> {
+        self.peers.lock().clone()
     }
 
     /// What the centre said last of the others; none before it did, and while the bases here are not up to date: what the others have done is not known then.
     pub fn peers(&self) -> Option<Peers> {
         let now = self.now();
         let is_live = |shard| self.cell(shard).lock().replica.freshness(now).state == State::Live;
-        let peers = self.peers.lock().clone()?;
+        let peers = self.told()?;
         self.shards.iter().all(is_live).then_some(peers)
     }
 

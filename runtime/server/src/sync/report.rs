@@ -10,7 +10,6 @@ use selvedge_core::identity::ShardId;
 
 use super::wire::{Register, Report, Reported, ShardReport};
 use super::{REPORTS, Uplink, jittered};
-use crate::budgets;
 use crate::edge::Edge;
 use crate::gate::Gate;
 
@@ -46,12 +45,12 @@ async fn send(uplink: &Uplink, report: &Report) -> Result<Reported> {
     Ok(reported)
 }
 
-/// Has budgets go by what was heard.
+/// Has budgets and response rates go by what was heard.
 async fn renew(gate: &Gate) {
     let edge = gate.enter().await;
-    let renewed = tokio::task::spawn_blocking(move || budgets::renew(&edge, &edge.policy.budgets)).await;
+    let renewed = tokio::task::spawn_blocking(move || edge.renew_everyone()).await;
     if let Ok(Err(error)) = renewed {
-        tracing::error!(%error, "what budgets have left is not brought up");
+        tracing::error!(%error, "what is known of everyone is not brought up");
     }
 }
 
@@ -94,7 +93,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
         uptime_s: uplink.started.elapsed().as_secs(),
         shed: uplink.shed.load(Ordering::Relaxed),
         marked: uplink.marked.lock().clone(),
-        everyone: !edge.policy.budgets.is_empty(),
+        everyone: !edge.policy.budgets.is_empty() || edge.policy.rates.is_some(),
     }
 }
 

@@ -100,7 +100,7 @@ pub struct Report {
     /// What this edge held at marks since the last report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marked: Vec<Marked>,
-    /// Whether it wants to be told of everyone: its catalogue has budgets.
+    /// Whether it wants to be told of everyone: its catalogue has budgets, or goes by response rates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everyone: bool,
 }
@@ -127,7 +127,13 @@ pub struct Everyone {
     /// What of each budget was spent in the shards that the edge does not hold.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub elsewhere: BTreeMap<CompactString, u64>,
+    /// How often offers were taken up and shown there, by offer and channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responses: Vec<((CompactString, CompactString), Responses)>,
 }
+
+/// How often something was taken up, and shown.
+pub type Responses = (u32, u32);
 
 /// One shard of an edge.
 #[derive(Clone, Debug, Serialize, Deserialize)]
