@@ -12,6 +12,7 @@ mod clients;
 mod crash;
 mod decisions;
 mod erasure;
+mod everyone;
 mod faults;
 mod forms;
 mod history;

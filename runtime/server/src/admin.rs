@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -17,13 +18,15 @@ use serde::Serialize;
 use crate::auth::Role;
 use crate::backfill::BackfillAnswer;
 use crate::catalogue::{self, Publisher};
+use crate::clock;
 use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
 use crate::edge::{Edge, decisions, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
+use crate::report::{self, Report, ReportQuery};
 use crate::sync;
-use crate::sync::wire::Report;
+use crate::sync::wire;
 
 /// The routes; `guarded` where the listener can be reached from other machines. The catalogue is published here, or by the centre.
 pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool) -> Router {
@@ -33,6 +36,7 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
         .route("/admin/v1/backfill", get(backfill))
         .route("/admin/v1/storage", get(storage))
         .route("/admin/v1/status", get(status))
+        .route("/admin/v1/report", get(reported))
         .route("/admin/v1/decisions", get(decisions::outcomes))
         .route("/admin/v1/decisions/{id}", get(decisions::decision))
         .fallback(not_found)
@@ -114,7 +118,7 @@ struct Status {
     version: &'static str,
     cluster: String,
     #[serde(flatten)]
-    report: Report,
+    report: wire::Report,
 }
 
 async fn status(Serving(edge): Serving) -> Json<Status> {
@@ -123,6 +127,17 @@ async fn status(Serving(edge): Serving) -> Json<Status> {
         None => ("run", sync::own_report(&edge)),
     };
     Json(Status { role, version: env!("CARGO_PKG_VERSION"), cluster: edge.cluster.clone(), report })
+}
+
+/// What has become of offers and experiments in the shards that this edge holds.
+async fn reported(
+    Serving(edge): Serving,
+    query: Result<Query<ReportQuery>, QueryRejection>,
+) -> Result<Json<Report>, Problem> {
+    let Query(query) = query
+        .map_err(|error| Problem::bad_request("query_invalid", format!("{}: {}", report::QUERY, error.body_text())))?;
+    let query = query.check()?;
+    with_history(&edge, move |edge| Ok(report::make(&edge.shards, &edge.catalog, query, clock::now())?)).await.map(Json)
 }
 
 async fn backfill(Serving(edge): Serving) -> Json<BackfillAnswer> {

@@ -134,6 +134,18 @@ pub struct FactorsAnswer {
     pub context: f64,
     pub value: f64,
     pub lever: f64,
+    /// What the propensity was made from, where it is a response rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<ResponseAnswer>,
+}
+
+/// What a response rate was made from: (responses + prior × weight) ÷ (shown + weight).
+#[derive(Serialize)]
+pub struct ResponseAnswer {
+    pub responses: u32,
+    pub shown: u32,
+    pub prior: f64,
+    pub weight: f64,
 }
 
 /// About an answer.
@@ -288,7 +300,7 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
             let judgements = governed.judged.get(request).map_or(&[][..], Vec::as_slice);
             for (offer, outcome, step, until) in chosen.chain(left) {
                 let judged = judgements.iter().find(|judged| judged.offer == offer);
-                let factors = governed.factors.iter().find(|(of, which, _)| (*of, *which) == (request, offer));
+                let factors = governed.factors.iter().find(|(of, which, ..)| (*of, *which) == (request, offer));
                 let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
                 let input =
                     |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
@@ -299,11 +311,17 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
                     priority: judged.map(|judged| judged.priority),
                     reason: judged.and_then(reason),
                     until: until.map(|until| until.to_string()),
-                    factors: factors.map(|(.., factors)| FactorsAnswer {
+                    factors: factors.map(|(_, _, factors, counted)| FactorsAnswer {
                         propensity: factors.propensity,
                         context: factors.context,
                         value: factors.value,
                         lever: factors.lever,
+                        response: edge.policy.rates.as_ref().zip(*counted).map(|(rates, counted)| ResponseAnswer {
+                            responses: counted.responses,
+                            shown: counted.shown,
+                            prior: rates.response().prior,
+                            weight: rates.response().weight,
+                        }),
                     }),
                     inputs: inputs.into_iter().flat_map(|(_, read)| read).filter_map(input).collect(),
                 });

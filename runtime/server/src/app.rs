@@ -183,6 +183,7 @@ pub fn house(
         uplink,
         publisher,
         decided: Decided::new(),
+        ledger: Arc::default(),
         records: Records::new(config.decision_records),
         dead_letters: DeadLetters::default(),
         metrics,
@@ -365,9 +366,13 @@ pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
                 edge.metrics.follows(uplink.is_connected(), &sync::report(uplink, &edge));
             }
             edge.metrics.maintain(edge.shards.usage());
+            // One that follows a centre does so whenever it has heard from there.
+            if edge.uplink.is_some() { Ok(()) } else { edge.renew_everyone() }
         });
-        if let Err(error) = done.await {
-            end.fail(format!("housekeeping: {error}"));
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what is known of everyone is not brought up"),
+            Err(error) => end.fail(format!("housekeeping: {error}")),
         }
     }
 }

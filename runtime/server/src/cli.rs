@@ -12,6 +12,7 @@ use crate::explain::{self, ExplainArguments};
 use crate::export::{self, ExportArguments};
 use crate::import::{self, ImportArguments};
 use crate::operate::{self, AdminArguments, CentralCommand};
+use crate::report::command::{self as report, ReportArguments};
 use crate::{app, central, follower};
 
 /// Real-time personalization at the edge: live profiles, scores and offers, decided by sandboxed plugins.
@@ -43,6 +44,8 @@ enum Command {
     Status(AdminArguments),
     /// Say what was decided and why, by the id of the decision. At the admin listener of the edge that made it.
     Explain(ExplainArguments),
+    /// Say what has become of offers, campaigns and channels over everyone, and of hold-outs and experiments: exposure, conversion and lift.
+    Report(ReportArguments),
     /// Read a CSV or NDJSON file (also .gz) into a running Selvedge: events, traits, aggregates of a mart, or links.
     Import(Box<ImportArguments>),
     /// Write events, traits, links and temporary keys since a cursor as NDJSON.
@@ -67,6 +70,7 @@ pub fn run() -> Result<()> {
         Command::Catalogue(command) => catalogue::run(command),
         Command::Status(arguments) => operate::status(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Import(arguments) => import::run(*arguments),
         Command::Export(arguments) => export::run(*arguments),
     }

@@ -179,6 +179,11 @@ impl Decided {
         Held(shards.into_iter().map(|shard| (shard, self.0[usize::from(shard)].lock())).collect())
     }
 
+    /// Holds what is counted of all visitors of a shard.
+    pub fn hold_shard(&self, shard: ShardId) -> Held<'_> {
+        Held(vec![(shard.0, self.0[usize::from(shard.0)].lock())])
+    }
+
     /// Reads something of a person together with what was counted under their identifiers and is not a change yet: each count is in one
     /// of the two. `read` also says which identifiers these are.
     ///
@@ -263,6 +268,15 @@ impl Held<'_> {
             tile.into_iter().flat_map(|(_, tile)| tile.of(identifier)).for_each(|more| counts.add(more));
         }
         counts
+    }
+
+    /// Hands over what is counted of all persons of the shards that are held.
+    pub fn each(&self, mut take: impl FnMut(&DecidedOffer)) {
+        for (_, tile) in &self.0 {
+            let leaving = tile.leaving.iter().map(|(visitor, counts)| (visitor, counts));
+            let persons = leaving.chain(&tile.counts).filter(|(visitor, _)| !visitor.is_entity());
+            persons.flat_map(|(_, counts)| &counts.offers).for_each(&mut take);
+        }
     }
 
     /// Counts offers that were chosen for a person or a household whose identifier is held, and the experiments that this exposed them to.

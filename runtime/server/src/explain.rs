@@ -79,8 +79,16 @@ fn left(candidate: &Value) -> String {
 fn read(candidate: &Value) -> String {
     let mut text = String::new();
     if let Some(factors) = candidate["factors"].as_object() {
-        let all: Vec<String> = factors.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let numbers = factors.iter().filter(|(_, value)| value.is_number());
+        let all: Vec<String> = numbers.map(|(name, value)| format!("{name} {value}")).collect();
         text += &format!("         {}: {}\n", plain(&candidate["id"]), all.join(" × "));
+        let response = &factors.get("response").cloned().unwrap_or_default();
+        if response.is_object() {
+            let of = |name: &str| plain(&response[name]);
+            let (taken, shown, prior, weight) = (of("responses"), of("shown"), of("prior"), of("weight"));
+            text +=
+                &format!("         propensity is ({taken} + {prior} × {weight}) ÷ ({shown} + {weight}), of everyone\n");
+        }
     }
     for (name, value) in candidate["inputs"].as_object().into_iter().flatten() {
         text += &format!("         {name} = {value}\n");

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use selvedge_core::aggregate::Definitions;
 use selvedge_core::catalog::terms::{Content, HoldoutAnswer, Part, Quiet};
 use selvedge_core::catalog::{Catalog, Offer};
 use selvedge_core::condition::{ConditionId, Evaluation};
-use selvedge_core::constraint::cap::Past;
+use selvedge_core::constraint::cap::{Caps, Past};
 use selvedge_core::constraint::quiet::{opted_out, quiet_until};
 use selvedge_core::constraint::suppression::{ByAggregate, Holdings, Owned, Since};
 use selvedge_core::constraint::{OfferTerms, Terms};
@@ -26,12 +27,17 @@ use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Schema, Subject};
 use selvedge_plugin_host::Invocation;
 
+use crate::budgets::{Budgets, Ledger};
 use crate::edge::Edge;
 use crate::pipeline::{Ask, Known, note_failure, reference};
+use crate::rates::{Counted, Rates};
 use crate::records::Stood;
 
 /// The arm of those who are held out, by position.
 const HELD: usize = 0;
+
+/// How often it is decided anew where others were faster with what is left of a budget.
+const SPENDS_MAX: usize = 8;
 
 /// What a catalogue holds decisions to.
 pub struct Policy {
@@ -44,6 +50,10 @@ pub struct Policy {
     /// By position of the offer.
     variants: Vec<Option<Experiment>>,
     owned: Option<Owned>,
+    /// Caps over everyone.
+    pub budgets: Budgets,
+    /// How likely everyone is to take what names no score.
+    pub rates: Option<Rates>,
 }
 
 /// What was decided under a policy.
@@ -62,15 +72,16 @@ pub struct Governed {
     /// What a ranking said, by position of the request; where that was asked for.
     pub judged: Vec<Vec<Judgement>>,
     /// What made up priorities, of which request, where no plugin ranked; where that was asked for.
-    pub factors: Vec<(usize, usize, Factors)>,
+    pub factors: Vec<(usize, usize, Factors, Option<Counted>)>,
     /// What the conditions of an offer read, and what that said; where that was asked for.
     pub inputs: Vec<(usize, Vec<(String, String)>)>,
 }
 
 impl Policy {
     /// Prepares what a catalogue holds decisions to.
-    pub fn new(catalog: &Catalog, schema: &Schema) -> Self {
+    pub fn new(catalog: &Catalog, schema: &Schema, ledger: &Arc<Ledger>) -> Self {
         let terms = terms(catalog);
+        let shelf = Shelf::new(&terms, catalog.offers.iter().map(|of| offered(catalog, of)).collect());
         let held_out = |name, part: &Part| Experiment::held_out(name, part);
         let holdout =
             catalog.holdout.as_ref().map(|holdout| (held_out(HOLDOUT.into(), &holdout.part), holdout.answers));
@@ -87,7 +98,9 @@ impl Policy {
             campaigns: campaigns.collect(),
             variants: variants.collect(),
             owned: Owned::find(schema, None, None),
-            shelf: Shelf::new(&terms, catalog.offers.iter().map(|of| offered(catalog, of)).collect()),
+            budgets: Budgets::new(catalog, &shelf.caps, &terms, schema.definitions.time(), ledger),
+            rates: Rates::new(catalog, None),
+            shelf,
         }
     }
 
@@ -100,6 +113,12 @@ impl Policy {
     pub fn looks_at_households(&self) -> bool {
         self.shelf.caps.any_per_household()
     }
+}
+
+/// The budgets of a catalogue that may come to decide.
+pub fn budgets(catalog: &Catalog, definitions: &Definitions, ledger: &Arc<Ledger>) -> Budgets {
+    let terms = terms(catalog);
+    Budgets::new(catalog, &Caps::new(&terms), &terms, definitions.time(), ledger)
 }
 
 /// Whether a catalogue has more than offers of equal terms, and slots.
@@ -124,6 +143,7 @@ fn governs(catalog: &Catalog) -> bool {
         || !catalog.caps.is_empty()
         || catalog.holdout.is_some()
         || catalog.control.is_some()
+        || catalog.response.is_some()
         || catalog.offers.iter().any(of_offer)
         || catalog.categories.iter().any(|category| !category.caps.is_empty())
         || catalog.channels.iter().any(|channel| !channel.caps.is_empty() || channel.quiet.is_some())
@@ -270,7 +290,7 @@ fn decide_among(
         only: again.map(|again| again.only),
         exposures: Vec::new(),
     };
-    let governed = deciding.decide();
+    let governed = deciding.within_budgets(again);
     let exposures = deciding.exposures;
     if !ask.dry_run && edge.counts_decisions(&ask.visitor) {
         let offers = governed.choices.iter().flat_map(|choice| &choice.offers);
@@ -322,7 +342,40 @@ struct Deciding<'d> {
 }
 
 impl Deciding<'_> {
-    fn decide(&mut self) -> Governed {
+    /// Decides, and takes what that needs of budgets. Where somebody else was faster with what was left, it is decided anew: what is spent is no candidate then.
+    fn within_budgets(&mut self, again: Option<&Again<'_>>) -> Governed {
+        let (policy, shard) = (&self.edge.policy, self.ask.visitor.shard());
+        for _ in 0..SPENDS_MAX {
+            let mut left = policy.budgets.left();
+            if let Some(again) = again.filter(|again| again.counted.is_some()) {
+                self.give_back(again, &mut left);
+            }
+            let governed = self.decide(&left);
+            // What is not counted for want of room is spent all the same.
+            if self.ask.dry_run || policy.budgets.is_empty() {
+                return governed;
+            }
+            let chosen = governed.choices.iter().flat_map(|choice| &choice.offers).map(|chosen| chosen.offer);
+            if policy.budgets.spend(&policy.budgets.needs(&policy.shelf.caps, chosen, governed.channel), shard) {
+                return governed;
+            }
+            self.exposures.clear();
+        }
+        // Hardly ever: what is left goes as fast as it is looked at.
+        self.decide(&vec![0; policy.budgets.left().len()])
+    }
+
+    /// What was spent before on what is looked at once more does not stand in its way.
+    fn give_back(&self, again: &Again<'_>, left: &mut [u64]) {
+        let (policy, catalog) = (&self.edge.policy, &self.edge.catalog);
+        let chosen = again.offers.iter().filter(|stood| !stood.fallback);
+        let chosen = chosen.filter_map(|stood| catalog.offer(&stood.offer));
+        for (at, count) in policy.budgets.needs(&policy.shelf.caps, chosen, self.channel) {
+            left[at] = left[at].saturating_add(count);
+        }
+    }
+
+    fn decide(&mut self, left: &[u64]) -> Governed {
         let (edge, ask) = (self.edge, self.ask);
         let (policy, catalog) = (&edge.policy, &edge.catalog);
         let own = &self.seen.fragment.offers;
@@ -344,7 +397,7 @@ impl Deciding<'_> {
             held_out_of: &held_out_of,
         };
         let (at, past) = ((self.moment.at, definitions.time()), person.past);
-        let mut screen = policy.shelf.screen(person, at, |_| u64::MAX);
+        let mut screen = policy.shelf.screen(person, at, |rule| policy.budgets.of_rule(rule, left));
 
         // Scores come before whatever reads them.
         let mut invocation = Invocation::new(&edge.plugins);
@@ -408,9 +461,9 @@ impl Deciding<'_> {
                 None => {
                     let mut judged = Vec::with_capacity(contests[request].len());
                     for of in &contests[request] {
-                        let factors = factors(edge, slot.slot, *of, &scores, &evaluation);
+                        let (factors, counted) = factors(edge, (slot.slot, self.channel), *of, &scores, &evaluation);
                         if ask.explain {
-                            governed.factors.push((request, *of, factors));
+                            governed.factors.push((request, *of, factors, counted));
                         }
                         judged.push(judge(*of, factors.priority()));
                     }
@@ -549,21 +602,29 @@ fn eligible(catalog: &Catalog, offer: usize, evaluation: &Evaluation<'_>) -> Res
     Ok(())
 }
 
-/// What makes up the priority of an offer in a slot.
-fn factors(edge: &Edge, slot: usize, offer: usize, scores: &[Option<f64>], evaluation: &Evaluation<'_>) -> Factors {
+/// What makes up the priority of an offer in a slot on a channel, and by what everyone did, where that is part of it.
+fn factors(
+    edge: &Edge,
+    (slot, channel): (usize, usize),
+    offer: usize,
+    scores: &[Option<f64>],
+    evaluation: &Evaluation<'_>,
+) -> (Factors, Option<Counted>) {
     let (of_slot, of) = (&edge.catalog.slots[slot], &edge.catalog.offers[offer]);
     let score = edge.catalog_reads.bound().propensity(offer).map(|score| scores.get(score).copied().flatten());
     let weighs = |weight: &&selvedge_core::catalog::ContextWeight| {
         weight.offers.binary_search(&offer).is_ok() && weight.when.is_none_or(|when| evaluation.met(when))
     };
+    let rate = edge.policy.rates.as_ref().filter(|_| score.is_none() && of_slot.arbitration.propensity);
+    let rate = rate.map(|rates| rates.of(offer, channel));
     let all = Factors {
-        // A score that is missing says nothing for the offer; one that names none is as likely as any other.
-        propensity: score.map_or(1.0, |score| score.unwrap_or(0.0)),
+        // A score that is missing says nothing for the offer; one that names none is as likely as everyone takes it, or as any other.
+        propensity: score.map_or(rate.map_or(1.0, |(rate, _)| rate), |score| score.unwrap_or(0.0)),
         context: of_slot.context_weights.iter().filter(weighs).map(|weight| weight.factor).product(),
         value: of.value.to_f64(),
         lever: of.lever.to_f64(),
     };
-    all.within(&of_slot.arbitration)
+    (all.within(&of_slot.arbitration), rate.map(|(_, counted)| counted))
 }
 
 /// What the conditions of each candidate read, and what that said.

@@ -75,6 +75,7 @@ impl Shards {
         let cursor = Cursor { epoch: cell.cursor().epoch, seq: first_seq + count as u64 - 1 };
         let to = Move { cursor, ..Move::default() };
         self.write(shard, to.clone(), &moving)?;
+        cell.count(moving.iter().map(|(identifier, moving)| (identifier, &*moving.before, &*moving.base)));
         {
             let mut state = cell.state.lock();
             let bases = moving.into_iter().map(|(identifier, moving)| (identifier, moving.base));
@@ -116,6 +117,7 @@ impl Shards {
         self.refold_moving(&mut moving, cursor.seq)?;
         let to = Move { cursor: Cursor { epoch: cursor.epoch, seq: *last }, ..Move::default() };
         self.write(shard, to.clone(), &moving)?;
+        cell.count(moving.iter().map(|(identifier, moving)| (identifier, &*moving.before, &*moving.base)));
         cell.go(to);
         Ok(())
     }

@@ -92,6 +92,8 @@ impl Shards {
         let own = entries.iter().filter_map(|ordered| ordered.own).max().unwrap_or(0);
         self.show_touched(&mut state, &touched, own, to.cursor.seq)?;
         cell.go(to);
+        drop(state);
+        cell.count(touched.iter().map(|(identifier, touched)| (identifier, &*touched.before, &*touched.base)));
         Ok(())
     }
 

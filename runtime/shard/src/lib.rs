@@ -22,6 +22,7 @@ mod block;
 mod cache;
 mod disk;
 mod erasure;
+mod everyone;
 mod follow;
 mod hash;
 mod links;
@@ -49,6 +50,7 @@ use selvedge_core::effects::Effects;
 use selvedge_core::event::Event;
 use selvedge_core::fragment::Folded;
 use selvedge_core::identity::{Identifier, Namespaces, ShardId};
+use selvedge_core::offers::everyone::Tally;
 use selvedge_core::sync::Origin;
 use selvedge_core::view::{Cursor, Seen, View};
 
@@ -60,6 +62,7 @@ use crate::pending::{Held, Pending};
 pub use crate::admission::{Prepared, Verdict};
 pub use crate::backfill::{Unfinished, Walk};
 pub use crate::disk::Storage;
+pub use crate::everyone::Still;
 pub use crate::follow::Ordered;
 pub use crate::hash::StateHash;
 pub use crate::links::Unlinked;
@@ -167,6 +170,8 @@ struct Cell {
     floor: AtomicU64,
     /// Whether there is a base at all.
     held: bool,
+    /// What the base comes to over everyone, once somebody has asked.
+    tally: Mutex<Option<Tally>>,
 }
 
 impl Cell {
@@ -181,6 +186,7 @@ impl Cell {
             place: RwLock::new(place),
             floor: AtomicU64::new(0),
             held,
+            tally: Mutex::default(),
         }
     }
 
@@ -281,7 +287,13 @@ impl Shards {
     /// The same shards folded by another observer: bases as they are on disk, what is pending observed anew, nothing in memory. Whoever calls sees to it that nobody
     /// uses the ones before from here on. Blocks on the disk.
     pub fn renew(&self, observer: Arc<dyn Observer>) -> Result<Self, ShardError> {
-        let cells = self.cells.iter().map(|cell| Cell::new(cell.place.read().clone(), cell.held)).collect();
+        let cells = self.cells.iter().map(|cell| {
+            let renewed = Cell::new(cell.place.read().clone(), cell.held);
+            // What happened with offers is the same, whatever folds it.
+            *renewed.tally.lock() = cell.tally.lock().take();
+            renewed
+        });
+        let cells = cells.collect();
         let shards = Self {
             disk: Arc::clone(&self.disk),
             cache: Cache::new(self.cache_bytes),

@@ -239,6 +239,8 @@ impl Shards {
             self.disk.serve(fresh)?;
             self.forget_views(cell, &mut state);
             cell.stand(place);
+            // Of another base.
+            *cell.tally.lock() = None;
             self.put_pending(cell, &mut state, upto_local, given)?;
         }
         self.disk.sync()?;

@@ -10,13 +10,26 @@ use serde_json::value::RawValue;
 use super::fault::Faults;
 use super::parts::{ContentForm, PART_KEYS, Written, content, span_or_forever};
 use super::read::{Object, decimal, name, number, text, whole};
-use super::terms::{Arbitration, Cap, DISMISSED_MS, GlobalHoldout, HoldoutAnswer, Part, Quiet, Suppression, Validity};
+use super::terms::{
+    Arbitration, Cap, Counts, DISMISSED_MS, GlobalHoldout, HoldoutAnswer, Part, Quiet, Response, Suppression, Validity,
+};
 use super::{Feature, TRANSACTIONAL_PURPOSE};
 use crate::limits;
 use crate::value::Decimal;
 
-pub(super) const ROOT_KEYS: &[&str] =
-    &["$schema", "offers", "slots", "campaigns", "audiences", "caps", "categories", "channels", "holdout", "control"];
+pub(super) const ROOT_KEYS: &[&str] = &[
+    "$schema",
+    "offers",
+    "slots",
+    "campaigns",
+    "audiences",
+    "caps",
+    "categories",
+    "channels",
+    "holdout",
+    "control",
+    "response",
+];
 pub(super) const OFFER_KEYS: &[&str] = &[
     "id",
     "name",
@@ -66,6 +79,8 @@ pub(super) const CATEGORY_KEYS: &[&str] = &["name", "caps"];
 pub(super) const CHANNEL_KEYS: &[&str] = &["channel", "caps", "quiet"];
 pub(super) const HOLDOUT_KEYS: &[&str] = &["percent", "salt", "answers"];
 
+pub(super) const RESPONSE_KEYS: &[&str] = &["counts", "prior", "weight"];
+
 const OFFERS_MAX: usize = 100_000;
 const SLOTS_MAX: usize = 10_000;
 /// Campaigns, audiences, categories, channels, each.
@@ -75,6 +90,7 @@ const OF_ONE_MAX: usize = 1_000;
 const VARIANTS_MAX: usize = 64;
 const WEIGHT_MAX: u64 = 1_000_000;
 const DEADLINE_MS_MAX: u64 = 60_000;
+const RESPONSE_WEIGHT_MAX: f64 = 1e9;
 
 /// A catalogue as it was written.
 #[derive(Default)]
@@ -88,6 +104,7 @@ pub(super) struct Document {
     pub(super) channels: Vec<ChannelForm>,
     pub(super) holdout: Option<GlobalHoldout>,
     pub(super) control: Option<Part>,
+    pub(super) response: Option<Response>,
 }
 
 pub(super) struct OfferForm {
@@ -189,6 +206,7 @@ impl Document {
         let Some(root) = Object::open(raw, String::new(), "", ROOT_KEYS, faults) else { return Self::default() };
         let holdout = root.object("holdout", HOLDOUT_KEYS);
         let control = root.object("control", PART_KEYS);
+        let response = root.object("response", RESPONSE_KEYS);
         Self {
             offers: each(&root, "offers", OFFERS_MAX, OFFER_KEYS, offer),
             slots: each(&root, "slots", SLOTS_MAX, SLOT_KEYS, slot),
@@ -199,6 +217,7 @@ impl Document {
             channels: each(&root, "channels", GROUPS_MAX, CHANNEL_KEYS, channel),
             holdout: holdout.and_then(|object| global_holdout(&object)),
             control: control.and_then(|object| object.part("control")),
+            response: response.map(|object| response_of(&object)),
         }
     }
 }
@@ -397,6 +416,21 @@ fn channel(mut object: Object<'_, '_>) -> Option<ChannelForm> {
     let name = object.need("channel", "give its name, such as email", name)?;
     object.label("channel", &name);
     Some(ChannelForm { name, caps: object.caps(), quiet: object.quiet(), pointer: object.pointer })
+}
+
+fn response_of(object: &Object<'_, '_>) -> Response {
+    let usual = Response::default();
+    let counts = object.choice("counts", &[("clicked", Counts::Clicked), ("accepted", Counts::Accepted)]);
+    let prior = object.get("prior", |raw| match number(raw)? {
+        prior if (0.0..=1.0).contains(&prior) => Ok(prior),
+        _ => Err(format!("is {}; it is a share from 0 to 1, such as 0.02", raw.get())),
+    });
+    let weight = object.get("weight", |raw| match number(raw)? {
+        weight if weight > 0.0 && weight <= RESPONSE_WEIGHT_MAX => Ok(weight),
+        _ => Err(format!("is {}; it is a number above 0, up to {RESPONSE_WEIGHT_MAX}", raw.get())),
+    });
+    let (counts, prior) = (counts.unwrap_or(usual.counts), prior.unwrap_or(usual.prior));
+    Response { counts, prior, weight: weight.unwrap_or(usual.weight) }
 }
 
 fn global_holdout(object: &Object<'_, '_>) -> Option<GlobalHoldout> {

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 pub use self::bound::Bound;
 pub use self::fault::{CatalogError, Fault};
 pub use self::schema::SCHEMA;
-use self::terms::{Arbitration, Cap, Content, GlobalHoldout, Part, Quiet, Suppression, Validity, Variant};
+use self::terms::{Arbitration, Cap, Content, GlobalHoldout, Part, Quiet, Response, Suppression, Validity, Variant};
 use crate::audience::Audience;
 use crate::condition::{Condition, ConditionId};
 use crate::value::Decimal;
@@ -55,6 +55,8 @@ pub struct Catalog {
     pub holdout: Option<GlobalHoldout>,
     /// Who gets any eligible offer, at random.
     pub control: Option<Part>,
+    /// By what offers that name no score are as likely to be taken; none: all alike.
+    pub response: Option<Response>,
     /// All conditions, each text once.
     pub conditions: Vec<Condition>,
     offers_by_id: FxHashMap<CompactString, usize>,

@@ -31,6 +31,7 @@ pub(super) fn resolve(document: Document) -> Result<Catalog, CatalogError> {
     catalog.caps = document.caps;
     catalog.holdout = document.holdout;
     catalog.control = document.control;
+    catalog.response = document.response;
     if faults.is_empty() {
         checks::check(&catalog, &mut faults);
     }

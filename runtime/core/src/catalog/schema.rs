@@ -105,6 +105,7 @@ mod tests {
             ("/$defs/cap", parts::CAP_KEYS),
             ("/$defs/part", parts::PART_KEYS),
             ("/properties/holdout", document::HOLDOUT_KEYS),
+            ("/properties/response", document::RESPONSE_KEYS),
         ] {
             let rule = schema.pointer(place).unwrap_or_else(|| panic!("{place}"));
             let mut listed: Vec<&str> =

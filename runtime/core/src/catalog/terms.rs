@@ -5,6 +5,7 @@
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
+use crate::offers::Act;
 use crate::time::{Period, Whose};
 use crate::value::Timestamp;
 
@@ -75,6 +76,30 @@ pub struct Cap {
     pub most: u64,
     /// Within.
     pub window: CapWindow,
+}
+
+/// By what offers that name no score are as likely to be taken: by how often everyone did who was shown them, on the same channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Response {
+    /// What is a response: a click or an acceptance.
+    pub counts: Counts,
+    /// The rate of what was never shown.
+    pub prior: f64,
+    /// As how many showings the prior weighs.
+    pub weight: f64,
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self { counts: Counts::Clicked, prior: 0.02, weight: 100.0 }
+    }
+}
+
+impl Response {
+    /// What happens where somebody responds.
+    pub fn act(&self) -> Act {
+        if self.counts == Counts::Accepted { Act::Accepted } else { Act::Clicked }
+    }
 }
 
 /// What suppresses an offer.

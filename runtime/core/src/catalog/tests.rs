@@ -180,6 +180,8 @@ fn everything_is_resolved() {
         catalog.control.as_ref().map(|control| (control.share, control.salt.as_str())),
         Some((Share(12_500), "control"))
     );
+    let response = catalog.response.expect("response rates");
+    assert_eq!((response.counts, response.prior, response.weight), (Counts::Accepted, 0.01, 50.0));
     assert_eq!(catalog.campaigns[0].holdout.as_ref().map(|part| part.salt.as_str()), Some("spring"));
     // The offer that says so is no candidate on the channel where it shows nothing.
     let letter = &catalog.slots[catalog.slot("newsletter").expect("a slot")];
@@ -223,6 +225,9 @@ fn what_cannot_be_is_refused_with_place_and_mend() {
     holds(fault("/holdout/percent", 101.into()), "/holdout/percent", "percent is 101; it is a number from 0 to 100");
     holds(fault("/holdout/percent", (-1).into()), "/holdout/percent", "from 0 to 100");
     holds(fault("/control/percent", 0.00001.into()), "/control/percent", "at most four decimals");
+    holds(fault("/response/prior", 2.into()), "/response/prior", "it is a share from 0 to 1");
+    holds(fault("/response/weight", 0.into()), "/response/weight", "it is a number above 0");
+    holds(fault("/response/counts", "shown".into()), "/response/counts", "it is one of \"clicked\", \"accepted\"");
     holds(fault("/categories/0/name", "bath".into()), "/categories/0/name", "no offer has the category \"bath\"");
     holds(
         fault("/slots/0/channel", "wbe".into()),

@@ -87,7 +87,8 @@ struct OfferCaps {
     rules: Range<u32>,
 }
 
-fn act_of(counts: Counts) -> Act {
+/// What happens where a cap counts.
+pub(super) fn act_of(counts: Counts) -> Act {
     match counts {
         Counts::Decided => Act::Decided,
         Counts::Shown => Act::Shown,

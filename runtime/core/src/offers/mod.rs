@@ -8,6 +8,7 @@
 //! that has caps. A fragment without offers has nothing but the place for a pointer.
 
 mod added;
+pub mod everyone;
 mod exposure;
 mod history;
 mod stored;
@@ -56,6 +57,18 @@ impl Act {
     /// All of them, in order.
     pub const ALL: [Self; ACTS] =
         [Self::Decided, Self::Shown, Self::Clicked, Self::Accepted, Self::Dismissed, Self::Owned];
+
+    /// As conditions and keys name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decided => "decided",
+            Self::Shown => "shown",
+            Self::Clicked => "clicked",
+            Self::Accepted => "accepted",
+            Self::Dismissed => "dismissed",
+            Self::Owned => "owned",
+        }
+    }
 
     /// How long what is known by one instant may have lasted.
     const fn exact_ms(self) -> i64 {

@@ -1,6 +1,5 @@
 //! The catalogue's document as it travels: JSON or TOML, told apart by how it begins, and made into the other on request.
 
-use selvedge_core::catalog::terms::{Cap, Per};
 use selvedge_core::catalog::{Catalog, CatalogError};
 use selvedge_plugin_host::{CatalogFault, CatalogReads, PluginSet};
 use serde::Serialize;
@@ -60,32 +59,7 @@ pub fn check(text: &str, plugins: &PluginSet) -> Result<Checked, Vec<Fault>> {
 
 /// Checks a document by itself.
 pub fn parse(text: &str) -> Result<Catalog, Vec<Fault>> {
-    let catalog = Catalog::parse(text).map_err(told)?;
-    match unbounded(&catalog) {
-        Some(pointer) => Err(one(
-            &pointer,
-            "is over everyone, which is not enforced yet; set per to \"person\" or \"household\"".into(),
-        )),
-        None => Ok(catalog),
-    }
-}
-
-/// Where a cap over everyone stands: nobody counts for it yet, and a limit that is not held is worse than none.
-fn unbounded(catalog: &Catalog) -> Option<String> {
-    let of = |place: String, caps: &[Cap]| {
-        let found = caps.iter().position(|cap| cap.per == Per::Everyone)?;
-        Some(format!("{place}/caps/{found}/per"))
-    };
-    let Catalog { offers, campaigns, .. } = catalog;
-    of(String::new(), &catalog.caps)
-        .or_else(|| (0..).zip(offers).find_map(|(at, offer)| of(format!("/offers/{at}"), &offer.caps)))
-        .or_else(|| (0..).zip(campaigns).find_map(|(at, campaign)| of(format!("/campaigns/{at}"), &campaign.caps)))
-        .or_else(|| {
-            catalog.categories.iter().find_map(|category| of(format!("/categories/{}", category.name), &category.caps))
-        })
-        .or_else(|| {
-            catalog.channels.iter().find_map(|channel| of(format!("/channels/{}", channel.name), &channel.caps))
-        })
+    Catalog::parse(text).map_err(told)
 }
 
 fn told(error: CatalogError) -> Vec<Fault> {
@@ -213,8 +187,5 @@ mod tests {
         assert!(in_words(&faults).contains("did you mean \"value\"?"), "{}", in_words(&faults));
         let faults = parse("{\"offers\": ").map(|_| ()).expect_err("a fault");
         assert!(faults[0].detail.contains("not JSON"), "{faults:?}");
-        let budget = r#"{"offers": [{"id": "a", "content": {}, "caps": [{"most": 1, "window": "day"}, {"per": "everyone", "most": 9, "window": "lifetime"}]}], "slots": []}"#;
-        let faults = parse(budget).map(|_| ()).expect_err("a fault");
-        assert_eq!(faults[0].pointer, "/offers/0/caps/1/per", "{faults:?}");
     }
 }

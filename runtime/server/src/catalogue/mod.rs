@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use self::document::{Checked, EMPTY, in_words};
 pub use self::draft::no_draft;
 pub use self::store::Store;
+use crate::budgets;
 use crate::central::releases::complete;
 use crate::clock;
 use crate::error::Problem;
@@ -312,6 +313,7 @@ impl Publisher {
     async fn take_up(&self, checked: Checked) {
         let Checked { catalog, reads } = checked;
         if let Some(gate) = self.gate() {
+            budgets::prepare(&gate.enter().await, &catalog).await;
             gate.swap(|edge| edge.with_catalog(catalog, reads)).await;
         }
     }

@@ -20,12 +20,13 @@ use selvedge_core::control::How;
 use selvedge_core::identity::{SHARDS, ShardId};
 use selvedge_core::sync::Head;
 use selvedge_core::value::Timestamp;
+use selvedge_shard::Shards;
 use serde::{Deserialize, Serialize};
 
 use super::edges::Known;
-use super::http::At;
+use super::http::{Asked, At};
 use super::verify::{self, Comparison};
-use super::{Centre, releases, snapshots};
+use super::{AWAY_MS, Centre, releases, snapshots};
 use crate::admin::no_pages;
 use crate::auth::Role;
 use crate::catalogue;
@@ -35,14 +36,13 @@ use crate::edge::{method_not_allowed, not_found, parse_body};
 use crate::erasures::Receipt;
 use crate::error::Problem;
 use crate::release::{Given, GivenBody};
+use crate::report::{self, Report, ReportQuery};
 use crate::sync::wire::Released;
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long the centre's copy of the shards is waited for, and how often it is looked for.
 const COPY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
-/// An edge that was not heard of for so long is away.
-const AWAY_MS: i64 = 60_000;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -57,6 +57,7 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .route("/admin/v1/rebuild", post(rebuild))
         .route("/admin/v1/backup", post(backup))
         .route("/admin/v1/erasures/{id}", get(erasure))
+        .route("/admin/v1/report", get(reported))
         .route("/admin/v1/release", get(released).put(release))
         .route("/admin/v1/edges/{name}", delete(forget))
         .fallback(not_found)
@@ -158,6 +159,37 @@ async fn erasure(State(centre): State<Arc<Centre>>, At(id): At<String>) -> Resul
     centre.erasures.receipt(&id, &edges).map(Json).ok_or_else(unknown)
 }
 
+/// What has become of offers and experiments, by the centre's own copy of the shards.
+async fn reported(
+    State(centre): State<Arc<Centre>>,
+    Asked(query): Asked<ReportQuery>,
+) -> Result<Json<Report>, Problem> {
+    let query = query.check()?;
+    let shards = open_copy(&centre).await?;
+    centre.catalogue.refresh().await?;
+    let text = centre.catalogue.in_force().text;
+    let made = tokio::task::spawn_blocking(move || -> Result<Report, Problem> {
+        let catalog = catalogue::document::parse(&text).map_err(Problem::catalogue)?;
+        report::make(&shards, &catalog, query, clock::now()).map_err(|error| Problem::storage(&error))
+    });
+    made.await.map_err(|error| Problem::storage(&error))?.map(Json)
+}
+
+/// The centre's copy of the shards. One that has just started is still compiling what its copy folds by.
+async fn open_copy(centre: &Centre) -> Result<Arc<Shards>, Problem> {
+    let began = Instant::now();
+    loop {
+        match centre.copy.shards() {
+            Some(shards) => return Ok(shards),
+            None if began.elapsed() < COPY_PATIENCE => tokio::time::sleep(LOOK).await,
+            None => {
+                let detail = "the centre's copy of the shards does not open; `selvedge status` says why";
+                return Err(Problem::unavailable("copy_not_ready", detail));
+            }
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Made {
@@ -167,18 +199,7 @@ struct Made {
 /// Makes a snapshot of one shard now.
 async fn snapshot(State(centre): State<Arc<Centre>>, At(shard): At<u16>) -> Result<Json<Made>, Problem> {
     let shard = data_shard(shard)?;
-    let began = Instant::now();
-    // A centre that has just started is still compiling what its copy folds by.
-    let shards = loop {
-        match centre.copy.shards() {
-            Some(shards) => break shards,
-            None if began.elapsed() < COPY_PATIENCE => tokio::time::sleep(LOOK).await,
-            None => {
-                let detail = "the centre's copy of the shards does not open; `selvedge status` says why";
-                return Err(Problem::unavailable("copy_not_ready", detail));
-            }
-        }
-    };
+    let shards = open_copy(&centre).await?;
     let made = snapshots::make_if_newer(&centre, &shards, shard).await;
     let seq = made.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     Ok(Json(Made { seq }))

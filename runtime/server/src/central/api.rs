@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::Centre;
 use super::http::{Asked, At, BLOB_MIB, FRAME_MIB, mib_of, octets, ranged, tagged};
 use super::keys::check_scope;
-use super::{desk, feed, releases, verify};
+use super::{desk, everyone, feed, releases, verify};
 use crate::auth::Role;
 use crate::catalogue;
 use crate::edge::erasures::unknown;
@@ -34,7 +34,7 @@ use crate::edge::{export, method_not_allowed, not_found};
 use crate::erasures::Receipt;
 use crate::error::Problem;
 use crate::release::{Given, GivenBody, parse_hash};
-use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
+use crate::sync::wire::{CLUSTER_HEADER, Register, Registered, Released, Report, Reported};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -164,19 +164,15 @@ async fn register(
     Ok(Json(Registered { cluster, shards, scope, keys, released: centre.released().await? }))
 }
 
-#[derive(Serialize)]
-struct Reported {
-    /// Whether the centre knows the edge; if not, it is to register.
-    known: bool,
-}
-
 async fn report(State(centre): State<Arc<Centre>>, Caller(_): Caller, body: Body) -> Result<Json<Reported>, Problem> {
     let report: Report = json(body).await?;
     let passed_on = verify::heard(&centre, &report.name, &report.marked).await;
     passed_on.map_err(|error| Problem::storage(&format!("{error:#}")))?;
     centre.erasures.heard(&*centre.log, &report).await.map_err(|error| Problem::storage(&format!("{error:#}")))?;
+    let (name, wants) = (report.name.clone(), report.everyone);
     let known = centre.edges.report(&*centre.log, report).await?;
-    Ok(Json(Reported { known }))
+    let told = if known && wants { everyone::told(&centre, &name).await } else { Ok(None) };
+    Ok(Json(Reported { known, everyone: told.map_err(|error| Problem::storage(&format!("{error:#}")))? }))
 }
 
 async fn release(State(centre): State<Arc<Centre>>, Caller(_): Caller) -> Result<Json<Released>, Problem> {

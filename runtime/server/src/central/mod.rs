@@ -7,6 +7,7 @@ mod desk;
 mod edges;
 mod erased;
 mod erasures;
+mod everyone;
 mod feed;
 pub mod http;
 mod keys;
@@ -46,6 +47,8 @@ use crate::sync::wire::{Controlled, Released};
 
 /// Edges that are fed at once.
 const FOLLOWERS: usize = 1024;
+/// An edge that was not heard of for so long is away.
+const AWAY_MS: i64 = 60_000;
 /// How long it is taken for true what all edges read.
 const READS_FRESH: Duration = Duration::from_secs(10);
 
@@ -76,6 +79,8 @@ pub struct Centre {
     /// Ends the process where its log has failed for good; none where the log is a database, which may come back.
     pub end: Option<Arc<End>>,
     reads: Mutex<Option<(Instant, u16)>>,
+    /// What edges are told of budgets goes by these.
+    budgets: everyone::InForce,
 }
 
 impl Centre {
@@ -188,6 +193,7 @@ pub fn run(config: CentralConfig) -> Result<()> {
             desk: Arc::clone(&desk),
             end: matches!(config.store, Store::Redb(_)).then(|| Arc::clone(&end)),
             reads: Mutex::default(),
+            budgets: everyone::InForce::default(),
             log,
         });
         releases::begin(&centre, &config).await?;

@@ -34,7 +34,7 @@ use selvedge_core::identity::{ENTITIES, HOUSEHOLD, Namespaces, ShardId};
 use selvedge_core::limits;
 use selvedge_core::traits::TraitSources;
 use selvedge_plugin_host::{CatalogReads, PluginSet};
-use selvedge_shard::{Outbox, Shards};
+use selvedge_shard::{Outbox, ShardError, Shards};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -45,6 +45,7 @@ pub use self::entrance::Entrance;
 pub use self::freshness::{Freshness, TOKEN_HEADER};
 use crate::auth::Keys;
 use crate::backfill::Backfill;
+use crate::budgets::{self, Ledger};
 use crate::catalogue::Publisher;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
@@ -55,6 +56,7 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::observer::PluginObserver;
 use crate::policy::Policy;
+use crate::rates::{self, Rates};
 use crate::records::Records;
 use crate::release::{Loaded, hex};
 use crate::stopped::{StoppedOffers, Switches};
@@ -81,6 +83,8 @@ pub struct House {
     /// Offers that are stopped.
     pub stopped: Arc<StoppedOffers>,
     pub decided: Decided,
+    /// What is spent of caps over everyone.
+    pub ledger: Arc<Ledger>,
     /// What was decided lately and why.
     pub records: Records,
     pub dead_letters: DeadLetters,
@@ -134,8 +138,8 @@ impl Edge {
         let plugin_hashes: serde_json::Map<String, serde_json::Value> =
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
-        let policy = Policy::new(&catalog, plugins.schema());
-        Ok(Self {
+        let policy = Policy::new(&catalog, plugins.schema(), &house.ledger);
+        let edge = Self {
             switches: house.stopped.follow(&catalog),
             preview: preview::Kept::default(),
             house,
@@ -148,12 +152,26 @@ impl Edge {
             catalog_reads,
             shards,
             backfill,
-        })
+        };
+        edge.renew_everyone()?;
+        Ok(edge)
     }
 
-    /// The same edge by another catalogue.
+    /// Brings up what decisions know of everyone: what budgets have left, and response rates. Blocks.
+    pub fn renew_everyone(&self) -> Result<(), ShardError> {
+        budgets::renew(self, &self.policy.budgets)?;
+        rates::renew(self)
+    }
+
+    /// The same edge by another catalogue. What its budgets have left must be known by then ([`budgets::prepare`]).
     pub fn with_catalog(&self, catalog: Catalog, catalog_reads: CatalogReads) -> Self {
-        let policy = Policy::new(&catalog, self.plugins.schema());
+        self.with_catalog_and(catalog, catalog_reads, &self.ledger)
+    }
+
+    fn with_catalog_and(&self, catalog: Catalog, catalog_reads: CatalogReads, ledger: &Arc<Ledger>) -> Self {
+        let mut policy = Policy::new(&catalog, self.plugins.schema(), ledger);
+        // What both have is not looked up anew.
+        policy.rates = Rates::new(&catalog, self.policy.rates.as_ref().map(|rates| (&self.catalog, rates)));
         Self {
             house: Arc::clone(&self.house),
             entities: entities(&self.plugins, &catalog_reads, &policy),

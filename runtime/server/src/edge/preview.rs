@@ -29,7 +29,11 @@ pub async fn of_draft(edge: &Arc<Edge>) -> Result<Arc<Edge>, Problem> {
     let checked = tokio::task::spawn_blocking(move || check(&text, &plugins)).await;
     // It was checked when it was put, under what ran then.
     let checked = checked.map_err(|error| Problem::storage(&error))?.map_err(Problem::catalogue)?;
-    let preview = Arc::new(edge.with_catalog(checked.catalog, checked.reads));
+    // Its budgets count by the draft, and nobody spends of them.
+    let preview = Arc::new(edge.with_catalog_and(checked.catalog, checked.reads, &Arc::default()));
+    let renewed = Arc::clone(&preview);
+    let renewed = tokio::task::spawn_blocking(move || renewed.renew_everyone()).await;
+    renewed.map_err(|error| Problem::storage(&error))??;
     *edge.preview.0.lock() = Some((hash, Arc::clone(&preview)));
     Ok(preview)
 }

@@ -16,7 +16,7 @@ use selvedge_core::view::Cursor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{CLUSTER_HEADER, Register, Registered, Released, Report};
+use super::wire::{CLUSTER_HEADER, Register, Registered, Released, Report, Reported};
 use crate::catalogue::no_draft;
 use crate::config::UplinkConfig;
 use crate::erasures::Receipt;
@@ -92,14 +92,9 @@ impl Centre {
         json(self.post("register", cluster).timeout(WHOLE).body(serde_json::to_vec(register)?).send().await?).await
     }
 
-    /// Says how this edge is doing; whether the centre knows it.
-    pub async fn report(&self, cluster: &str, report: &Report) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Reported {
-            known: bool,
-        }
-        let sent = self.post("report", Some(cluster)).timeout(WHOLE).body(to_json(report)?).send().await?;
-        Ok(json::<Reported>(sent).await?.known)
+    /// Says how this edge is doing; whether the centre knows it, and what else it answers.
+    pub async fn report(&self, cluster: &str, report: &Report) -> Result<Reported> {
+        json(self.post("report", Some(cluster)).timeout(WHOLE).body(to_json(report)?).send().await?).await
     }
 
     /// The release in force.

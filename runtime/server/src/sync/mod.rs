@@ -36,8 +36,9 @@ use self::client::Centre;
 use self::control::ControlCell;
 use self::marks::Marked;
 use self::releases::Ready;
-use self::wire::{Registered, Released};
+use self::wire::{Everyone, Registered, Released};
 use crate::backfill;
+use crate::budgets::Peers;
 use crate::config::UplinkConfig;
 use crate::edge::Edge;
 use crate::error::Problem;
@@ -112,6 +113,8 @@ pub struct Uplink {
     /// Folds what waits for its history under the release that runs.
     backfilling: Mutex<Option<backfill::Thread>>,
     shed: AtomicU64,
+    /// What the centre said last of the others.
+    peers: Mutex<Option<Peers>>,
 }
 
 /// One shard of an edge.
@@ -204,6 +207,7 @@ impl Uplink {
             started: Instant::now(),
             shed: AtomicU64::new(0),
             backfilling: Mutex::default(),
+            peers: Mutex::default(),
         })
     }
 
@@ -258,6 +262,28 @@ impl Uplink {
             }
         }
         Some(worst)
+    }
+
+    /// Takes in what the centre says of the others.
+    fn hear(&self, everyone: Everyone) {
+        let Everyone { edges, rank, elsewhere, responses } = everyone;
+        let mut peers = self.peers.lock();
+        let before = peers.as_ref().and_then(|peers| peers.exchange).unwrap_or(0);
+        let elsewhere = elsewhere.into_iter().collect();
+        *peers = Some(Peers { edges, rank, exchange: Some(before + 1), elsewhere, responses });
+    }
+
+    /// What the centre said last of the others.
+    pub fn told(&self) -> Option<Peers> {
+        self.peers.lock().clone()
+    }
+
+    /// What the centre said last of the others; none before it did, and while the bases here are not up to date: what the others have done is not known then.
+    pub fn peers(&self) -> Option<Peers> {
+        let now = self.now();
+        let is_live = |shard| self.cell(shard).lock().replica.freshness(now).state == State::Live;
+        let peers = self.told()?;
+        self.shards.iter().all(is_live).then_some(peers)
     }
 
     /// Whether the centre's stream is open.

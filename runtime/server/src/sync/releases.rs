@@ -18,6 +18,7 @@ use super::wire::Released;
 use super::{Uplink, jittered};
 use crate::app::threads;
 use crate::backfill;
+use crate::budgets;
 use crate::catalogue::document::{Checked, check, in_words};
 use crate::edge::Edge;
 use crate::gate::Gate;
@@ -136,6 +137,7 @@ async fn take_catalog(uplink: &Arc<Uplink>, gate: &Gate, released: Released) -> 
     let text = released.release.catalog.clone();
     match tokio::task::spawn_blocking(move || check(&text, &plugins)).await? {
         Ok(Checked { catalog, reads }) => {
+            budgets::prepare(&gate.enter().await, &catalog).await;
             gate.swap(|edge| edge.with_catalog(catalog, reads)).await;
             *uplink.release_error.lock() = None;
             tracing::info!(release = released.seq, "a new catalogue serves");

@@ -8,7 +8,7 @@ use anyhow::Result;
 use selvedge_core::change::CHANGE_VERSION;
 use selvedge_core::identity::ShardId;
 
-use super::wire::{Register, Report, ShardReport};
+use super::wire::{Register, Report, Reported, ShardReport};
 use super::{REPORTS, Uplink, jittered};
 use crate::edge::Edge;
 use crate::gate::Gate;
@@ -23,20 +23,35 @@ pub async fn run(uplink: Arc<Uplink>, gate: Arc<Gate>) {
         let report = of(&uplink, &edge);
         drop(edge);
         let marks = report.marked.len();
-        if let Ok(true) = send(&uplink, &report).await {
+        if let Ok(reported) = send(&uplink, &report).await
+            && reported.known
+        {
             uplink.marked.lock().drain(..marks);
+            if let Some(everyone) = reported.everyone {
+                uplink.hear(everyone);
+                renew(&gate).await;
+            }
         }
         let pause = if marks > 0 { EVERY / 20 } else { jittered(EVERY) };
         let _ = tokio::time::timeout(pause, uplink.reportable.notified()).await;
     }
 }
 
-async fn send(uplink: &Uplink, report: &Report) -> Result<bool> {
-    let known = uplink.centre.report(&uplink.cluster, report).await?;
-    if !known {
+async fn send(uplink: &Uplink, report: &Report) -> Result<Reported> {
+    let reported = uplink.centre.report(&uplink.cluster, report).await?;
+    if !reported.known {
         uplink.centre.register(&introduction(&uplink.name, Some(uplink.shards)), Some(&uplink.cluster)).await?;
     }
-    Ok(known)
+    Ok(reported)
+}
+
+/// Has budgets and response rates go by what was heard.
+async fn renew(gate: &Gate) {
+    let edge = gate.enter().await;
+    let renewed = tokio::task::spawn_blocking(move || edge.renew_everyone()).await;
+    if let Ok(Err(error)) = renewed {
+        tracing::error!(%error, "what is known of everyone is not brought up");
+    }
 }
 
 /// What an edge says of itself.
@@ -78,6 +93,7 @@ pub fn of(uplink: &Uplink, edge: &Edge) -> Report {
         uptime_s: uplink.started.elapsed().as_secs(),
         shed: uplink.shed.load(Ordering::Relaxed),
         marked: uplink.marked.lock().clone(),
+        everyone: !edge.policy.budgets.is_empty() || edge.policy.rates.is_some(),
     }
 }
 

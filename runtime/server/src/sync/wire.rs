@@ -1,6 +1,6 @@
 //! What edges and the centre tell each other as JSON: what is seldom said. The rest is frames.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 use selvedge_core::identity::ShardId;
@@ -100,7 +100,40 @@ pub struct Report {
     /// What this edge held at marks since the last report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marked: Vec<Marked>,
+    /// Whether it wants to be told of everyone: its catalogue has budgets, or goes by response rates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everyone: bool,
 }
+
+/// The centre's answer to a report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reported {
+    /// Whether the centre knows the edge; if not, it is to register.
+    pub known: bool,
+    /// What it wanted to be told; an older centre does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everyone: Option<Everyone>,
+}
+
+/// What an edge is told of everyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Everyone {
+    /// How many edges there are.
+    pub edges: u32,
+    /// The place of this one among them, from 0.
+    pub rank: u32,
+    /// What of each budget was spent in the shards that the edge does not hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<CompactString, u64>,
+    /// How often offers were taken up and shown there, by offer and channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responses: Vec<((CompactString, CompactString), Responses)>,
+}
+
+/// How often something was taken up, and shown.
+pub type Responses = (u32, u32);
 
 /// One shard of an edge.
 #[derive(Clone, Debug, Serialize, Deserialize)]

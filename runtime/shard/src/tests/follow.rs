@@ -1,6 +1,7 @@
 //! Edges that follow a centre, against a naive fold of what the centre has ordered and what waits to be.
 
 use selvedge_core::offers::Exposure;
+use selvedge_core::offers::everyone::{Scale, Tally};
 use selvedge_core::sync::Entry;
 
 use super::centre::Centre;
@@ -145,6 +146,7 @@ impl Edge {
     }
 
     fn check(&self, centre: &Centre) -> Result<(), TestCaseError> {
+        self.check_tallies()?;
         for of in people() {
             let (base, view) = self.naive(&of);
             prop_assert_eq!(&*self.shards.read_base(&of).expect("the base").0, &base, "the base of {}", of);
@@ -166,6 +168,36 @@ impl Edge {
             let sum = |of: &Fragment| read(&self.shards, of).1;
             prop_assert_eq!(profile.fragment().events, events);
             prop_assert_eq!(sum(profile.fragment()), members.iter().map(sum).sum::<i128>());
+        }
+        Ok(())
+    }
+}
+
+impl Edge {
+    /// What is kept over everyone is what it is when it is added up anew, and what is pending beside it makes up the views.
+    fn check_tallies(&self) -> Result<(), TestCaseError> {
+        let scale = Arc::new(Scale::of_reports(BusinessTime::new("UTC").expect("UTC")));
+        for shard in homes() {
+            let (mut anew, mut pending) = (Tally::new(Arc::clone(&scale), Timestamp(0)), 0);
+            let kept = self.shards.look(shard, &scale, Timestamp(0), |still| {
+                still.pending(|_, _, _, _, count| pending += u64::from(count));
+                still.tally.clone()
+            });
+            let nothing = Default::default();
+            let add = |of: &Identifier, fragment: &Arc<Fragment>| {
+                if !of.is_entity() {
+                    anew.change(&nothing, &fragment.offers);
+                }
+                Ok(())
+            };
+            self.shards.each(shard, add).expect("each");
+            let kept = kept.expect("look");
+            prop_assert_eq!(&kept, &anew);
+            let decided: u64 = kept.row("kettle", "web").map_or(0, |row| row.total.decided);
+            let persons = people().filter(|of| of.shard() == shard && !of.is_entity());
+            let in_view = |of| self.naive(&of).1.offers.get("kettle").decided;
+            // What is pending may be void, of one who was erased.
+            prop_assert!(decided + pending >= persons.map(in_view).sum::<u64>());
         }
         Ok(())
     }
