@@ -21,6 +21,9 @@ use crate::view::Cursor;
 
 /// Days that a report shows, and that are kept at the least.
 pub const DAYS: u32 = 32;
+/// Pairs of offer and channel of which one tally keeps count, unless more of them were decided. Feedback names offers as it likes; beyond this what nobody ever decided
+/// gives way to what was, and is not taken in anew.
+pub const ROWS_MAX: usize = 16_384;
 
 const QUARTER_MS: i64 = DAY_MS / 96;
 /// A day is no longer by the clock.
@@ -177,6 +180,8 @@ fn tile(tiles: &mut Vec<(Timestamp, Funnel)>, begin: Timestamp) -> &mut Funnel {
 pub struct Tally {
     scale: Arc<Scale>,
     rows: BTreeMap<CompactString, BTreeMap<CompactString, Row>>,
+    /// How many rows there are.
+    len: usize,
     /// From where on tiles are kept.
     days_from: Timestamp,
     quarters_from: Timestamp,
@@ -198,6 +203,7 @@ impl Tally {
         let mut tally = Self {
             scale,
             rows: BTreeMap::new(),
+            len: 0,
             days_from: nothing,
             quarters_from: nothing,
             today: (Timestamp(0), Timestamp(0)),
@@ -281,14 +287,12 @@ impl Tally {
         if by == 0 && days.iter().all(|(day, quarter, _)| day.is_none() && quarter.is_none()) {
             return;
         }
-        let channels = match self.rows.get_mut(&line.offer) {
-            Some(channels) => channels,
-            None => self.rows.entry(line.offer.clone()).or_default(),
-        };
-        let row = match channels.get_mut(&line.channel) {
-            Some(row) => row,
-            None => channels.entry(line.channel.clone()).or_default(),
-        };
+        let is_known = self.rows.get(&line.offer).is_some_and(|channels| channels.contains_key(&line.channel));
+        if !is_known && !self.make_room(act, by) {
+            return;
+        }
+        let row = self.rows.entry(line.offer.clone()).or_default().entry(line.channel.clone()).or_default();
+        self.len += usize::from(!is_known);
         row.total.shift(act, by);
         for (day, quarter, by) in days {
             for (tiles, begin) in [(&mut row.days, day), (&mut row.quarters, quarter)] {
@@ -306,10 +310,33 @@ impl Tally {
         let Some(channels) = self.rows.get_mut(offer) else { return };
         if channels.get(channel).is_some_and(Row::is_nothing) {
             channels.remove(channel);
+            self.len -= 1;
             if channels.is_empty() {
                 self.rows.remove(offer);
             }
         }
+    }
+
+    /// Whether there may be another row for what happened.
+    fn make_room(&mut self, act: Act, by: i64) -> bool {
+        if self.len < ROWS_MAX {
+            return true;
+        }
+        if act != Act::Decided || by <= 0 {
+            return false;
+        }
+        let undecided = self.rows().find(|(.., row)| row.total.decided == 0);
+        let undecided = undecided.map(|(offer, channel, _)| (offer.clone(), channel.clone()));
+        if let Some((offer, channel)) = undecided
+            && let Some(channels) = self.rows.get_mut(&offer)
+        {
+            channels.remove(&channel);
+            self.len -= 1;
+            if channels.is_empty() {
+                self.rows.remove(&offer);
+            }
+        }
+        true
     }
 
     /// The first instant of the day in which a mark ends, if that is kept.
@@ -340,6 +367,7 @@ impl Tally {
                 own.entry(channel.clone()).or_default().add(row);
             }
         }
+        self.len = self.rows.values().map(BTreeMap::len).sum();
     }
 
     /// Every offer and channel with which anything happened, ascending.

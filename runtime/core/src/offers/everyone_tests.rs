@@ -79,6 +79,24 @@ fn days_are_those_of_the_business_and_old_ones_go() {
     assert_eq!(tally.rows().count(), 0, "whoever is gone has left nothing");
 }
 
+#[test]
+fn what_nobody_decided_gives_way_to_what_was() {
+    let mut tally = Tally::new(scale("UTC"), NOW);
+    let one = |offer: &str, act: Act| {
+        let mut offers = Offers::default();
+        offers.record(&offer.into(), &"web".into(), act, NOW, 1);
+        offers
+    };
+    let nothing = Offers::default();
+    let invented: Vec<Offers> = (0..ROWS_MAX + 9).map(|index| one(&format!("invented-{index}"), Act::Shown)).collect();
+    invented.iter().for_each(|offers| tally.change(&nothing, offers));
+    assert_eq!(tally.rows().count(), ROWS_MAX);
+    tally.change(&nothing, &one("kettle", Act::Decided));
+    assert_eq!((tally.rows().count(), tally.row("kettle", "web").map(|row| row.total.decided)), (ROWS_MAX, Some(1)));
+    invented.iter().for_each(|offers| tally.change(offers, &nothing));
+    assert_eq!(tally.rows().map(|(offer, ..)| offer.as_str()).collect::<Vec<_>>(), ["kettle"]);
+}
+
 proptest! {
     /// In whatever batches a log is folded, the tally is the sum of the histories that it gives; so it is the same after a start, and what the fold took for a
     /// duplicate counts once.

@@ -23,6 +23,8 @@ use crate::error::Problem;
 
 /// Days that are told where nobody says how many.
 const DAYS_USUAL: u32 = 7;
+/// Offers that are told of although the catalogue does not have them.
+const GONE_MAX: usize = 1_000;
 /// Every look at all profiles: one at a time.
 static LOOKING: Mutex<()> = Mutex::new(());
 
@@ -131,6 +133,7 @@ pub fn make(shards: &Shards, catalog: &Catalog, query: ReportQuery, now: Timesta
     let offers = offers(&tally, catalog);
     let mut total = Funnel::default();
     offers.iter().for_each(|offer| total.add(&offer.total));
+    let days = days(&tally, &offers, query.days, now);
     Ok(Report {
         at: now.to_string(),
         time_zone: time.name().to_owned(),
@@ -140,7 +143,7 @@ pub fn make(shards: &Shards, catalog: &Catalog, query: ReportQuery, now: Timesta
         campaigns: campaigns(&offers, catalog),
         channels: channels(&tally),
         offers,
-        days: days(&tally, query.days, now),
+        days,
         persons: found.as_ref().map(|found| found.persons),
         scanned_ms: found.as_ref().map(|found| found.took_ms),
         experiments: found.map(|found| found.experiments),
@@ -164,7 +167,7 @@ fn offers(tally: &Tally, catalog: &Catalog) -> Vec<OfferReport> {
     });
     let told: BTreeSet<&CompactString> = tally.rows().map(|(offer, ..)| offer).collect();
     let gone = told.into_iter().filter(|id| catalog.offer(id).is_none()).map(of);
-    known.chain(gone.filter(|offer| !offer.channels.is_empty())).collect()
+    known.chain(gone.filter(|offer| !offer.channels.is_empty()).take(GONE_MAX)).collect()
 }
 
 fn campaigns(offers: &[OfferReport], catalog: &Catalog) -> Vec<CampaignReport> {
@@ -185,11 +188,12 @@ fn channels(tally: &Tally) -> Vec<ChannelReport> {
 }
 
 /// The newest day first.
-fn days(tally: &Tally, count: u32, now: Timestamp) -> Vec<DayReport> {
+fn days(tally: &Tally, offers: &[OfferReport], count: u32, now: Timestamp) -> Vec<DayReport> {
     let time = &tally.scale().time;
+    let told: BTreeSet<&CompactString> = offers.iter().map(|offer| &offer.id).collect();
     let after = time.day(now) - i64::from(count);
     let mut days = Vec::new();
-    for (offer, channel, row) in tally.rows() {
+    for (offer, channel, row) in tally.rows().filter(|(offer, ..)| told.contains(offer)) {
         for (begin, funnel) in row.days() {
             let day = time.day(*begin);
             if day > after {
