@@ -365,6 +365,7 @@ fn all_decisions_are_kept_where_that_is_asked_for() {
     let answer = decide(&edge, user("ada"), json!({}));
     assert_eq!(recorded(&edge, &answer).ok()["slots"][0]["offers"][0]["id"], "rose");
     let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
+    assert_eq!(why["samples"], json!({"capped": [explained["decisionId"]], "chosen": [sent["decisionId"]]}), "{why}");
     assert_eq!((&why["decisions"], &why["unexplained"]), (&json!(1), &json!(1)));
 }
 
@@ -388,6 +389,66 @@ fn verdicts(of: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
 #[test]
 fn what_is_to_be_sent_holds_until_something_happens() {
     let offers = vec![
+#[test]
+fn plugins_say_what_they_were_given_and_what_it_took() {
+    let offers = vec![
+        offer(
+            "kettle",
+            5,
+            json!({"category": "kitchen", "product_ids": ["K-100"], "eligible": "score.retail.p_alive > 0.5"}),
+        ),
+        offer("rose", 3, json!({"category": "garden"})),
+    ];
+    let (edge, _folders) = edge(&catalogue(offers, json!({})), true);
+    let order = json!({"order_id": "o-1", "coupon": "never-declared", "products": [{"product_id": "K-200", "category": "kitchen", "price": 13.5, "quantity": 2}]});
+    let events = json!([{"type": "track", "event": "Order Completed", "properties": order, "context": {"traits": {"mood": "never-declared"}}}]);
+    let told = json!({"explain": true, "context": {"page": "never-declared"}, "events": events});
+    let answer = decide(&edge, user("ada"), told);
+    let stages = answer["stages"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let [score, rank] = stages.as_slice() else { panic!("{answer}") };
+    assert_eq!(
+        (&score["plugin"], &score["stage"], &rank["stage"]),
+        (&json!("retail"), &json!("score"), &json!("rank"))
+    );
+    assert!(score["fuel"].as_u64() > Some(0) && rank["fuel"].as_u64() > Some(0), "{answer}");
+    assert_eq!(score["hash"], answer["meta"]["plugins"]["retail"]);
+    let inputs = &score["inputs"];
+    assert_eq!(
+        (&inputs["agg:retail.gross_revenue"], &inputs["agg:retail.purchase_days"]),
+        (&json!(27.0), &json!(1)),
+        "{inputs}"
+    );
+    assert_eq!((&inputs["config:alpha"], &score["scores"]["retail.p_alive"]), (&json!(4.414), &json!(1.0)), "{score}");
+    let kettle = &rank["offers"]["kettle"];
+    assert_eq!(
+        (&kettle["offer:value"], &kettle["agg:retail.units_kept[offer:product_ids]"]),
+        (&json!(5.0), &json!(0)),
+        "{rank}"
+    );
+    assert!(kettle["agg:retail.category_affinity[offer:category]"].as_f64() > Some(0.0), "{rank}");
+    assert!(!answer["stages"].to_string().contains("never-declared"), "{answer}");
+    // Asked once more, when its scores stand beside its columns, it says the same.
+    let again = decide(&edge, user("ada"), json!({"explain": true}));
+    assert_eq!(again["stages"][0], *score);
+    // For the secret key only; in the record for whoever asks afterwards.
+    let ask = json!({"visitor": user("ada"), "slots": [{"slot": "hero", "count": 5}], "explain": true});
+    let explained = edge.decide(&ask);
+    assert_eq!(explained.get("stages"), None);
+    let record = recorded(&edge, &explained).ok();
+    assert_eq!(record["stages"][0], *score);
+    let id = explained["decisionId"].as_str().unwrap();
+    let output = std::process::Command::new(selvedge_tests::edge::binary())
+        .args(["explain", id, "--url", &edge.admin])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["score of plugin retail", "agg:retail.gross_revenue = 27", "kettle: ", "→  retail.p_alive = 1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    // Nobody asks, nobody is told.
+    assert_eq!(decide(&edge, user("ada"), json!({})).get("stages"), None);
+}
+
         offer(
             "kettle",
             5,
