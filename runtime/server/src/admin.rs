@@ -21,7 +21,7 @@ use crate::catalogue::{self, Publisher};
 use crate::clock;
 use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
-use crate::edge::{Edge, decisions, method_not_allowed, not_found};
+use crate::edge::{Edge, audiences, decisions, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
 use crate::report::{self, Report, ReportQuery};
@@ -38,6 +38,7 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/report", get(reported))
         .route("/admin/v1/decisions", get(decisions::outcomes))
+        .route("/admin/v1/audiences/{name}/count", get(audiences::count))
         .route("/admin/v1/decisions/{id}", get(decisions::decision))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
