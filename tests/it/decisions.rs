@@ -529,3 +529,50 @@ fn what_is_to_be_sent_is_valid_for_a_day_at_most() {
     assert_eq!(until("bob", "call-center"), "2026-01-06T10:00:00Z");
     assert_eq!(until("bob", "web"), Value::Null);
 }
+#[test]
+fn what_a_plugin_finds_unfit_by_now_is_withdrawn() {
+    let offers = vec![offer("kettle", 5, json!({"product_ids": ["K-100"]})), offer("rose", 3, json!({}))];
+    let (edge, _folders) = edge(&catalogue(offers, json!({})), true);
+    let answer = decide(&edge, user("ada"), json!({"channel": "email"}));
+    assert_eq!(confirm(&edge, &answer), verdicts(&[("kettle", None), ("rose", None)]));
+    edge.batch(&[json!({"type": "track", "userId": "ada", "event": "Order Completed",
+        "properties": {"order_id": "1", "products": [{"product_id": "K-100", "price": 24.5, "quantity": 1}]}})]);
+    assert_eq!(confirm(&edge, &answer), verdicts(&[("kettle", Some("left-out")), ("rose", None)]));
+}
+
+#[test]
+fn a_suppression_with_a_duration_ends_on_time_and_begins_anew_with_each_purchase() {
+    let offers = vec![
+        offer("filter", 5, json!({"product_ids": ["W-200"], "suppress": {"for": "30d"}})),
+        offer("rose", 3, json!({})),
+    ];
+    let (edge, _folders) = edge(
+        &catalogue(offers, json!({"slots": [{"slot": "hero", "fallback": {"content": {}}, "ranker": "retail"}]})),
+        true,
+    );
+    let order = |id: &str, at: &str| {
+        edge.batch(&[
+            json!({"type": "track", "userId": "ada", "event": "Order Completed", "messageId": id, "timestamp": at,
+            "properties": {"order_id": id, "products": [{"product_id": "W-200", "price": 19, "quantity": 1}]}}),
+        ]);
+    };
+    let asked = |at: &str| decide(&edge, user("ada"), json!({"at": at, "dryRun": true, "explain": true}));
+    order("o-1", "2026-01-05T10:00:00Z");
+    let first = asked("2026-02-04T09:59:59Z");
+    let filter = candidate(&first, "filter");
+    assert_eq!(
+        (&filter["outcome"], &filter["until"]),
+        (&json!("suppressed-bought"), &json!("2026-02-04T10:00:00Z")),
+        "{filter}"
+    );
+    let over = asked("2026-02-04T10:00:00Z");
+    assert_ne!(candidate(&over, "filter")["step"], "suppression", "{over}");
+    order("o-2", "2026-02-10T10:00:00Z");
+    assert_eq!(candidate(&asked("2026-03-12T09:59:59Z"), "filter")["outcome"], "suppressed-bought");
+    assert_ne!(candidate(&asked("2026-03-12T10:00:00Z"), "filter")["step"], "suppression");
+    assert_eq!(
+        edge.profile("user:ada", None)["aggregates"]["retail.last_bought_at"]["value"],
+        json!([{"key": "W-200", "weight": "2026-02-10T10:00:00Z"}])
+    );
+}
+
