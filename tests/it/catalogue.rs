@@ -467,6 +467,25 @@ fn files_are_taken_in_from_the_command_line() {
     assert!(done(&["stopped"]).contains("brand-new"));
     done(&["start", "brand-new"]);
     assert!(done(&["stopped"]).contains("no offer is stopped"));
+    // A feed sets prices and stocks of what is there, by offer or by product.
+    let feed = file("feed.csv", "product_id,price,stock\nN-2,49.90,3\nK-100,22.00,0\nX-9,1,1\n");
+    let said = done(&["feed", &feed]);
+    assert!(
+        said.contains("3 rows, 2 offers matched, 2 changed; 1 rows match no offer") && said.contains("X-9"),
+        "{said}"
+    );
+    let document: Value = serde_json::from_str(&done(&["get"])).unwrap();
+    let offers = document["offers"].as_array().unwrap();
+    let of = |id: &str| offers.iter().find(|offer| offer["id"] == id).unwrap();
+    assert_eq!((&of("brand-new")["price"], &of("brand-new")["inventory"]), (&json!(49.9), &json!(3)));
+    assert_eq!(of("enamel-kettle")["inventory"], 0);
+    let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}], "explain": true});
+    let candidates = edge.decide(&ask)["slots"][0]["candidates"].clone();
+    let kettle = candidates.as_array().unwrap().iter().find(|of| of["id"] == "enamel-kettle").unwrap();
+    assert_eq!(kettle["outcome"], "disabled", "sold out");
+    assert!(done(&["feed", &feed, "--draft"]).contains("they are in the draft"));
+    let (refused, _, error) = cli(&edge.admin, &["feed", &file("bad-feed.csv", "product_id,stock\nN-2,few\n")]);
+    assert!(!refused && error.contains("line 2"), "{error}");
     let toml = done(&["get", "--toml"]);
     assert!(toml.contains("[[offers]]"), "{toml}");
     assert!(done(&["put", &file("again.toml", &toml)]).contains("is in force"));

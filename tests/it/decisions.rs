@@ -1,5 +1,7 @@
 //! Decisions under a catalogue's policy: eligibility, arbitration, caps, suppression, hold-outs, and what an explanation says of them.
 
+use selvedge_tests::TestCentreBuilder;
+use selvedge_tests::cluster::{caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::only;
 use serde_json::{Value, json};
@@ -91,6 +93,37 @@ fn concurrent_calls_of_one_person_never_go_over_a_cap() {
         callers.into_iter().map(|caller| caller.join().unwrap()).sum()
     });
     assert_eq!(shown, 10);
+}
+
+#[test]
+fn across_edges_a_cap_is_held_by_each_and_by_all_once_a_decision_has_travelled() {
+    const MOST: u64 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("catalogue.json");
+    let caps = json!({"caps": [{"most": MOST, "window": "lifetime"}]});
+    std::fs::write(&file, catalogue(vec![offer("kettle", 5, caps)], json!({})).to_string()).unwrap();
+    let centre = TestCentreBuilder::default().catalog(&file).plugins(None).start();
+    let edges = [centre.edge("one").start(), centre.edge("two").start()];
+    edges[0].batch(&[json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "traits": {}})]);
+    edges.iter().for_each(|edge| caught_up(&centre, edge));
+    let shown: Vec<u64> = std::thread::scope(|scope| {
+        let ask = |edge: usize, visitor: Value| {
+            let edge = &edges[edge];
+            scope.spawn(move || {
+                (0..20).filter(|_| !ids(&decide(edge, visitor.clone(), json!({}))).is_empty()).count() as u64
+            })
+        };
+        let callers = [0, 1].map(|edge| [ask(edge, user("ada")), ask(edge, json!({"anonymousId": "a-1"}))]);
+        callers.into_iter().map(|of| of.into_iter().map(|caller| caller.join().unwrap()).sum()).collect()
+    });
+    let all: u64 = shown.iter().sum();
+    assert!(shown.iter().all(|of| *of <= MOST), "never over it on one edge: {shown:?}");
+    assert!((MOST..=2 * MOST).contains(&all), "{shown:?}");
+    eventually("both edges know of all decisions", || {
+        let decided = |edge: &TestEdge| edge.profile("user:ada", None)["offers"]["kettle"]["decided"].as_u64();
+        edges.iter().all(|edge| decided(edge) == Some(all))
+    });
+    edges.iter().for_each(|edge| assert!(ids(&decide(edge, user("ada"), json!({}))).is_empty()));
 }
 
 #[test]
@@ -332,6 +365,7 @@ fn a_decision_is_kept_where_it_is_sent_or_explained_and_says_afterwards_why() {
     assert_eq!(candidate(&record, "rose")["factors"]["value"], 3.0);
     let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
     assert_eq!(why["outcomes"], json!({"capped": 1, "chosen": 1}), "{why}");
+    assert_eq!(why["samples"], json!({"capped": [explained["decisionId"]], "chosen": [sent["decisionId"]]}), "{why}");
     let later = edge.admin_get("/admin/v1/decisions?offer=kettle&since=2100-01-01T00:00:00Z").ok();
     assert_eq!((&later["decisions"], &later["outcomes"]), (&json!(0), &json!({})));
     // A rehearsal is in its answer only, and what nobody has decided is not known.
@@ -355,40 +389,6 @@ fn a_decision_is_kept_where_it_is_sent_or_explained_and_says_afterwards_why() {
     assert_eq!(recorded(&edge, &explained).problem(), (404, "unknown_decision"));
 }
 
-#[test]
-fn all_decisions_are_kept_where_that_is_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("catalogue.json");
-    std::fs::write(&file, catalogue(vec![offer("rose", 3, json!({}))], json!({})).to_string()).unwrap();
-    let builder = TestEdgeBuilder::default().without_catalog().without_plugins();
-    let edge = builder.arguments(&["--catalog", file.to_str().unwrap(), "--decision-records", "all"]).start();
-    let answer = decide(&edge, user("ada"), json!({}));
-    assert_eq!(recorded(&edge, &answer).ok()["slots"][0]["offers"][0]["id"], "rose");
-    let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
-    assert_eq!(why["samples"], json!({"capped": [explained["decisionId"]], "chosen": [sent["decisionId"]]}), "{why}");
-    assert_eq!((&why["decisions"], &why["unexplained"]), (&json!(1), &json!(1)));
-}
-
-/// Confirms a decision; gives the offers, each with the reason why it is withdrawn.
-fn confirm(edge: &TestEdge, answer: &Value) -> Vec<(String, Option<String>)> {
-    let id = answer["decisionId"].as_str().unwrap();
-    let confirmed = edge.post(WRITE, &format!("/v1/decisions/{id}/confirm"), "").ok();
-    assert_eq!(confirmed["decisionId"], id);
-    let verdict = |offer: &Value| {
-        let reason = offer["reason"].as_str().map(str::to_owned);
-        assert_eq!(offer["valid"], reason.is_none(), "{offer}");
-        (offer["id"].as_str().unwrap().to_owned(), reason)
-    };
-    confirmed["offers"].as_array().unwrap().iter().map(verdict).collect()
-}
-
-fn verdicts(of: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
-    of.iter().map(|(id, reason)| ((*id).to_owned(), reason.map(str::to_owned))).collect()
-}
-
-#[test]
-fn what_is_to_be_sent_holds_until_something_happens() {
-    let offers = vec![
 #[test]
 fn plugins_say_what_they_were_given_and_what_it_took() {
     let offers = vec![
@@ -449,6 +449,39 @@ fn plugins_say_what_they_were_given_and_what_it_took() {
     assert_eq!(decide(&edge, user("ada"), json!({})).get("stages"), None);
 }
 
+#[test]
+fn all_decisions_are_kept_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("catalogue.json");
+    std::fs::write(&file, catalogue(vec![offer("rose", 3, json!({}))], json!({})).to_string()).unwrap();
+    let builder = TestEdgeBuilder::default().without_catalog().without_plugins();
+    let edge = builder.arguments(&["--catalog", file.to_str().unwrap(), "--decision-records", "all"]).start();
+    let answer = decide(&edge, user("ada"), json!({}));
+    assert_eq!(recorded(&edge, &answer).ok()["slots"][0]["offers"][0]["id"], "rose");
+    let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
+    assert_eq!((&why["decisions"], &why["unexplained"]), (&json!(1), &json!(1)));
+}
+
+/// Confirms a decision; gives the offers, each with the reason why it is withdrawn.
+fn confirm(edge: &TestEdge, answer: &Value) -> Vec<(String, Option<String>)> {
+    let id = answer["decisionId"].as_str().unwrap();
+    let confirmed = edge.post(WRITE, &format!("/v1/decisions/{id}/confirm"), "").ok();
+    assert_eq!(confirmed["decisionId"], id);
+    let verdict = |offer: &Value| {
+        let reason = offer["reason"].as_str().map(str::to_owned);
+        assert_eq!(offer["valid"], reason.is_none(), "{offer}");
+        (offer["id"].as_str().unwrap().to_owned(), reason)
+    };
+    confirmed["offers"].as_array().unwrap().iter().map(verdict).collect()
+}
+
+fn verdicts(of: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
+    of.iter().map(|(id, reason)| ((*id).to_owned(), reason.map(str::to_owned))).collect()
+}
+
+#[test]
+fn what_is_to_be_sent_holds_until_something_happens() {
+    let offers = vec![
         offer(
             "kettle",
             5,
@@ -510,26 +543,6 @@ fn plugins_say_what_they_were_given_and_what_it_took() {
 }
 
 #[test]
-fn what_is_to_be_sent_is_valid_for_a_day_at_most() {
-    let offers = vec![
-        offer("kettle", 5, json!({"valid": {"until": "2026-01-05T15:00:00Z"}, "eligible": "trait.tier == \"gold\""})),
-        offer("rose", 3, json!({})),
-    ];
-    let quiet = json!({"channels": [{"channel": "email", "quiet": {"from": "22:00", "until": "07:00"}}]});
-    let (edge, _folder) = edge(&catalogue(offers, quiet), false);
-    edge.batch(&[
-        json!({"type": "identify", "userId": "ada", "traits": {"tier": "gold"}, "timestamp": "2026-01-01T00:00:00Z"}),
-    ]);
-    let until = |name: &str, channel: &str| {
-        let at = json!({"at": "2026-01-05T10:00:00Z", "channel": channel, "dryRun": true});
-        decide(&edge, user(name), at)["validUntil"].clone()
-    };
-    assert_eq!(until("ada", "email"), "2026-01-05T15:00:00Z", "the offer ends");
-    assert_eq!(until("bob", "email"), "2026-01-05T22:00:00Z", "it is quiet");
-    assert_eq!(until("bob", "call-center"), "2026-01-06T10:00:00Z");
-    assert_eq!(until("bob", "web"), Value::Null);
-}
-#[test]
 fn what_a_plugin_finds_unfit_by_now_is_withdrawn() {
     let offers = vec![offer("kettle", 5, json!({"product_ids": ["K-100"]})), offer("rose", 3, json!({}))];
     let (edge, _folders) = edge(&catalogue(offers, json!({})), true);
@@ -576,3 +589,23 @@ fn a_suppression_with_a_duration_ends_on_time_and_begins_anew_with_each_purchase
     );
 }
 
+#[test]
+fn what_is_to_be_sent_is_valid_for_a_day_at_most() {
+    let offers = vec![
+        offer("kettle", 5, json!({"valid": {"until": "2026-01-05T15:00:00Z"}, "eligible": "trait.tier == \"gold\""})),
+        offer("rose", 3, json!({})),
+    ];
+    let quiet = json!({"channels": [{"channel": "email", "quiet": {"from": "22:00", "until": "07:00"}}]});
+    let (edge, _folder) = edge(&catalogue(offers, quiet), false);
+    edge.batch(&[
+        json!({"type": "identify", "userId": "ada", "traits": {"tier": "gold"}, "timestamp": "2026-01-01T00:00:00Z"}),
+    ]);
+    let until = |name: &str, channel: &str| {
+        let at = json!({"at": "2026-01-05T10:00:00Z", "channel": channel, "dryRun": true});
+        decide(&edge, user(name), at)["validUntil"].clone()
+    };
+    assert_eq!(until("ada", "email"), "2026-01-05T15:00:00Z", "the offer ends");
+    assert_eq!(until("bob", "email"), "2026-01-05T22:00:00Z", "it is quiet");
+    assert_eq!(until("bob", "call-center"), "2026-01-06T10:00:00Z");
+    assert_eq!(until("bob", "web"), Value::Null);
+}
