@@ -284,7 +284,10 @@ function candidateRow(candidate, place, stages) {
     h("td", null, meaning && candidate.outcome !== "chosen" ? meaning : null,
       candidate.until ? h("small", null, "until ", when(candidate.until)) : null,
       candidate.reason ? h("small", null, `the plugin says ${candidate.reason}`) : null,
-      factors ? h("p", { class: "product" }, Object.entries(factors).flatMap(([name, value], at) => [at ? "×" : "", h("span", null, name, " ", h("b", null, number(value)))])) : null,
+      factors ? h("p", { class: "product" }, Object.entries(factors).filter(([, value]) => typeof value === "number")
+        .flatMap(([name, value], at) => [at ? "×" : "", h("span", null, name, " ", h("b", null, number(value)))])) : null,
+      factors?.response ? h("small", null, `propensity by the response rate: ${count(factors.response.responses)} of ${count(factors.response.shown)} shown, `,
+        `with a prior of ${number(factors.response.prior)} that weighs as ${number(factors.response.weight)}`) : null,
       all ? h("details", null, h("summary", null, "What was read"), inputs.length ? pairs(inputs) : null,
         given.map((stage) => [h("h3", null, `${stage.plugin}, ${stage.stage}`), pairs(Object.entries(stage.offers[candidate.id]))])) : null));
 }
