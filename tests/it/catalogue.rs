@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use selvedge_tests::cluster::{TestCentre, eventually};
+use selvedge_tests::cluster::{TestCentre, TestCentreBuilder, eventually};
 use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::process::{agent, answer, command};
 use selvedge_tests::{Answer, plain_catalog};
@@ -130,6 +130,33 @@ fn what_cannot_run_is_refused_with_its_place() {
     );
     shows_now(&edge, "kettle");
     assert_eq!(get(admin, "catalogue/versions").ok()["versions"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_centre_without_plugins_says_how_to_bring_what_a_catalogue_reads() {
+    let centre =
+        TestCentreBuilder::default().plugins(None).catalog(&plain_catalog(tempfile::tempdir().unwrap().path())).start();
+    let mut document = catalogue(&["kettle"]);
+    document["offers"][0]["eligible"] = json!("agg.retail.units_kept[\"F-100\"] > 0");
+    document["offers"][0]["propensity"] = json!("score:retail.p_alive");
+    let tag = get(&centre.admin, "catalogue").header("etag").unwrap().to_owned();
+    let refused = put(&centre.admin, "catalogue", Some(&tag), &document);
+    assert_eq!(refused.problem(), (422, "catalogue_invalid"));
+    let errors: Value = serde_json::from_str(&refused.text).unwrap();
+    for (at, pointer) in ["/offers/0/eligible", "/offers/0/propensity"].into_iter().enumerate() {
+        let error = &errors["errors"][at];
+        assert_eq!(error["pointer"], pointer, "{errors}");
+        assert!(error["detail"].as_str().unwrap().contains("no plugin runs yet that defines any"), "{error}");
+    }
+    // As it says: with the plugins in one release.
+    let (folder, plugins) = (tempfile::tempdir().unwrap(), selvedge_tests::only("retail"));
+    let file = folder.path().join("catalogue.json");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let (file, plugins) = (file.display().to_string(), plugins.path().display().to_string());
+    let arguments = ["central", "release", "--plugins", &plugins, "--catalog", &file, "--admin", &centre.admin];
+    let output = command(&arguments.map(str::to_owned)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(get(&centre.admin, "catalogue").ok()["offers"][0]["id"], "kettle");
 }
 
 #[test]
@@ -440,6 +467,25 @@ fn files_are_taken_in_from_the_command_line() {
     assert!(done(&["stopped"]).contains("brand-new"));
     done(&["start", "brand-new"]);
     assert!(done(&["stopped"]).contains("no offer is stopped"));
+    // A feed sets prices and stocks of what is there, by offer or by product.
+    let feed = file("feed.csv", "product_id,price,stock\nN-2,49.90,3\nK-100,22.00,0\nX-9,1,1\n");
+    let said = done(&["feed", &feed]);
+    assert!(
+        said.contains("3 rows, 2 offers matched, 2 changed; 1 rows match no offer") && said.contains("X-9"),
+        "{said}"
+    );
+    let document: Value = serde_json::from_str(&done(&["get"])).unwrap();
+    let offers = document["offers"].as_array().unwrap();
+    let of = |id: &str| offers.iter().find(|offer| offer["id"] == id).unwrap();
+    assert_eq!((&of("brand-new")["price"], &of("brand-new")["inventory"]), (&json!(49.9), &json!(3)));
+    assert_eq!(of("enamel-kettle")["inventory"], 0);
+    let ask = json!({"visitor": {"userId": "u-1"}, "slots": [{"slot": "home-hero"}], "explain": true});
+    let candidates = edge.decide(&ask)["slots"][0]["candidates"].clone();
+    let kettle = candidates.as_array().unwrap().iter().find(|of| of["id"] == "enamel-kettle").unwrap();
+    assert_eq!(kettle["outcome"], "disabled", "sold out");
+    assert!(done(&["feed", &feed, "--draft"]).contains("they are in the draft"));
+    let (refused, _, error) = cli(&edge.admin, &["feed", &file("bad-feed.csv", "product_id,stock\nN-2,few\n")]);
+    assert!(!refused && error.contains("line 2"), "{error}");
     let toml = done(&["get", "--toml"]);
     assert!(toml.contains("[[offers]]"), "{toml}");
     assert!(done(&["put", &file("again.toml", &toml)]).contains("is in force"));

@@ -1,5 +1,7 @@
 //! Decisions under a catalogue's policy: eligibility, arbitration, caps, suppression, hold-outs, and what an explanation says of them.
 
+use selvedge_tests::TestCentreBuilder;
+use selvedge_tests::cluster::{caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use selvedge_tests::only;
 use serde_json::{Value, json};
@@ -91,6 +93,37 @@ fn concurrent_calls_of_one_person_never_go_over_a_cap() {
         callers.into_iter().map(|caller| caller.join().unwrap()).sum()
     });
     assert_eq!(shown, 10);
+}
+
+#[test]
+fn across_edges_a_cap_is_held_by_each_and_by_all_once_a_decision_has_travelled() {
+    const MOST: u64 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("catalogue.json");
+    let caps = json!({"caps": [{"most": MOST, "window": "lifetime"}]});
+    std::fs::write(&file, catalogue(vec![offer("kettle", 5, caps)], json!({})).to_string()).unwrap();
+    let centre = TestCentreBuilder::default().catalog(&file).plugins(None).start();
+    let edges = [centre.edge("one").start(), centre.edge("two").start()];
+    edges[0].batch(&[json!({"type": "identify", "userId": "ada", "anonymousId": "a-1", "traits": {}})]);
+    edges.iter().for_each(|edge| caught_up(&centre, edge));
+    let shown: Vec<u64> = std::thread::scope(|scope| {
+        let ask = |edge: usize, visitor: Value| {
+            let edge = &edges[edge];
+            scope.spawn(move || {
+                (0..20).filter(|_| !ids(&decide(edge, visitor.clone(), json!({}))).is_empty()).count() as u64
+            })
+        };
+        let callers = [0, 1].map(|edge| [ask(edge, user("ada")), ask(edge, json!({"anonymousId": "a-1"}))]);
+        callers.into_iter().map(|of| of.into_iter().map(|caller| caller.join().unwrap()).sum()).collect()
+    });
+    let all: u64 = shown.iter().sum();
+    assert!(shown.iter().all(|of| *of <= MOST), "never over it on one edge: {shown:?}");
+    assert!((MOST..=2 * MOST).contains(&all), "{shown:?}");
+    eventually("both edges know of all decisions", || {
+        let decided = |edge: &TestEdge| edge.profile("user:ada", None)["offers"]["kettle"]["decided"].as_u64();
+        edges.iter().all(|edge| decided(edge) == Some(all))
+    });
+    edges.iter().for_each(|edge| assert!(ids(&decide(edge, user("ada"), json!({}))).is_empty()));
 }
 
 #[test]
@@ -332,6 +365,7 @@ fn a_decision_is_kept_where_it_is_sent_or_explained_and_says_afterwards_why() {
     assert_eq!(candidate(&record, "rose")["factors"]["value"], 3.0);
     let why = edge.admin_get("/admin/v1/decisions?offer=kettle").ok();
     assert_eq!(why["outcomes"], json!({"capped": 1, "chosen": 1}), "{why}");
+    assert_eq!(why["samples"], json!({"capped": [explained["decisionId"]], "chosen": [sent["decisionId"]]}), "{why}");
     let later = edge.admin_get("/admin/v1/decisions?offer=kettle&since=2100-01-01T00:00:00Z").ok();
     assert_eq!((&later["decisions"], &later["outcomes"]), (&json!(0), &json!({})));
     // A rehearsal is in its answer only, and what nobody has decided is not known.
@@ -353,6 +387,66 @@ fn a_decision_is_kept_where_it_is_sent_or_explained_and_says_afterwards_why() {
     // Who is erased is gone from here too.
     assert_eq!(edge.delete(SECRET, "/v1/profiles/anonymous:a-1").status, 202);
     assert_eq!(recorded(&edge, &explained).problem(), (404, "unknown_decision"));
+}
+
+#[test]
+fn plugins_say_what_they_were_given_and_what_it_took() {
+    let offers = vec![
+        offer(
+            "kettle",
+            5,
+            json!({"category": "kitchen", "product_ids": ["K-100"], "eligible": "score.retail.p_alive > 0.5"}),
+        ),
+        offer("rose", 3, json!({"category": "garden"})),
+    ];
+    let (edge, _folders) = edge(&catalogue(offers, json!({})), true);
+    let order = json!({"order_id": "o-1", "coupon": "never-declared", "products": [{"product_id": "K-200", "category": "kitchen", "price": 13.5, "quantity": 2}]});
+    let events = json!([{"type": "track", "event": "Order Completed", "properties": order, "context": {"traits": {"mood": "never-declared"}}}]);
+    let told = json!({"explain": true, "context": {"page": "never-declared"}, "events": events});
+    let answer = decide(&edge, user("ada"), told);
+    let stages = answer["stages"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let [score, rank] = stages.as_slice() else { panic!("{answer}") };
+    assert_eq!(
+        (&score["plugin"], &score["stage"], &rank["stage"]),
+        (&json!("retail"), &json!("score"), &json!("rank"))
+    );
+    assert!(score["fuel"].as_u64() > Some(0) && rank["fuel"].as_u64() > Some(0), "{answer}");
+    assert_eq!(score["hash"], answer["meta"]["plugins"]["retail"]);
+    let inputs = &score["inputs"];
+    assert_eq!(
+        (&inputs["agg:retail.gross_revenue"], &inputs["agg:retail.purchase_days"]),
+        (&json!(27.0), &json!(1)),
+        "{inputs}"
+    );
+    assert_eq!((&inputs["config:alpha"], &score["scores"]["retail.p_alive"]), (&json!(4.414), &json!(1.0)), "{score}");
+    let kettle = &rank["offers"]["kettle"];
+    assert_eq!(
+        (&kettle["offer:value"], &kettle["agg:retail.units_kept[offer:product_ids]"]),
+        (&json!(5.0), &json!(0)),
+        "{rank}"
+    );
+    assert!(kettle["agg:retail.category_affinity[offer:category]"].as_f64() > Some(0.0), "{rank}");
+    assert!(!answer["stages"].to_string().contains("never-declared"), "{answer}");
+    // Asked once more, when its scores stand beside its columns, it says the same.
+    let again = decide(&edge, user("ada"), json!({"explain": true}));
+    assert_eq!(again["stages"][0], *score);
+    // For the secret key only; in the record for whoever asks afterwards.
+    let ask = json!({"visitor": user("ada"), "slots": [{"slot": "hero", "count": 5}], "explain": true});
+    let explained = edge.decide(&ask);
+    assert_eq!(explained.get("stages"), None);
+    let record = recorded(&edge, &explained).ok();
+    assert_eq!(record["stages"][0], *score);
+    let id = explained["decisionId"].as_str().unwrap();
+    let output = std::process::Command::new(selvedge_tests::edge::binary())
+        .args(["explain", id, "--url", &edge.admin])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["score of plugin retail", "agg:retail.gross_revenue = 27", "kettle: ", "→  retail.p_alive = 1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    // Nobody asks, nobody is told.
+    assert_eq!(decide(&edge, user("ada"), json!({})).get("stages"), None);
 }
 
 #[test]
@@ -446,6 +540,53 @@ fn what_is_to_be_sent_holds_until_something_happens() {
     let id = mia["decisionId"].as_str().unwrap();
     let browser = edge.post(PUBLISHABLE, &format!("/v1/decisions/{id}/confirm"), "");
     assert_eq!(browser.problem(), (403, "key_not_allowed"));
+}
+
+#[test]
+fn what_a_plugin_finds_unfit_by_now_is_withdrawn() {
+    let offers = vec![offer("kettle", 5, json!({"product_ids": ["K-100"]})), offer("rose", 3, json!({}))];
+    let (edge, _folders) = edge(&catalogue(offers, json!({})), true);
+    let answer = decide(&edge, user("ada"), json!({"channel": "email"}));
+    assert_eq!(confirm(&edge, &answer), verdicts(&[("kettle", None), ("rose", None)]));
+    edge.batch(&[json!({"type": "track", "userId": "ada", "event": "Order Completed",
+        "properties": {"order_id": "1", "products": [{"product_id": "K-100", "price": 24.5, "quantity": 1}]}})]);
+    assert_eq!(confirm(&edge, &answer), verdicts(&[("kettle", Some("left-out")), ("rose", None)]));
+}
+
+#[test]
+fn a_suppression_with_a_duration_ends_on_time_and_begins_anew_with_each_purchase() {
+    let offers = vec![
+        offer("filter", 5, json!({"product_ids": ["W-200"], "suppress": {"for": "30d"}})),
+        offer("rose", 3, json!({})),
+    ];
+    let (edge, _folders) = edge(
+        &catalogue(offers, json!({"slots": [{"slot": "hero", "fallback": {"content": {}}, "ranker": "retail"}]})),
+        true,
+    );
+    let order = |id: &str, at: &str| {
+        edge.batch(&[
+            json!({"type": "track", "userId": "ada", "event": "Order Completed", "messageId": id, "timestamp": at,
+            "properties": {"order_id": id, "products": [{"product_id": "W-200", "price": 19, "quantity": 1}]}}),
+        ]);
+    };
+    let asked = |at: &str| decide(&edge, user("ada"), json!({"at": at, "dryRun": true, "explain": true}));
+    order("o-1", "2026-01-05T10:00:00Z");
+    let first = asked("2026-02-04T09:59:59Z");
+    let filter = candidate(&first, "filter");
+    assert_eq!(
+        (&filter["outcome"], &filter["until"]),
+        (&json!("suppressed-bought"), &json!("2026-02-04T10:00:00Z")),
+        "{filter}"
+    );
+    let over = asked("2026-02-04T10:00:00Z");
+    assert_ne!(candidate(&over, "filter")["step"], "suppression", "{over}");
+    order("o-2", "2026-02-10T10:00:00Z");
+    assert_eq!(candidate(&asked("2026-03-12T09:59:59Z"), "filter")["outcome"], "suppressed-bought");
+    assert_ne!(candidate(&asked("2026-03-12T10:00:00Z"), "filter")["step"], "suppression");
+    assert_eq!(
+        edge.profile("user:ada", None)["aggregates"]["retail.last_bought_at"]["value"],
+        json!([{"key": "W-200", "weight": "2026-02-10T10:00:00Z"}])
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod api;
+mod audiences;
 mod backfill;
 mod cases;
 mod catalogue;

@@ -27,6 +27,19 @@ impl Columns {
         total - shape.scalars * self.rows as usize
     }
 
+    /// What stands at a place of a family, if its bit says so.
+    fn cell(&self, family: Family, at: usize, bit: usize) -> Option<Cell> {
+        if self.present.get(bit / 64)? >> (bit % 64) & 1 == 0 {
+            return None;
+        }
+        match family {
+            Family::F64 => self.f64s.get(at).copied().map(Cell::F64),
+            Family::S64 => self.s64s.get(at).copied().map(Cell::S64),
+            Family::Code => self.codes.get(at).copied().map(Cell::Code),
+            Family::Text => self.texts.get(at).cloned().map(Cell::Text),
+        }
+    }
+
     /// Heap bytes, about.
     pub(crate) fn weight(&self) -> usize {
         let Self { rows: _, f64s, s64s, codes, texts, present, offsets } = self;
@@ -107,6 +120,26 @@ impl Shape {
             shape.places.push((family, place));
         }
         shape
+    }
+
+    /// What stands in a column: the cell of a row, or the elements of its list.
+    pub(crate) fn cells(&self, columns: &Columns, column: usize, row: usize) -> Vec<Option<Cell>> {
+        let Some((family, place)) = self.places.get(column).copied() else { return Vec::new() };
+        let rows = columns.rows as usize;
+        match place {
+            Place::Scalar { bit_column, family_column } => {
+                vec![columns.cell(family, family_column * rows + row, bit_column * rows + row)]
+            }
+            Place::List(list) => {
+                let ends = |list: usize| columns.offsets.get(list * (rows + 1)..(list + 1) * (rows + 1));
+                let Some(own) = ends(list) else { return Vec::new() };
+                // The elements of the lists before it have their bits before those of its own.
+                let before = (0..list).filter_map(ends).map(|of| of[rows] - of[0]).sum::<u32>();
+                let first_bit = self.scalars * rows + before as usize;
+                let element = |at: u32| columns.cell(family, at as usize, first_bit + (at - own[0]) as usize);
+                (own[row]..own[row + 1]).map(element).collect()
+            }
+        }
     }
 }
 
@@ -310,6 +343,12 @@ mod tests {
         // Scalars: integer 11, number 01 (row 1), instant 10 (row 0); then the elements 1, 0, 1 and 1.
         assert_eq!(columns.present, [0b1101_011011]);
         assert_eq!(columns.elements(&shape), 4);
+        let cells = |column, row| shape.cells(&columns, column, row);
+        assert_eq!((cells(0, 0), cells(0, 1)), (vec![Some(Cell::S64(10))], vec![Some(Cell::S64(11))]));
+        assert_eq!((cells(2, 0), cells(2, 1)), (vec![None], vec![Some(Cell::F64(0.5))]));
+        assert_eq!(cells(1, 0), [Some(Cell::S64(100)), None]);
+        assert_eq!((cells(1, 1), cells(4, 0)), (vec![Some(Cell::S64(102))], vec![Some(Cell::Code(7))]));
+        assert_eq!((cells(4, 1), cells(9, 0)), (vec![], vec![]));
     }
 
     #[test]

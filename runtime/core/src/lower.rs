@@ -3,6 +3,7 @@
 //! Declarations are resolved once, when a plugin is loaded (and offers when a catalogue is); a call only moves values.
 
 mod aggregates;
+mod given;
 
 use std::sync::Arc;
 

@@ -76,6 +76,8 @@ impl Whole {
 pub(crate) struct Guest<'p> {
     plugin: &'p Plugin,
     made: Made<'p>,
+    /// What the last stage left of its fuel.
+    left: u64,
 }
 
 enum Made<'p> {
@@ -97,7 +99,21 @@ impl<'p> Guest<'p> {
                 }
             }
         };
-        Ok(Self { plugin, made })
+        Ok(Self { plugin, made, left: 0 })
+    }
+
+    /// What its last stage left of its fuel.
+    pub(crate) fn fuel_left(&self) -> u64 {
+        self.left
+    }
+
+    /// All of its memory, where it is called as a core module.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        match &self.made {
+            Made::Core(lent) => lent.memory(),
+            Made::Whole(..) => None,
+        }
     }
 
     /// Observes one event.
@@ -148,14 +164,16 @@ impl<'p> Guest<'p> {
         of_core: impl FnOnce(&mut Called, &mut Store<HostState>) -> Answered<T>,
         of_whole: impl FnOnce(&Whole, &mut Store<HostState>, &Instance) -> Answered<T>,
     ) -> Result<T, CallError> {
-        let name = self.plugin.name();
+        let (name, left) = (self.plugin.name(), &mut self.left);
         match &mut self.made {
             Made::Core(lent) => lent.with(|kept::Instance { store, called }| {
                 let outcome = begin(store, fuel).and_then(|()| of_core(called, store));
+                *left = store.get_fuel().unwrap_or(0);
                 end(store, fuel, name, outcome)
             }),
             Made::Whole(whole, store, instance) => {
                 let outcome = begin(store, fuel).and_then(|()| of_whole(whole, store, instance));
+                *left = store.get_fuel().unwrap_or(0);
                 end(store, fuel, name, outcome)
             }
         }

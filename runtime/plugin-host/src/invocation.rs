@@ -94,6 +94,29 @@ impl PluginSet {
 pub struct Invocation<'p> {
     set: &'p PluginSet,
     guests: Vec<Slot<'p>>,
+    /// What was called, where somebody asks.
+    told: Option<Vec<Told>>,
+    /// What the last call took, where somebody asks.
+    fuel: u64,
+}
+
+/// A stage that was called: what it was given, what came of it, and what it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The plugin, by position.
+    pub plugin: usize,
+    /// `score` or `rank`.
+    pub stage: &'static str,
+    /// What it was given of the visitor, as a JSON object of paths and values.
+    pub given: String,
+    /// What it was given of each offer that it ranked, by position in the catalogue, likewise.
+    pub offers: Vec<(usize, String)>,
+    /// What it scored, by position among its own scores.
+    pub scores: Vec<Option<f64>>,
+    /// Why it gave no answer, as [`CallError::kind`] has it.
+    pub failed: Option<&'static str>,
+    /// The fuel that it used.
+    pub fuel: u64,
 }
 
 enum Slot<'p> {
@@ -105,7 +128,18 @@ enum Slot<'p> {
 impl<'p> Invocation<'p> {
     /// A request in which nothing has been called yet.
     pub fn new(set: &'p PluginSet) -> Self {
-        Self { set, guests: set.plugins.iter().map(|_| Slot::Unused).collect() }
+        Self { set, guests: set.plugins.iter().map(|_| Slot::Unused).collect(), told: None, fuel: 0 }
+    }
+
+    /// A request that tells afterwards what its stages were given ([`Self::told`]). Scores that stand beside their columns already are worked out anew
+    /// in it: what is told has happened.
+    pub fn telling(set: &'p PluginSet) -> Self {
+        Self { told: Some(Vec::new()), ..Self::new(set) }
+    }
+
+    /// The stages that were called, in their order; none unless it is [telling](Self::telling).
+    pub fn told(self) -> Vec<Told> {
+        self.told.unwrap_or_default()
     }
 
     /// Scores a visitor with plugins by position, in the given order, which must be one of [`PluginSet::score_order`] or
@@ -132,12 +166,19 @@ impl<'p> Invocation<'p> {
 
     fn score_one(&mut self, index: usize, subject: &Subject<'_>) -> Result<Vec<Option<f64>>, CallError> {
         let plugin = &self.set.plugins[index];
-        let columns = plugin.score_reads.lower(subject, &self.set.schema.definitions, &mut Keys::default());
-        if let Some(scored) = columns.scores().and_then(OnceLock::get) {
+        let mut keys = Keys::default();
+        let columns = plugin.score_reads.lower(subject, &self.set.schema.definitions, &mut keys);
+        if let Some(scored) = columns.scores().and_then(OnceLock::get).filter(|_| self.told.is_none()) {
             return Ok(scored.to_vec());
         }
-        let values = self.call(index, |guest| guest.score(SCORE_FUEL, &columns))?;
-        let values = accept_scores(values, plugin.component.description.scores.len())?;
+        let values = self.call(index, SCORE_FUEL, |guest| guest.score(SCORE_FUEL, &columns));
+        let declared = plugin.component.description.scores.len();
+        let values = values.and_then(|values| Ok(accept_scores(values, declared)?));
+        if self.told.is_some() {
+            let scored = values.as_ref().map_or_else(|error| Err(error.kind()), |values| Ok(values.clone()));
+            self.tell(index, "score", scored, || (plugin.score_reads.given(&columns, &keys), Vec::new()));
+        }
+        let values = values?;
         if let Some(scored) = columns.scores() {
             // Another request may have been faster, with the same outcome.
             let _ = scored.set(values.as_slice().into());
@@ -169,16 +210,38 @@ impl<'p> Invocation<'p> {
             &lowered_offers
         };
         let fuel = RANK_FUEL + RANK_FUEL_PER_OFFER * candidates.len() as u64;
-        let ranking = self.call(index, |guest| guest.rank(fuel, &visitor, offers))?;
-        Ok(ranking.accept(candidates, plugin.reasons().len())?)
+        let ranking = self.call(index, fuel, |guest| guest.rank(fuel, &visitor, offers));
+        let judged = ranking.and_then(|ranking| Ok(ranking.accept(candidates, plugin.reasons().len())?));
+        let outcome = judged.as_ref().map_or_else(|error| Err(error.kind()), |_| Ok(Vec::new()));
+        self.tell(index, "rank", outcome, || {
+            let of_offer = |(row, offer): (usize, &usize)| (*offer, offer_reads.given(offers, row, &keys));
+            (plugin.visitor_reads.given(&visitor, &keys), candidates.iter().enumerate().map(of_offer).collect())
+        });
+        judged
+    }
+
+    /// Notes what was called, where somebody asks.
+    fn tell(
+        &mut self,
+        plugin: usize,
+        stage: &'static str,
+        outcome: Result<Vec<Option<f64>>, &'static str>,
+        given: impl FnOnce() -> (String, Vec<(usize, String)>),
+    ) {
+        let Some(told) = &mut self.told else { return };
+        let (given, offers) = given();
+        let (scores, failed) = outcome.map_or_else(|kind| (Vec::new(), Some(kind)), |scores| (scores, None));
+        told.push(Told { plugin, stage, given, offers, scores, failed, fuel: self.fuel });
     }
 
     fn call<T>(
         &mut self,
         index: usize,
+        fuel: u64,
         stage: impl FnOnce(&mut Guest<'p>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let slot = &mut self.guests[index];
+        self.fuel = 0;
         if matches!(slot, Slot::Unused) {
             match Guest::new(&self.set.engine, &self.set.plugins[index]) {
                 Ok(guest) => *slot = Slot::Ready(Box::new(guest)),
@@ -190,9 +253,16 @@ impl<'p> Invocation<'p> {
         }
         let Slot::Ready(guest) = slot else { return Err(CallError::Dropped) };
         let outcome = stage(guest);
+        if self.told.is_some() {
+            self.fuel = fuel - guest.fuel_left().min(fuel);
+        }
         if outcome.as_ref().is_err_and(CallError::poisons) {
             *slot = Slot::Dropped;
         }
         outcome
     }
 }
+
+#[cfg(test)]
+#[path = "invocation_tests.rs"]
+mod tests;

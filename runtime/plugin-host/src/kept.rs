@@ -98,6 +98,15 @@ impl Lent<'_> {
     }
 }
 
+#[cfg(test)]
+impl Lent<'_> {
+    /// All of its memory.
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        let Instance { store, called } = self.instance.as_ref()?;
+        Some(called.memory().data(store))
+    }
+}
+
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {

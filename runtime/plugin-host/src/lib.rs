@@ -27,5 +27,5 @@ mod preinit;
 pub use component::Component;
 pub use engine::{Engine, EngineConfig};
 pub use error::{CallError, CatalogFault, ConfigFault, LoadError};
-pub use invocation::Invocation;
+pub use invocation::{Invocation, Told};
 pub use plugins::{CatalogReads, Plugin, PluginSet};

@@ -35,6 +35,16 @@ impl Plugin {
         self.component.name()
     }
 
+    /// Its version, as it says.
+    pub fn version(&self) -> &str {
+        &self.component.description.version
+    }
+
+    /// The position of its first score in the schema.
+    pub fn first_score(&self) -> usize {
+        self.first_score
+    }
+
     /// The reasons that its ranking gives, by position.
     pub fn reasons(&self) -> &[String] {
         &self.component.description.reasons
@@ -131,6 +141,11 @@ impl PluginSet {
     /// request is not computed in it.
     pub fn scores_to_rank(&self, ranker: usize) -> &[usize] {
         self.scores_to_rank.get(ranker).map_or(&[], Vec::as_slice)
+    }
+
+    /// The plugins whose scores some reads need, by position in the schema, in the order in which they must score.
+    pub fn scorers_of(&self, scores: &[usize]) -> Vec<usize> {
+        self.scorers(None, scores)
     }
 
     /// The plugins whose scores a ranking and some other reads need, in the order in which they must score.

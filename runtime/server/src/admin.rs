@@ -19,9 +19,10 @@ use crate::auth::Role;
 use crate::backfill::BackfillAnswer;
 use crate::catalogue::{self, Publisher};
 use crate::clock;
+use crate::console;
 use crate::dead_letters::DeadLetter;
 use crate::edge::ingest::with_history;
-use crate::edge::{Edge, decisions, method_not_allowed, not_found};
+use crate::edge::{Edge, audiences, decisions, method_not_allowed, not_found};
 use crate::error::Problem;
 use crate::gate::{Gate, Serving};
 use crate::report::{self, Report, ReportQuery};
@@ -37,6 +38,7 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
         .route("/admin/v1/storage", get(storage))
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/report", get(reported))
+        .route("/admin/v1/audiences/{name}/count", get(audiences::count))
         .route("/admin/v1/decisions", get(decisions::outcomes))
         .route("/admin/v1/decisions/{id}", get(decisions::decision))
         .fallback(not_found)
@@ -46,7 +48,8 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
         None => routes.merge(catalogue::forward::routes()),
     };
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
-    routes.layer(middleware::from_fn(no_pages)).with_state(gate)
+    // The page has no data of its own, and a browser cannot send a key with the address that is typed into it.
+    routes.merge(console::routes()).layer(middleware::from_fn(no_pages)).with_state(gate)
 }
 
 /// Refuses what a browser sends on behalf of some page: a listener on loopback is open to whoever is on the machine, not to whatever they look at.

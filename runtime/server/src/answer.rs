@@ -3,12 +3,14 @@
 //! Knows how a decision is told, not how it is made.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
 use selvedge_core::catalog::{Fallback, Offer, Slot};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest};
 use selvedge_core::identity::{Identifier, ShardId};
+use selvedge_plugin_host::Told;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -29,6 +31,9 @@ pub struct Decision<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visitor: Option<Named<'e>>,
     pub slots: Vec<SlotAnswer<'e>>,
+    /// What plugins were given and what came of it; in answers to `explain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageAnswer<'e>>,
     pub events: Outcome,
     pub meta: Meta<'e>,
 }
@@ -115,16 +120,67 @@ pub struct CandidateAnswer<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factors: Option<FactorsAnswer>,
     /// What its conditions read, and what that said.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub inputs: BTreeMap<String, Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
+    pub inputs: Option<Arc<RawValue>>,
+}
+
+/// Offers of the same conditions share what these read.
+fn shared<S: Serializer>(inputs: &Option<Arc<RawValue>>, serializer: S) -> Result<S::Ok, S::Error> {
+    inputs.as_deref().serialize(serializer)
 }
 
 impl CandidateAnswer<'_> {
     /// Leaves away what only the secret key opens.
     pub fn veil(&mut self) {
-        (self.priority, self.factors) = (None, None);
-        self.inputs.clear();
+        (self.priority, self.factors, self.inputs) = (None, None, None);
     }
+}
+
+/// A stage of a plugin that took part.
+#[derive(Serialize)]
+pub struct StageAnswer<'e> {
+    pub plugin: &'e str,
+    pub version: &'e str,
+    pub hash: String,
+    /// `score` or `rank`.
+    pub stage: &'static str,
+    /// The fuel that it used.
+    pub fuel: u64,
+    /// Why it gave no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<&'static str>,
+    /// What it declared to read of the visitor, with the values that it was given.
+    pub inputs: Box<RawValue>,
+    /// What it declared to read of offers, likewise, by offer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub offers: BTreeMap<&'e str, Box<RawValue>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<&'e str, Option<f64>>,
+}
+
+/// The stages that were called, as they are told.
+pub fn stage_answers(edge: &Edge, stages: Vec<Told>) -> Vec<StageAnswer<'_>> {
+    let raw = |json: String| RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    let answer = |told: Told| {
+        let plugin = &edge.plugins.plugins()[told.plugin];
+        let names = edge.plugins.schema().scores.iter().skip(plugin.first_score());
+        StageAnswer {
+            plugin: plugin.name(),
+            version: plugin.version(),
+            hash: plugin.hash(),
+            stage: told.stage,
+            fuel: told.fuel,
+            failed: told.failed,
+            inputs: raw(told.given),
+            offers: told
+                .offers
+                .into_iter()
+                .map(|(offer, given)| (edge.catalog.offers[offer].id.as_str(), raw(given)))
+                .collect(),
+            scores: names.zip(told.scores).map(|(score, value)| (score.name.as_str(), value)).collect(),
+        }
+    };
+    stages.into_iter().map(answer).collect()
 }
 
 /// What made up a priority.
@@ -219,7 +275,7 @@ pub fn slot_answer<'e>(
         reason: None,
         until: None,
         factors: None,
-        inputs: BTreeMap::new(),
+        inputs: None,
     });
     let of_slot =
         explained.unwrap_or_default().iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
@@ -231,7 +287,7 @@ pub fn slot_answer<'e>(
         reason: reason(judged),
         until: None,
         factors: None,
-        inputs: BTreeMap::new(),
+        inputs: None,
     });
     SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
 }
@@ -299,11 +355,10 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
             let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until()));
             let judgements = governed.judged.get(request).map_or(&[][..], Vec::as_slice);
             for (offer, outcome, step, until) in chosen.chain(left) {
-                let judged = judgements.iter().find(|judged| judged.offer == offer);
-                let factors = governed.factors.iter().find(|(of, which, ..)| (*of, *which) == (request, offer));
-                let inputs = governed.inputs.iter().find(|(of, _)| *of == offer);
-                let input =
-                    |(name, value): &(String, String)| Some((name.clone(), RawValue::from_string(value.clone()).ok()?));
+                let judged = judgements.binary_search_by_key(&offer, |judged| judged.offer).ok();
+                let judged = judged.map(|at| &judgements[at]);
+                let factors = governed.factors.binary_search_by_key(&(request, offer), |(of, which, ..)| (*of, *which));
+                let factors = factors.ok().map(|at| &governed.factors[at]);
                 candidates.push(CandidateAnswer {
                     id: &edge.catalog.offers[offer].id,
                     outcome,
@@ -323,7 +378,7 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
                             weight: rates.response().weight,
                         }),
                     }),
-                    inputs: inputs.into_iter().flat_map(|(_, read)| read).filter_map(input).collect(),
+                    inputs: governed.inputs.get(offer).cloned().flatten(),
                 });
             }
         }

@@ -50,6 +50,8 @@ const HISTORIES: usize = 2;
 const LARGE_BODIES: usize = 4;
 /// Batches of decisions that are under way at once, each deciding for one visitor after the other.
 const DECISION_BATCHES: usize = 4;
+/// Audiences that are counted at once: each looks at every profile.
+const AUDIENCE_COUNTS: usize = 1;
 /// Threads that may block. Each runs at most one invocation of the plugins, so the pool of instances is sized by it.
 const BLOCKING_THREADS: usize = 48;
 /// Threads beside them that fold.
@@ -193,6 +195,7 @@ pub fn house(
         large_bodies: Semaphore::new(LARGE_BODIES),
         decision_batches: Arc::new(Semaphore::new(DECISION_BATCHES)),
         histories: Arc::new(Semaphore::new(HISTORIES)),
+        audience_counts: Arc::new(Semaphore::new(AUDIENCE_COUNTS)),
     })
 }
 

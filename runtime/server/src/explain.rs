@@ -62,8 +62,33 @@ fn told(record: &Value) -> String {
         list(&slot["candidates"]).iter().filter(|of| of["outcome"] != "chosen").for_each(|of| text += &left(of));
         list(&slot["candidates"]).iter().filter(|of| of["outcome"] == "chosen").for_each(|of| text += &read(of));
     }
+    list(&record["stages"]).iter().for_each(|of| text += &stage(of));
     if record["explained"] != true {
         text += "\nNobody asked why the others were not chosen; \"explain\": true in the call does.\n";
+    }
+    text
+}
+
+/// What a stage of a plugin was given, and what came of it.
+fn stage(stage: &Value) -> String {
+    let mut text = format!(
+        "\n{} of plugin {} {}, {} fuel{}\n",
+        plain(&stage["stage"]),
+        plain(&stage["plugin"]),
+        plain(&stage["version"]),
+        stage["fuel"],
+        stage["failed"].as_str().map_or(String::new(), |failed| format!(": gave no answer ({failed})")),
+    );
+    for (name, value) in stage["inputs"].as_object().into_iter().flatten() {
+        text += &format!("         {name} = {value}\n");
+    }
+    for (offer, given) in stage["offers"].as_object().into_iter().flatten() {
+        let given: Vec<String> =
+            given.as_object().into_iter().flatten().map(|(name, value)| format!("{name} = {value}")).collect();
+        text += &format!("         {offer}: {}\n", given.join(", "));
+    }
+    for (name, value) in stage["scores"].as_object().into_iter().flatten() {
+        text += &format!("      →  {name} = {value}\n");
     }
     text
 }

@@ -11,6 +11,7 @@ mod central;
 mod cli;
 mod clock;
 mod config;
+mod console;
 mod dead_letters;
 mod decided;
 mod edge;

@@ -21,12 +21,12 @@ use selvedge_core::retracted::Retracted;
 use selvedge_core::time::Moment;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
-use selvedge_plugin_host::{CallError, Invocation};
+use selvedge_plugin_host::{CallError, Invocation, Told};
 use selvedge_shard::{Observer, Profile, ShardError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::answer::{CandidateAnswer, Decision, Meta, SlotAnswer, governed_answers, slot_answer};
+use crate::answer::{CandidateAnswer, Decision, Meta, SlotAnswer, governed_answers, slot_answer, stage_answers};
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
@@ -128,14 +128,18 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let seed = seed(&decision_id);
     let counted = !ask.dry_run && edge.counts_decisions(&ask.visitor);
     let mut channel = ask.channel;
+    let stages: Vec<Told>;
     let mut slots: Vec<SlotAnswer<'e>> = match &known {
         Some(known) if edge.policy.governs(&known.fragment.offers) => {
-            let governed = policy::decide(edge, &ask, known, instant, seed);
+            let mut governed = policy::decide(edge, &ask, known, instant, seed);
             channel = &edge.catalog.channels[governed.channel].name;
+            stages = std::mem::take(&mut governed.stages);
             governed_answers(edge, &ask, &governed)
         }
         _ => {
-            let rankings = known.as_ref().map(|known| rank(edge, &ask, known, instant, seed)).unwrap_or_default();
+            let ranked = known.as_ref().map(|known| rank(edge, &ask, known, instant, seed));
+            let (rankings, told) = ranked.unwrap_or_default();
+            stages = told;
             let judged = |request: usize| {
                 let ranker = edge.catalog_reads.ranker(ask.slots[request].slot);
                 rankings.iter().find(|(of, _)| *of == ranker)?.1.as_deref()
@@ -155,6 +159,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     };
 
     // 4. Keep what somebody may ask about.
+    let mut stages = stage_answers(edge, stages);
     let sent = ask.channel != WEB;
     let person = known.as_ref().map(|known| &*known.fragment);
     let valid_until = sent.then(|| outbound::valid_until(edge, person, channel, instant, &slots));
@@ -172,10 +177,12 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
             plugins: &edge.plugin_hashes,
             catalogue: edge.catalogue_in_force(),
             slots: &slots,
+            stages: &stages,
         });
     }
     if ask.explain && ask.role != Role::Secret {
         slots.iter_mut().flat_map(|slot| &mut slot.candidates).for_each(CandidateAnswer::veil);
+        stages.clear();
     }
 
     // 5. Answer, measure.
@@ -191,7 +198,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
     };
     let valid_until = valid_until.map(|until| until.to_string());
-    Ok(Decision { decision_id, valid_until, visitor: None, slots, events: outcome, meta })
+    Ok(Decision { decision_id, valid_until, visitor: None, slots, stages, events: outcome, meta })
 }
 
 /// Counts offers that were chosen.
@@ -440,11 +447,11 @@ impl Rehearsal {
 /// What each plugin that ranks for any of the slots judges, once for all of its slots; none where ranking failed or the deadline came first.
 type Rankings = Vec<(Option<usize>, Option<Vec<Judgement>>)>;
 
-fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> Rankings {
+fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64) -> (Rankings, Vec<Told>) {
     let schema = edge.plugins.schema();
     let moment = known.fragment.moment(&schema.definitions, &edge.trait_sources, instant);
     let blank = Subject { context: ask.context, channel: ask.channel, seed, ..known.subject(edge, &moment) };
-    let mut invocation = Invocation::new(&edge.plugins);
+    let mut invocation = if ask.explain { Invocation::telling(&edge.plugins) } else { Invocation::new(&edge.plugins) };
     let mut rankings: Rankings = Vec::with_capacity(1);
     for request in &ask.slots {
         let ranker = edge.catalog_reads.ranker(request.slot);
@@ -471,7 +478,7 @@ fn rank(edge: &Edge, ask: &Ask<'_>, known: &Known, instant: Timestamp, seed: u64
         };
         rankings.push((ranker, ranking));
     }
-    rankings
+    (rankings, invocation.told())
 }
 
 /// The candidates of all requested slots that one plugin ranks for, each once, ascending; and the slot, where they are those of one.

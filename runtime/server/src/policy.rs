@@ -4,6 +4,7 @@
 //! choice is recorded, so that whoever asks next sees it, under whichever identifier. What was let through by the screen, the experiments and the conditions is
 //! ranked; what was ranked is held to caps once more where it is chosen.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +26,8 @@ use selvedge_core::offers::{Act, Exposure, Offers};
 use selvedge_core::time::{BusinessTime, Moment, TIME_ZONE_TRAIT, Whose};
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Schema, Subject};
-use selvedge_plugin_host::Invocation;
+use selvedge_plugin_host::{Invocation, Told};
+use serde_json::value::RawValue;
 
 use crate::budgets::{Budgets, Ledger};
 use crate::edge::Edge;
@@ -69,12 +71,14 @@ pub struct Governed {
     pub variants: Vec<(usize, usize)>,
     /// Who left, of which request, and why; where that was asked for.
     pub left: Vec<(usize, usize, Left)>,
-    /// What a ranking said, by position of the request; where that was asked for.
+    /// What a ranking said, by position of the request, ascending by offer; where that was asked for.
     pub judged: Vec<Vec<Judgement>>,
-    /// What made up priorities, of which request, where no plugin ranked; where that was asked for.
+    /// What made up priorities, ascending by request and offer, where no plugin ranked; where that was asked for.
     pub factors: Vec<(usize, usize, Factors, Option<Counted>)>,
-    /// What the conditions of an offer read, and what that said; where that was asked for.
-    pub inputs: Vec<(usize, Vec<(String, String)>)>,
+    /// What the conditions of each offer read and what that said, as a JSON object; where that was asked for.
+    pub inputs: Vec<Option<Arc<RawValue>>>,
+    /// What plugins were given and what came of it; where that was asked for.
+    pub stages: Vec<Told>,
 }
 
 impl Policy {
@@ -400,7 +404,8 @@ impl Deciding<'_> {
         let mut screen = policy.shelf.screen(person, at, |rule| policy.budgets.of_rule(rule, left));
 
         // Scores come before whatever reads them.
-        let mut invocation = Invocation::new(&edge.plugins);
+        let mut invocation =
+            if ask.explain { Invocation::telling(&edge.plugins) } else { Invocation::new(&edge.plugins) };
         let needed =
             |plugin: &usize| ask.slots.iter().any(|slot| edge.catalog_reads.scorers(slot.slot).contains(plugin));
         let order: Vec<usize> = edge.plugins.score_order().iter().copied().filter(needed).collect();
@@ -492,6 +497,7 @@ impl Deciding<'_> {
             governed.left =
                 left.into_iter().map(|(of, offer, why)| (of, offer, policy.shelf.explain(why, past, at))).collect();
             governed.inputs = inputs(catalog, ask, &evaluation);
+            governed.stages = invocation.told();
         }
         governed.silent = held_out && holdout.is_some_and(|(_, answer)| answer == HoldoutAnswer::Nothing);
         self.expose(&mut governed, &looked, held_out);
@@ -627,23 +633,29 @@ fn factors(
     (all.within(&of_slot.arbitration), rate.map(|(_, counted)| counted))
 }
 
-/// What the conditions of each candidate read, and what that said.
-fn inputs(catalog: &Catalog, ask: &Ask<'_>, evaluation: &Evaluation<'_>) -> Vec<(usize, Vec<(String, String)>)> {
-    let mut told = Vec::new();
-    let candidates = ask.slots.iter().flat_map(|slot| &catalog.slots[slot.slot].candidates);
-    for offer in candidates {
-        if told.iter().any(|(of, _)| of == offer) {
-            continue;
-        }
+/// What the conditions of each candidate read, and what that said, as JSON objects by position of the offer. Offers of the same conditions share one.
+fn inputs(catalog: &Catalog, ask: &Ask<'_>, evaluation: &Evaluation<'_>) -> Vec<Option<Arc<RawValue>>> {
+    let mut told = vec![None; catalog.offers.len()];
+    let mut known: HashMap<Vec<ConditionId>, Option<Arc<RawValue>>> = HashMap::new();
+    let mut ids = Vec::new();
+    for offer in ask.slots.iter().flat_map(|slot| &catalog.slots[slot.slot].candidates) {
         let of = &catalog.offers[*offer];
-        let campaign = of.campaign.and_then(|campaign| catalog.campaigns[campaign].eligible);
-        let audiences = of.audiences.iter().map(|audience| catalog.audiences[*audience].condition);
-        let conditions = of.eligible.into_iter().chain(campaign).chain(audiences);
-        let mut read: Vec<(String, String)> =
-            conditions.flat_map(|id| evaluation.inputs(id)).map(|(name, value)| (name.to_owned(), value)).collect();
-        read.sort();
-        read.dedup();
-        told.push((*offer, read));
+        ids.clear();
+        ids.extend(of.eligible);
+        ids.extend(of.campaign.and_then(|campaign| catalog.campaigns[campaign].eligible));
+        ids.extend(of.audiences.iter().map(|audience| catalog.audiences[*audience].condition));
+        told[*offer] = match known.get(&ids) {
+            Some(shared) => shared.clone(),
+            None => known.entry(ids.clone()).or_insert(read_by(&ids, evaluation)).clone(),
+        };
     }
     told
+}
+
+/// What some conditions read, as one JSON object; none where that is nothing.
+fn read_by(ids: &[ConditionId], evaluation: &Evaluation<'_>) -> Option<Arc<RawValue>> {
+    let reads = ids.iter().flat_map(|id| evaluation.inputs(*id));
+    let reads: BTreeMap<&str, Box<RawValue>> =
+        reads.filter_map(|(name, value)| Some((name, RawValue::from_string(value).ok()?))).collect();
+    if reads.is_empty() { None } else { serde_json::value::to_raw_value(&reads).ok().map(Arc::from) }
 }

@@ -14,7 +14,7 @@ use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::answer::{CandidateAnswer, SlotAnswer};
+use crate::answer::{CandidateAnswer, SlotAnswer, StageAnswer};
 
 /// Records that are kept at most.
 const RECORDS_MAX: usize = 20_000;
@@ -22,6 +22,8 @@ const RECORDS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One that is larger is not kept: it would push many others out.
 const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Decisions that are named for each outcome of an offer.
+const SAMPLES: usize = 5;
 /// Of how many decisions that nobody asks about one is kept.
 const ONE_OF: u64 = 100;
 
@@ -83,6 +85,8 @@ pub struct Decided<'d> {
     /// The version and the hash of the catalogue in force, where they are at hand.
     pub catalogue: Option<(u64, String)>,
     pub slots: &'d [SlotAnswer<'d>],
+    /// What plugins were given, where that was asked for.
+    pub stages: &'d [StageAnswer<'d>],
 }
 
 #[derive(Serialize)]
@@ -102,6 +106,8 @@ struct Told<'d> {
     catalogue: Option<CatalogueTold<'d>>,
     plugins: &'d RawValue,
     slots: Vec<SlotTold<'d>>,
+    #[serde(skip_serializing_if = "<[StageAnswer<'_>]>::is_empty")]
+    stages: &'d [StageAnswer<'d>],
 }
 
 #[derive(Serialize)]
@@ -163,6 +169,7 @@ impl<'d> Decided<'d> {
             catalogue: catalogue.map(|(version, hash)| CatalogueTold { version: *version, hash }),
             plugins: self.plugins,
             slots: slots.collect(),
+            stages: self.stages,
         }
     }
 
@@ -216,6 +223,8 @@ pub struct OfferOutcomes {
     pub decisions: usize,
     /// In how many it was chosen, or left for which reason.
     pub outcomes: BTreeMap<&'static str, usize>,
+    /// Of each of these the latest decisions, newest first.
+    pub samples: BTreeMap<&'static str, Vec<CompactString>>,
     /// Those in which it was not even a candidate.
     pub no_candidate: usize,
     /// Those in which it was not chosen, and nobody asked why.
@@ -291,10 +300,16 @@ impl Records {
         // The lock is not held while they are looked through.
         let records: Vec<Arc<Record>> = self.ring.lock().records.iter().cloned().collect();
         let mut told = OfferOutcomes::default();
-        for record in records.iter().filter(|record| since.is_none_or(|since| record.at >= since)) {
+        for record in records.iter().rev().filter(|record| since.is_none_or(|since| record.at >= since)) {
             told.decisions += 1;
             match (record.outcome(offer), &record.outcomes) {
-                (Some(outcome), _) => *told.outcomes.entry(outcome).or_default() += 1,
+                (Some(outcome), _) => {
+                    *told.outcomes.entry(outcome).or_default() += 1;
+                    let samples = told.samples.entry(outcome).or_default();
+                    if samples.len() < SAMPLES {
+                        samples.push(record.id.clone());
+                    }
+                }
                 (None, Some(_)) => told.no_candidate += 1,
                 (None, None) => told.unexplained += 1,
             }
@@ -345,6 +360,7 @@ mod tests {
         let kettle = records.outcomes("kettle", None);
         assert_eq!(kettle.outcomes, [("capped", 2), ("outranked", 1)].into());
         assert_eq!((kettle.decisions, kettle.no_candidate, kettle.unexplained), (5, 1, 1));
+        assert_eq!(kettle.samples["capped"], [1, 0].map(|id: u64| CompactString::from(format!("{id:024x}"))));
         assert_eq!(records.outcomes("rose", Some(Timestamp(2))).outcomes, [("chosen", 3)].into());
         records.forget(&[Identifier::stored("user:1").expect("an identifier")]);
         assert!(records.get(&format!("{:024x}", 1)).is_none() && records.get(&format!("{:024x}", 2)).is_some());

@@ -3,12 +3,12 @@
 //! Nothing is stored of a join. It is kept in memory, registered with every fragment that was looked at; it follows the events of its own
 //! fragments, and is made again when links change; so linking shows at once and unlinking is exact.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use selvedge_core::fragment::{Folded, Fragment};
-use selvedge_core::identity::Identifier;
+use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::links::{Group, ordered, resolve};
 use selvedge_core::retracted::Retracted;
 use selvedge_core::value::Timestamp;
@@ -151,6 +151,23 @@ impl Shards {
         for identifier in &joined.identifiers {
             self.cache.keep_joined(identifier, Arc::clone(&slot));
         }
+    }
+
+    /// The next identifiers of a shard that have something in its base, ascending, up to so many; none at the end, and of a shard that is not held. Blocks on the
+    /// disk.
+    pub fn next_identifiers(
+        &self,
+        shard: ShardId,
+        after: Option<&Identifier>,
+        most: usize,
+    ) -> Result<Vec<Identifier>, ShardError> {
+        if self.holds(shard) { self.disk.identifiers(shard, after, most) } else { Ok(Vec::new()) }
+    }
+
+    /// The identifiers of a shard of which something is pending, whether or not its base has something of them.
+    pub fn pending_identifiers(&self, shard: ShardId) -> BTreeSet<Identifier> {
+        let state = self.cell(shard).state.lock();
+        state.pending.first(usize::MAX).map(|queued| queued.identifier.clone()).collect()
     }
 
     /// The profile of an identifier as of an instant: whoever is the same person by what is known now, with the events up to then.

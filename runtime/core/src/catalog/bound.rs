@@ -1,8 +1,7 @@
 //! A catalogue bound to the plugins that serve it: its conditions compiled, its scores by position.
 
 use super::{Catalog, CatalogError, Fault, Slot};
-use crate::condition::{ConditionId, Conditions};
-use crate::config::nearest;
+use crate::condition::{ConditionId, Conditions, unknown};
 use crate::view::Schema;
 
 /// What of a catalogue hangs on the names that plugins define.
@@ -32,11 +31,8 @@ impl Bound {
             };
             let found = schema.score(name);
             if found.is_none() {
-                let hint = match nearest(name, schema.scores.iter().map(|score| score.name.as_str())) {
-                    Some(nearest) => format!("; did you mean {nearest:?}?"),
-                    None => String::new(),
-                };
-                let detail = format!("offer {:?}: no active plugin defines the score {name:?}{hint}", offer.id);
+                let known = schema.scores.iter().map(|score| score.name.as_str());
+                let detail = format!("offer {:?}: {}", offer.id, unknown("score", name, known));
                 faults.push(Fault { pointer: format!("/offers/{index}/propensity"), detail });
             }
             propensities.push(found);

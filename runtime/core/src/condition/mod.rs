@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub use self::expression::Expression;
 pub use self::program::Conditions;
+pub(crate) use self::reads::unknown;
 pub use self::run::Evaluation;
 
 /// A condition of a catalogue, by position.

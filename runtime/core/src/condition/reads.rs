@@ -257,9 +257,14 @@ fn offer(names: &[Box<str>]) -> Result<Found, String> {
     Ok((Source::Offer(id.as_ref().into(), known), of, COST_FOUND))
 }
 
-fn unknown<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> String {
-    match nearest(name, known) {
-        Some(nearest) => format!("no active plugin defines the {kind} {name:?}; did you mean {nearest:?}?"),
-        None => format!("no active plugin defines the {kind} {name:?}"),
-    }
+/// That nobody defines a name that only plugins do, and the mend.
+pub(crate) fn unknown<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> String {
+    let mut known = known.peekable();
+    let is_any = known.peek().is_some();
+    let mend = match nearest(name, known) {
+        _ if !is_any => "; no plugin runs yet that defines any: release its plugin first, or both together".to_owned(),
+        Some(nearest) => format!("; did you mean {nearest:?}?"),
+        None => String::new(),
+    };
+    format!("no active plugin defines the {kind} {name:?}{mend}")
 }

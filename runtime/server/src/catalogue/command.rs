@@ -94,6 +94,16 @@ pub enum CatalogueCommand {
     },
     /// List the offers that are stopped.
     Stopped(Desk),
+    /// Count the persons who are in an audience now, at an edge.
+    Audience {
+        /// Its name.
+        name: String,
+        /// Look at about so many identifiers rather than at all of them, and say how far off that may be.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        sample: Option<u64>,
+        #[command(flatten)]
+        desk: Desk,
+    },
     /// Take in a file: a whole catalogue as TOML or JSON, or offers as CSV, which replace those of the same id and are added behind the others.
     Import {
         /// The file. Columns of a CSV are an offer's fields, content.NAME and features.NAME.
@@ -171,9 +181,27 @@ pub fn run(command: CatalogueCommand) -> Result<()> {
                 if lines.is_empty() { "no offer is stopped".to_owned() } else { lines.join("\n") }
             })
         }
+        CatalogueCommand::Audience { name, sample, desk } => {
+            let sample = sample.map_or(String::new(), |sample| format!("?sample={sample}"));
+            let counted = desk.send("GET", &format!("audiences/{}/count{sample}", escaped(&name)), &[], "")?;
+            desk.say(&counted.json, in_audience)
+        }
         CatalogueCommand::Import { file, replace, draft, desk } => import(&file, replace, draft, &desk),
         CatalogueCommand::Feed { file, draft, desk } => take_feed(&file, draft, &desk),
     }
+}
+
+/// How many are in an audience, in words.
+fn in_audience(counted: &Value) -> String {
+    let (of, count, persons) = (plain(&counted["audience"]), &counted["count"], &counted["persons"]);
+    let share = counted["share"]["value"].as_f64().map_or(String::new(), |share| format!(" ({:.1}%)", 100.0 * share));
+    if counted["exact"] == true {
+        return format!("{of}: {count} of {persons} persons{share}");
+    }
+    format!(
+        "{of}: about {count} of {persons} persons{share}, between {} and {} with 95% certainty, by {} of {} identifiers",
+        counted["low"], counted["high"], counted["looked"], counted["of"]
+    )
 }
 
 impl Desk {

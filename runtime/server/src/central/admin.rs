@@ -31,6 +31,7 @@ use crate::admin::no_pages;
 use crate::auth::Role;
 use crate::catalogue;
 use crate::clock;
+use crate::console;
 use crate::edge::erasures::unknown;
 use crate::edge::{method_not_allowed, not_found, parse_body};
 use crate::erasures::Receipt;
@@ -65,7 +66,7 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .merge(catalogue::http::routes("/admin/v1").with_state(Arc::clone(&centre.catalogue)));
     let routes =
         if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&centre), guard)) } else { routes };
-    routes.layer(middleware::from_fn(no_pages)).with_state(centre)
+    routes.merge(console::routes()).layer(middleware::from_fn(no_pages)).with_state(centre)
 }
 
 async fn guard(State(centre): State<Arc<Centre>>, request: Request, next: Next) -> Result<Response, Problem> {

@@ -1,5 +1,6 @@
 //! The public listener: what websites and servers call.
 
+pub mod audiences;
 pub mod batch;
 pub mod decide;
 pub mod decisions;
@@ -102,6 +103,8 @@ pub struct House {
     pub decision_batches: Arc<Semaphore>,
     /// How many histories are folded at once.
     pub histories: Arc<Semaphore>,
+    /// How many audiences are counted at once.
+    pub audience_counts: Arc<Semaphore>,
 }
 
 /// Everything that a request of this edge needs: the house, and what runs in it now.

@@ -19,12 +19,14 @@ use selvedge_core::offers::OfferHistory;
 use selvedge_core::time::Moment;
 use selvedge_core::traits::Trait;
 use selvedge_core::value::{Kind, Timestamp};
+use selvedge_core::view::Subject;
 use selvedge_plugin_host::Invocation;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::Edge;
+use super::audiences;
 use super::history::{HistoryAnswer, HistoryAsk};
 use super::ingest::{blocking, with_history};
 use crate::answer::Meta;
@@ -50,7 +52,7 @@ pub struct ProfileAnswer {
     traits: BTreeMap<String, TraitAnswer>,
     aggregates: Ordered<AggregateAnswer>,
     scores: Ordered<ScoreAnswer>,
-    audiences: [(); 0],
+    audiences: Vec<CompactString>,
     consent: BTreeMap<String, ConsentAnswer>,
     offers: BTreeMap<String, OfferAnswer>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -305,6 +307,7 @@ fn read(
     let scores = Invocation::new(&edge.plugins).score(edge.plugins.score_order(), &subject, &mut |plugin, error| {
         pipeline::note_failure(edge, plugin, "score", &error)
     });
+    let audiences = audiences::of(edge, Subject { scores: &scores, ..subject });
     let scores = schema.scores.iter().zip(scores);
     let consent = |(purpose, decision): (&str, Decision)| {
         let answer = ConsentAnswer { granted: decision.granted, updated_at: decision.at.to_string() };
@@ -319,7 +322,7 @@ fn read(
                 .map(|(score, value)| (score.name.clone(), ScoreAnswer { value, unit: score.unit.clone() }))
                 .collect(),
         ),
-        audiences: [],
+        audiences,
         consent: fragment.consent.iter().map(consent).collect(),
         offers: fragment.offers.by_offer().map(|(offer, history)| (offer.to_owned(), offer_answer(&history))).collect(),
         loads: fragment.mart.loads().iter().map(load_answer).collect(),
