@@ -129,17 +129,35 @@ pub struct Shelf {
 pub const SHELVES: &[Shelf] =
     &[Shelf { slot: "home", prefix: "", offers: OFFERS }, Shelf { slot: "wide", prefix: "wide-", offers: OFFERS_WIDE }];
 
-/// The catalogue: slots with their offers, all ranked by this plugin.
-pub fn catalog(shelves: &[Shelf], ranker: &str) -> String {
-    let mut text = String::new();
+/// What a policy says of an offer: ten caps, suppression, and a condition that one offer in ten of a wide slot meets. Nobody ever comes to a cap.
+fn terms(index: usize, wide: bool) -> String {
+    let windows = ["1h", "24h", "7d", "30d", "day", "week", "month", "year", "lifetime"];
+    let caps: Vec<String> =
+        windows.iter().map(|window| format!("{{ most = 1000000, window = \"{window}\" }}")).collect();
+    let sign = if wide && index % 10 != 0 { "<" } else { ">=" };
+    format!(
+        "campaign = \"all-year\"\nproduct_ids = [\"P-{index}\"]\ncondition = \"trait.t00 {sign} 0.0\"\nsuppress = {{ after = \"accepted\", for = \"365d\" }}\n\
+         caps = [{}, {{ counts = \"shown\", most = 1000000, window = \"7d\" }}]\n",
+        caps.join(", ")
+    )
+}
+
+/// What a policy says of everything.
+const OVERALL: &str = "[[campaigns]]\nid = \"all-year\"\ncaps = [{ most = 1000000, window = \"day\" }]\n\n\
+                       [[channels]]\nchannel = \"web\"\ncaps = [{ most = 1000000, window = \"24h\" }]\n\n[[caps]]\nmost = 1000000\nwindow = \"7d\"\n\n";
+
+/// The catalogue: slots with their offers, all ranked by this plugin, and with a policy where that is wanted.
+pub fn catalog(shelves: &[Shelf], ranker: &str, policy: bool) -> String {
+    let mut text = if policy { OVERALL.to_owned() } else { String::new() };
     let offers = shelves.iter().flat_map(|shelf| std::iter::repeat_n(shelf.prefix, shelf.offers));
     for (index, prefix) in offers.enumerate() {
         let (id, category, value) = offer(index);
         let Value::Object(content) = content(index) else { continue };
         let content: Vec<String> = content.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let terms = if policy { terms(index, !prefix.is_empty()) } else { String::new() };
         let _ = write!(
             text,
-            "[[offers]]\nid = \"{id}\"\nname = \"Offer {index}\"\ncategory = \"{prefix}{}\"\nvalue = {}.{:02}\ncontent = {{ {} }}\n\n",
+            "[[offers]]\nid = \"{id}\"\nname = \"Offer {index}\"\ncategory = \"{prefix}{}\"\nvalue = {}.{:02}\ncontent = {{ {} }}\n{terms}\n",
             LEVEL_NAMES[category],
             value / 100,
             value % 100,
@@ -150,8 +168,9 @@ pub fn catalog(shelves: &[Shelf], ranker: &str) -> String {
         let categories: Vec<String> = LEVEL_NAMES.iter().map(|name| format!("\"{prefix}{name}\"")).collect();
         let _ = write!(
             text,
-            "[[slots]]\nslot = \"{slot}\"\ncategories = [{}]\nranker = \"{ranker}\"\nfallback = \"offer-0000\"\n\n",
-            categories.join(", ")
+            "[[slots]]\nslot = \"{slot}\"\ncategories = [{}]\nranker = \"{ranker}\"\nfallback = \"offer-0000\"\n{}\n",
+            categories.join(", "),
+            if policy { "per_category = 2\n" } else { "" }
         );
     }
     text

@@ -62,6 +62,8 @@ pub struct Setup {
     pub cache_mib: u64,
     /// The slots that can be asked for.
     pub shelves: &'static [Shelf],
+    /// Whether the catalogue holds decisions to a policy.
+    pub policy: bool,
 }
 
 impl House {
@@ -113,7 +115,7 @@ impl House {
             (None, ..=1) => "bench",
             _ => "panel",
         };
-        fs::write(&catalog, data::catalog(setup.shelves, ranker))?;
+        fs::write(&catalog, data::catalog(setup.shelves, ranker, setup.policy))?;
         let mut command = Command::new(self.root.join("target/release/selvedge"));
         command.arg("run").arg("--data").arg(data).arg("--plugins").arg(plugins).arg("--catalog").arg(catalog);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--secret-key", KEY]);

@@ -30,13 +30,18 @@ pub enum Target {
 }
 
 /// All profiles in memory, one plugin in a decision.
-pub const WARM: Setup = Setup { name: "warm", plugins: 1, cache_mib: ROOMY_MIB, shelves: SHELVES };
+pub const WARM: Setup = Setup { name: "warm", plugins: 1, cache_mib: ROOMY_MIB, shelves: SHELVES, policy: false };
 /// No profile in memory.
-pub const COLD: Setup = Setup { name: "cold", plugins: 1, cache_mib: TIGHT_MIB, shelves: SHELVES };
+pub const COLD: Setup = Setup { name: "cold", plugins: 1, cache_mib: TIGHT_MIB, shelves: SHELVES, policy: false };
 /// Three plugins in a decision.
-pub const THREE: Setup = Setup { name: "three", plugins: 3, cache_mib: ROOMY_MIB, shelves: SHELVES };
+pub const THREE: Setup = Setup { name: "three", plugins: 3, cache_mib: ROOMY_MIB, shelves: SHELVES, policy: false };
 /// Ten plugins in a decision.
-pub const TEN: Setup = Setup { name: "ten", plugins: 10, cache_mib: ROOMY_MIB, shelves: SHELVES };
+pub const TEN: Setup = Setup { name: "ten", plugins: 10, cache_mib: ROOMY_MIB, shelves: SHELVES, policy: false };
+
+/// A catalogue that holds decisions to conditions, caps, suppression and diversity.
+pub const POLICY: Setup = Setup { name: "policy", policy: true, ..WARM };
+/// Its visitors: fewer, so that its server is up soon.
+pub const POLICY_VISITORS: u32 = 10_000;
 
 /// One row.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +61,14 @@ enum Ask {
     DecideEvent,
     /// Three offers of a thousand.
     DecideWide,
+    /// The same, and why.
+    ExplainWide,
     /// Something was viewed, durable when it is acknowledged or not.
     Track { durable: bool },
 }
 
 /// All rows, in the order in which each repetition takes them: floors first, those that write much last.
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 16] = [
     Row { name: "floor_a", target: Target::FloorA, ask: &[(100, Ask::Decide)] },
     Row { name: "floor_b", target: Target::FloorB, ask: &[(100, Ask::Decide)] },
     Row { name: "node_fastify", target: Target::Node, ask: &[(100, Ask::Decide)] },
@@ -71,6 +78,9 @@ pub const ROWS: [Row; 13] = [
     Row { name: "decide_1000_offers", target: Target::Selvedge(WARM), ask: &[(100, Ask::DecideWide)] },
     Row { name: "decide_3_plugins", target: Target::Selvedge(THREE), ask: &[(100, Ask::Decide)] },
     Row { name: "decide_10_plugins", target: Target::Selvedge(TEN), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_policy", target: Target::Selvedge(POLICY), ask: &[(100, Ask::Decide)] },
+    Row { name: "decide_policy_1000", target: Target::Selvedge(POLICY), ask: &[(100, Ask::DecideWide)] },
+    Row { name: "explain_policy_1000", target: Target::Selvedge(POLICY), ask: &[(100, Ask::ExplainWide)] },
     Row { name: "decide_event", target: Target::Selvedge(WARM), ask: &[(100, Ask::DecideEvent)] },
     Row {
         name: "mixed",
@@ -101,6 +111,7 @@ impl Row {
             _ => Check::Offers(OFFERED),
         };
         let requests = self.ask.iter().map(|(share, ask)| (*share, template(*ask), check(*ask))).collect();
+        let profiles = if self.target == Target::Selvedge(POLICY) { profiles.min(POLICY_VISITORS) } else { profiles };
         Traffic { requests, visitors: visitors(profiles, seed) }
     }
 }
@@ -147,6 +158,7 @@ fn template(ask: Ask) -> Template {
     match ask {
         Ask::Decide => decide("home", ""),
         Ask::DecideWide => decide("wide", ""),
+        Ask::ExplainWide => decide("wide", r#","explain":true"#),
         Ask::DecideEvent => decide("home", &format!(r#","events":[{{"type":"track",{VIEWED}}}]"#)),
         Ask::Track { durable } => {
             let path = if durable { "/v1/track?ack=durable" } else { "/v1/track?ack=applied" };

@@ -16,7 +16,9 @@ use crate::prepare::{House, Prepared, Setup, post};
 use crate::process::{Cores, Server, pin};
 use crate::report::{self, Findings};
 use crate::request::{VISITOR, user};
-use crate::rows::{COLD, ROWS, Row, TEN, THREE, Target, WARM, decide_body, row_index, warming};
+use crate::rows::{
+    COLD, POLICY, POLICY_VISITORS, ROWS, Row, TEN, THREE, Target, WARM, decide_body, row_index, warming,
+};
 use crate::start::{Memory, first_decision, restarts};
 use crate::{data, machine, others, page};
 
@@ -98,7 +100,8 @@ impl<'h> Servers<'h> {
         let (server, seconds) = first_decision(self.house, setup, &data, self.cores)?;
         if setup != COLD {
             let began = Instant::now();
-            let warm = || warm(&server, self.house);
+            let visitors = if setup == POLICY { POLICY_VISITORS } else { self.house.profiles };
+            let warm = || warm(&server, visitors.min(self.house.profiles));
             if setup == WARM {
                 self.memory = Some(Memory::fill(&server, self.cores, warm)?);
             } else {
@@ -107,7 +110,7 @@ impl<'h> Servers<'h> {
             eprintln!(
                 "{}: the first decision after {seconds:.2} s; {} profiles in memory and looked at after {:.1} s.",
                 setup.name,
-                self.house.profiles,
+                visitors,
                 began.elapsed().as_secs_f64()
             );
         }
@@ -152,12 +155,12 @@ impl<'h> Servers<'h> {
 }
 
 /// Brings every profile of a server into memory; where there are so many that there may not be room, then again those who come most.
-fn warm(server: &Server, house: &House) -> Result<()> {
+fn warm(server: &Server, profiles: u32) -> Result<()> {
     let mut generator = Generator::connect(server.public, 16, 1)?;
-    let mut traffic = warming(house.profiles);
-    generator.run(&mut traffic, Pace::Count(u64::from(house.profiles)))?;
-    if house.profiles >= LARGE {
-        traffic.visitors = ROWS[row_index("decide")?].traffic(house.profiles, SEED).visitors;
+    let mut traffic = warming(profiles);
+    generator.run(&mut traffic, Pace::Count(u64::from(profiles)))?;
+    if profiles >= LARGE {
+        traffic.visitors = ROWS[row_index("decide")?].traffic(profiles, SEED).visitors;
         generator.run(&mut traffic, Pace::Count(AGAIN))?;
     }
     Ok(())
@@ -184,7 +187,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
             continue;
         }
         let there = match row.target {
-            Target::Selvedge(THREE | TEN) if arguments.large => {
+            Target::Selvedge(THREE | TEN | POLICY) if arguments.large => {
                 Err("a million profiles are kept in memory once only".into())
             }
             target => others::is_there(target, &house)?,

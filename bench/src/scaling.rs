@@ -96,7 +96,7 @@ impl Point {
     }
 
     fn setup(&self) -> Setup {
-        Setup { name: "server", plugins: self.plugins, cache_mib: ROOMY_MIB, shelves: SHELVES }
+        Setup { name: "server", plugins: self.plugins, cache_mib: ROOMY_MIB, shelves: SHELVES, policy: false }
     }
 
     /// Its server's cores: the first ones.

@@ -362,6 +362,8 @@ fn an_operator_sees_and_repairs() {
     // Not for a page that somebody on this machine looks at.
     let page = agent().post(format!("{}/admin/v1/rebuild", centre.admin)).header("origin", "https://evil.example");
     assert_eq!(answer(page.send_empty()).problem(), (403, "foreign_origin"));
+    let named = agent().get(format!("{}/admin/v1/status", centre.admin)).header("host", "evil.example:8091");
+    assert_eq!(answer(named.call()).problem(), (403, "foreign_host"), "a name that was made to mean this machine");
     let (done, _, error) = operate(&centre, &["snapshot"]);
     assert!(done, "{error}");
     let (done, _, error) = operate(&centre, &["trim"]);

@@ -16,6 +16,9 @@ use crate::engine::{Engine, EngineConfig};
 
 /// 2026-01-05T10:00:00Z.
 const NOON: Timestamp = Timestamp(1_767_607_200_000);
+/// Fuel of the retail plugin's stages for what is asked below, within a twentieth.
+const SCORE_COSTS: u64 = 1;
+const RANK_COSTS: u64 = 1;
 /// Stands in whatever the plugin does not declare to read.
 const MARKER: &str = "marker-that-nobody-declared";
 const CATALOG: &str = r#"
@@ -148,6 +151,12 @@ fn a_call_tells_what_it_was_given_and_what_it_took() {
     let first = told();
     assert_eq!(first, told(), "fuel is the same each time");
     let [score, rank] = first.as_slice() else { panic!("{first:?}") };
+    for (stage, fuel, held) in [("score", score.fuel, SCORE_COSTS), ("rank", rank.fuel, RANK_COSTS)] {
+        assert!(
+            fuel.abs_diff(held) * 20 <= held,
+            "{stage} takes {fuel}, {held} is written down; write it down if it is meant"
+        );
+    }
     assert_eq!((score.stage, score.failed, rank.stage, rank.failed), ("score", None, "rank", None));
     assert!((1..SCORE_FUEL).contains(&score.fuel) && (1..RANK_FUEL).contains(&rank.fuel), "{first:?}");
     assert_eq!(score.scores, kept);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -49,7 +49,8 @@ pub fn router(gate: Arc<Gate>, publisher: Option<Arc<Publisher>>, guarded: bool)
     };
     let routes = if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), guard)) } else { routes };
     // The page has no data of its own, and a browser cannot send a key with the address that is typed into it.
-    routes.merge(console::routes()).layer(middleware::from_fn(no_pages)).with_state(gate)
+    let routes = routes.merge(console::routes()).layer(middleware::from_fn(no_pages));
+    if guarded { routes } else { routes.layer(middleware::from_fn(by_address)) }.with_state(gate)
 }
 
 /// Refuses what a browser sends on behalf of some page: a listener on loopback is open to whoever is on the machine, not to whatever they look at.
@@ -61,16 +62,34 @@ pub async fn no_pages(request: Request, next: Next) -> Result<Response, Problem>
     Ok(next.run(request).await)
 }
 
+/// Refuses, at a listener that wants no key, whoever asks for it by a name: what a page of that name asks for looks to a browser like the page's own.
+pub async fn by_address(request: Request, next: Next) -> Result<Response, Problem> {
+    if text(request.headers(), header::HOST).is_some_and(|host| !is_address(host)) {
+        let detail = "without a key the admin listener answers to localhost and addresses only; ask it by its address";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host", detail));
+    }
+    Ok(next.run(request).await)
+}
+
 /// Whether a browser asks for a page of another origin than this listener's own.
 fn is_of_a_page(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let Some(origin) = text(header::ORIGIN) else { return false };
-    let host = text(header::HOST).unwrap_or_default();
-    // A name may be made to mean this machine by whoever owns it; an address may not.
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let by_address = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let Some(origin) = text(headers, header::ORIGIN) else { return false };
+    let host = text(headers, header::HOST).unwrap_or_default();
     let own = origin.split_once("://").is_some_and(|(_, of)| of == host);
-    !(own && by_address)
+    !(own && is_address(host))
+}
+
+/// A name may be made to mean this machine by whoever owns it; an address may not.
+fn is_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Result<Response, Problem> {
@@ -166,5 +185,15 @@ mod tests {
         assert!(of_a_page("127.0.0.1:8081", Some("https://evil.example")));
         assert!(of_a_page("127.0.0.1:8081", Some("null")));
         assert!(of_a_page("evil.example:8081", Some("http://evil.example:8081")), "a name that was made to mean us");
+    }
+
+    #[test]
+    fn localhost_and_addresses_are_no_names() {
+        for address in ["localhost", "LocalHost:8091", "127.0.0.1:8091", "10.0.0.7", "[::1]:8091", "[::1]"] {
+            assert!(is_address(address), "{address}");
+        }
+        for name in ["evil.example", "evil.example:8091", "localhost.evil.example", "127.0.0.1.evil.example:80", ""] {
+            assert!(!is_address(name), "{name}");
+        }
     }
 }

@@ -27,7 +27,7 @@ use super::edges::Known;
 use super::http::{Asked, At};
 use super::verify::{self, Comparison};
 use super::{AWAY_MS, Centre, releases, snapshots};
-use crate::admin::no_pages;
+use crate::admin::{by_address, no_pages};
 use crate::auth::Role;
 use crate::catalogue;
 use crate::clock;
@@ -66,7 +66,8 @@ pub fn router(centre: Arc<Centre>, guarded: bool) -> Router {
         .merge(catalogue::http::routes("/admin/v1").with_state(Arc::clone(&centre.catalogue)));
     let routes =
         if guarded { routes.layer(middleware::from_fn_with_state(Arc::clone(&centre), guard)) } else { routes };
-    routes.merge(console::routes()).layer(middleware::from_fn(no_pages)).with_state(centre)
+    let routes = routes.merge(console::routes()).layer(middleware::from_fn(no_pages));
+    if guarded { routes } else { routes.layer(middleware::from_fn(by_address)) }.with_state(centre)
 }
 
 async fn guard(State(centre): State<Arc<Centre>>, request: Request, next: Next) -> Result<Response, Problem> {
