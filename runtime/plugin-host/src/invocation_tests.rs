@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineConfig};
 /// 2026-01-05T10:00:00Z.
 const NOON: Timestamp = Timestamp(1_767_607_200_000);
 /// Fuel of the retail plugin's stages for what is asked below, within a twentieth.
-const SCORE_COSTS: u64 = 1;
+const SCORE_COSTS: u64 = 5_975;
 const RANK_COSTS: u64 = 1;
 /// Stands in whatever the plugin does not declare to read.
 const MARKER: &str = "marker-that-nobody-declared";

@@ -25,7 +25,8 @@ pub(crate) struct Kept {
     linked: Linked,
     /// What a new instance has; none where one cannot be put back to it.
     newborn: Option<Newborn>,
-    waiting: Mutex<Vec<Instance>>,
+    #[allow(clippy::vec_box)] // one moves out and in with every request
+    waiting: Mutex<Vec<Box<Instance>>>,
     waiting_max: usize,
 }
 
@@ -39,7 +40,7 @@ impl Kept {
     /// Begins with none. `restorable` says whether nothing but memory and globals tells an instance of the module from a new one.
     pub(crate) fn new(engine: &Engine, linked: Linked, restorable: bool) -> Self {
         // Where a new one cannot be made, every call says why.
-        let newborn = || Newborn::of(&mut make(engine, &linked).ok()?);
+        let newborn = || Newborn::of(&mut *make(engine, &linked).ok()?);
         let newborn = restorable.then(newborn).flatten();
         Self { linked, newborn, waiting: Mutex::default(), waiting_max: engine.waiting_max }
     }
@@ -61,7 +62,7 @@ impl Kept {
         Ok(Lent { of: self, instance: Some(instance) })
     }
 
-    fn take_back(&self, mut instance: Instance) {
+    fn take_back(&self, mut instance: Box<Instance>) {
         if self.newborn.as_ref().is_some_and(|newborn| newborn.restore(&mut instance)) {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.len() < self.waiting_max {
@@ -71,10 +72,10 @@ impl Kept {
     }
 }
 
-fn make(engine: &Engine, linked: &Linked) -> Result<Instance, CallError> {
+fn make(engine: &Engine, linked: &Linked) -> Result<Box<Instance>, CallError> {
     let mut store = new_store(engine);
     match store.set_fuel(START_FUEL).and_then(|()| linked.instantiate(&mut store)) {
-        Ok(called) => Ok(Instance { store, called }),
+        Ok(called) => Ok(Box::new(Instance { store, called })),
         Err(error) => Err(classify(&store, &error, START_FUEL)),
     }
 }
@@ -83,7 +84,7 @@ fn make(engine: &Engine, linked: &Linked) -> Result<Instance, CallError> {
 pub(crate) struct Lent<'k> {
     of: &'k Kept,
     /// None once a call went wrong.
-    instance: Option<Instance>,
+    instance: Option<Box<Instance>>,
 }
 
 impl Lent<'_> {
@@ -102,7 +103,7 @@ impl Lent<'_> {
 impl Lent<'_> {
     /// All of its memory.
     pub(crate) fn memory(&self) -> Option<&[u8]> {
-        let Instance { store, called } = self.instance.as_ref()?;
+        let Instance { store, called } = self.instance.as_deref()?;
         Some(called.memory().data(store))
     }
 }
@@ -251,9 +252,11 @@ mod tests {
 
     #[test]
     fn an_image_writes_every_byte_of_a_memory() {
-        for filled in [vec![], vec![0..1], vec![1_000..1_001, 65_535..65_536], vec![0..300, 512..513, 700..9_000]] {
+        let cases: [&[(usize, usize)]; 4] =
+            [&[], &[(0, 1)], &[(1_000, 1_001), (65_535, 65_536)], &[(0, 300), (512, 513), (700, 9_000)]];
+        for filled in cases {
             let mut memory = vec![0; 65_536];
-            filled.iter().for_each(|range| memory[range.clone()].fill(7));
+            filled.iter().for_each(|(from, to)| memory[*from..*to].fill(7));
             let image = Image::of(&memory);
             let mut dirty = vec![0xff; 65_536];
             image.write(&mut dirty);

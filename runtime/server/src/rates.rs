@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use compact_str::CompactString;
 use selvedge_core::catalog::Catalog;
 use selvedge_core::catalog::terms::Response;
 use selvedge_core::decision::priority::smoothed_rate;
@@ -121,6 +122,9 @@ pub fn renew(edge: &Edge) -> Result<(), ShardError> {
     Ok(())
 }
 
+/// An offer and a channel by their names, and what came of them.
+pub type Counts = ((CompactString, CompactString), Responses);
+
 /// By offer and channel, as a catalogue has them.
 type Sums = BTreeMap<(usize, usize), Responses>;
 
@@ -149,7 +153,7 @@ pub fn responses_in(
     shards: &Shards,
     which: impl Iterator<Item = ShardId>,
     catalog: &Catalog,
-) -> Result<Vec<((compact_str::CompactString, compact_str::CompactString), Responses)>, ShardError> {
+) -> Result<Vec<Counts>, ShardError> {
     let Some(response) = catalog.response else { return Ok(Vec::new()) };
     let sums = sum(shards, which, catalog, response)?;
     let named = |((offer, channel), counts): ((usize, usize), Responses)| {

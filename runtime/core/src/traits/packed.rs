@@ -262,7 +262,7 @@ mod tests {
     fn word(said: &Said) -> Trait<'_> {
         let (source, claimed) = (
             ["identify", "import", "a source with a name beyond what fits"][said.event as usize % 3],
-            said.event % 2 == 0,
+            said.event.is_multiple_of(2),
         );
         Trait {
             name: &said.name,

@@ -15,15 +15,18 @@ use crate::budgets::{self, Budgets};
 use crate::catalogue::document;
 use crate::clock;
 use crate::policy;
-use crate::rates;
-use crate::sync::wire::{Everyone, Responses};
+use crate::rates::{self, Counts};
+use crate::sync::wire::Everyone;
 
 /// The catalogue in force, by its version, and its budgets.
 #[derive(Default)]
-pub struct InForce(Mutex<Option<(u64, Arc<(Catalog, Budgets)>)>>);
+pub struct InForce(Mutex<Option<Known>>);
+
+/// A version, and what it has.
+type Known = (u64, Arc<(Catalog, Budgets)>);
 
 /// What happened in shards that an edge does not hold: what was spent of budgets, and response rates.
-type Elsewhere = (BTreeMap<CompactString, u64>, Vec<((CompactString, CompactString), Responses)>);
+type Elsewhere = (BTreeMap<CompactString, u64>, Vec<Counts>);
 
 /// What an edge of this name is told; none where it is not known, or nothing can be said of it yet.
 pub async fn told(centre: &Arc<Centre>, name: &str) -> Result<Option<Everyone>> {
