@@ -136,7 +136,7 @@ fn terms(index: usize, wide: bool) -> String {
         windows.iter().map(|window| format!("{{ most = 1000000, window = \"{window}\" }}")).collect();
     let sign = if wide && !index.is_multiple_of(10) { "<" } else { ">=" };
     format!(
-        "campaign = \"all-year\"\nproduct_ids = [\"P-{index}\"]\ncondition = \"trait.t00 {sign} 0.0\"\nsuppress = {{ after = \"accepted\", for = \"365d\" }}\n\
+        "campaign = \"all-year\"\nproduct_ids = [\"P-{index}\"]\neligible = \"trait.t00 {sign} 0.0\"\nsuppress = {{ after = \"accepted\", for = \"365d\" }}\n\
          caps = [{}, {{ counts = \"shown\", most = 1000000, window = \"7d\" }}]\n",
         caps.join(", ")
     )
