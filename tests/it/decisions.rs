@@ -3,7 +3,7 @@
 use selvedge_tests::TestCentreBuilder;
 use selvedge_tests::cluster::{caught_up, eventually};
 use selvedge_tests::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
-use selvedge_tests::only;
+use selvedge_tests::{only, plugins};
 use serde_json::{Value, json};
 
 /// An edge with this catalogue and, where asked for, the retail plugin.
@@ -559,10 +559,18 @@ fn a_suppression_with_a_duration_ends_on_time_and_begins_anew_with_each_purchase
         offer("filter", 5, json!({"product_ids": ["W-200"], "suppress": {"for": "30d"}})),
         offer("rose", 3, json!({})),
     ];
-    let (edge, _folders) = edge(
-        &catalogue(offers, json!({"slots": [{"slot": "hero", "fallback": {"content": {}}, "ranker": "retail"}]})),
-        true,
-    );
+    let catalogue =
+        catalogue(offers, json!({"slots": [{"slot": "hero", "fallback": {"content": {}}, "ranker": "retail"}]}));
+    let (folder, both) = (tempfile::tempdir().unwrap(), only("retail"));
+    let file = folder.path().join("catalogue.json");
+    std::fs::write(&file, catalogue.to_string()).unwrap();
+    // When a product was bought last, without code.
+    std::fs::copy(plugins().join("aggregates.wasm"), both.path().join("aggregates.wasm")).unwrap();
+    let bought_at = "[[aggregate]]\nname = \"last_bought_at\"\noperator = \"max-by-key\"\nkind = \"instant\"\nevent = \"Order Completed\"\n\
+                     value = \"timestamp\"\nkey = \"properties.products[].product_id\"\n";
+    std::fs::write(both.path().join("aggregates.toml"), bought_at).unwrap();
+    let builder = TestEdgeBuilder::default().without_catalog().plugins(both.path());
+    let edge = builder.arguments(&["--catalog", file.to_str().unwrap()]).start();
     let order = |id: &str, at: &str| {
         edge.batch(&[
             json!({"type": "track", "userId": "ada", "event": "Order Completed", "messageId": id, "timestamp": at,
@@ -584,7 +592,7 @@ fn a_suppression_with_a_duration_ends_on_time_and_begins_anew_with_each_purchase
     assert_eq!(candidate(&asked("2026-03-12T09:59:59Z"), "filter")["outcome"], "suppressed-bought");
     assert_ne!(candidate(&asked("2026-03-12T10:00:00Z"), "filter")["step"], "suppression");
     assert_eq!(
-        edge.profile("user:ada", None)["aggregates"]["retail.last_bought_at"]["value"],
+        edge.profile("user:ada", None)["aggregates"]["aggregates.last_bought_at"]["value"],
         json!([{"key": "W-200", "weight": "2026-02-10T10:00:00Z"}])
     );
 }

@@ -82,7 +82,6 @@ pub struct Totals {
     units_returned: SumByKey<Decimal>,
     #[aggregate(of = "units_bought", less = "units_returned")]
     units_kept: Difference<Decimal>,
-    last_bought_at: MaxByKey<Instant>,
     #[aggregate(of = "units_bought")]
     distinct_products: KeyCount,
     #[aggregate(of = "units_bought", count = 3)]
@@ -172,9 +171,6 @@ fn purchase(event: &ShopEvent, totals: &Totals) -> Result<(), Stop<Skip>> {
         }
         if let Some(product) = line.product_id {
             totals.units_bought.add(product, line.quantity());
-            if let Some(at) = event.at {
-                totals.last_bought_at.add(product, at);
-            }
         }
         interest(totals, line.category, PURCHASE);
     }
