@@ -16,13 +16,15 @@ fn edge(catalogue: &Value, retail: bool) -> (TestEdge, [tempfile::TempDir; 2]) {
     (builder.start(), [folder, plugins])
 }
 
-fn offer(id: &str, value: u32, more: Value) -> Value {
+/// An offer of this value, and what else is said of it.
+pub fn offer(id: &str, value: u32, more: Value) -> Value {
     let mut offer = json!({"id": id, "value": value, "content": {"title": id}});
     offer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     offer
 }
 
-fn catalogue(offers: Vec<Value>, more: Value) -> Value {
+/// A catalogue of these offers with one slot, and what else is said in it.
+pub fn catalogue(offers: Vec<Value>, more: Value) -> Value {
     let mut catalogue =
         json!({"offers": offers, "slots": [{"slot": "hero", "fallback": {"content": {"title": "fallback"}}}]});
     catalogue.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

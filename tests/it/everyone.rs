@@ -7,20 +7,9 @@ use selvedge_tests::edge::{SECRET, TestEdge, TestEdgeBuilder};
 use selvedge_tests::process::command;
 use serde_json::{Value, json};
 
+use crate::decisions::{catalogue, offer};
+
 const VISITORS: usize = 40;
-
-fn offer(id: &str, value: u32, more: Value) -> Value {
-    let mut offer = json!({"id": id, "value": value, "content": {"title": id}});
-    offer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    offer
-}
-
-fn catalogue(offers: Vec<Value>, more: Value) -> Value {
-    let mut catalogue =
-        json!({"offers": offers, "slots": [{"slot": "hero", "fallback": {"content": {"title": "fallback"}}}]});
-    catalogue.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    catalogue
-}
 
 /// Offers of which one may be chosen so many times in all.
 fn limited(most: u64, counts: &str, window: &str) -> Value {
@@ -137,6 +126,9 @@ fn edges_share_a_budget_and_one_that_is_cut_off_spends_its_share_and_no_more() {
     for edge in [&one, &two] {
         eventually("the edge has heard", || chooses(edge, "first"));
     }
+    // The first one may have been told that it is alone.
+    let one = one.kill_and_restart();
+    eventually("it has heard of the other", || chooses(&one, "again"));
     let spent = |edges: &[&TestEdge]| -> u64 {
         let decided = |edge: &&TestEdge| report(|path| edge.admin_get(path))["total"]["decided"].as_u64().unwrap();
         edges.iter().map(decided).max().unwrap()
