@@ -10,7 +10,7 @@ use selvedge_core::traits::TraitSources;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{NO_ENTITIES, Subject};
 use selvedge_plugin_host::{CatalogReads, Component, Engine, EngineConfig, Invocation, PluginSet};
-use selvedge_tests::{plugins, root};
+use selvedge_tests::{plugins, shop};
 use serde_json::json;
 
 /// 2026-01-05T10:00:00Z.
@@ -62,7 +62,7 @@ fn a_plugin_answers_alike_in_both_forms() {
         assert_eq!(one, other, "{products} products");
         let _ = fragment.apply_event(definitions, &EventRef::from(&event), &one.unwrap());
     }
-    let catalog = std::fs::read_to_string(root().join("plugins/retail/catalog.toml")).unwrap();
+    let catalog = std::fs::read_to_string(shop()).unwrap();
     let catalog = Catalog::from_toml(&catalog).unwrap();
     let moment = definitions.moment(NOON, |_| None);
     let trait_sources = TraitSources::default();

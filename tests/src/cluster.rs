@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::edge::{PUBLISHABLE, SECRET, TestEdge, TestEdgeBuilder, WRITE};
 use crate::process::{Process, answer};
-use crate::{Answer, agent, plugins, root};
+use crate::{Answer, agent, plugins, shop};
 
 /// The key that test edges present.
 pub const EDGE_KEY: &str = "ek_test_0001";
@@ -26,7 +26,7 @@ pub struct TestCentreBuilder {
 
 impl Default for TestCentreBuilder {
     fn default() -> Self {
-        let catalog = root().join("plugins/retail/catalog.toml");
+        let catalog = shop();
         Self {
             store: None,
             arguments: vec!["--catalog".into(), catalog.display().to_string()],
@@ -101,7 +101,7 @@ pub struct TestCentre {
 }
 
 impl TestCentre {
-    /// A centre on redb, with the retail plugin and the demo's catalogue.
+    /// A centre on redb, with all plugins and the tests' shop.
     pub fn start() -> Self {
         TestCentreBuilder::default().start()
     }

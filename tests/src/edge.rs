@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 pub use crate::process::{Answer, agent, binary};
 use crate::process::{PATIENCE, Process, answer, command};
-use crate::{plugins, root};
+use crate::{plugins, root, shop};
 
 /// Keys of every test edge.
 pub const PUBLISHABLE: &str = "pk_test_0001";
@@ -29,7 +29,7 @@ pub struct TestEdgeBuilder {
 
 impl Default for TestEdgeBuilder {
     fn default() -> Self {
-        let catalog = root().join("plugins/retail/catalog.toml");
+        let catalog = shop();
         Self {
             role: "run".into(),
             arguments: vec!["--catalog".into(), catalog.display().to_string()],
@@ -70,7 +70,7 @@ impl TestEdgeBuilder {
         self
     }
 
-    /// Leaves out the catalogue of the demo.
+    /// Leaves out the catalogue.
     pub fn without_catalog(mut self) -> Self {
         self.arguments.clear();
         self
@@ -121,7 +121,7 @@ pub struct TestEdge {
 }
 
 impl TestEdge {
-    /// An edge with the retail plugin and the demo's catalogue.
+    /// An edge with all plugins and the tests' shop.
     pub fn start() -> Self {
         TestEdgeBuilder::default().start()
     }

@@ -41,11 +41,16 @@ pub fn only(plugin: &str) -> tempfile::TempDir {
     folder
 }
 
-/// The demo's catalogue without what only its plugin knows of, as a file in a folder.
+/// The catalogue of most tests: a shop with few constraints.
+pub fn shop() -> PathBuf {
+    root().join("tests/fixtures/shop.toml")
+}
+
+/// That shop without what only the retail plugin knows of, as a file in a folder.
 pub fn plain_catalog(folder: &std::path::Path) -> PathBuf {
-    let demo = std::fs::read_to_string(root().join("plugins/retail/catalog.toml")).unwrap();
+    let shop = std::fs::read_to_string(shop()).unwrap();
     let plain: String =
-        demo.lines().filter(|line| !line.starts_with("eligible =")).map(|line| format!("{line}\n")).collect();
+        shop.lines().filter(|line| !line.starts_with("eligible =")).map(|line| format!("{line}\n")).collect();
     let file = folder.join("plain.toml");
     std::fs::write(&file, plain).unwrap();
     file
