@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge_core::activation::ActivePlugin;
 use selvedge_core::aggregate::{CustomOperators, Definitions};
-use selvedge_core::catalog::{Bound, Catalog};
+use selvedge_core::catalog::{Bound, Catalog, FORMULA};
 use selvedge_core::columns::Columns;
 use selvedge_core::description::unit;
 use selvedge_core::event::Event;
@@ -243,7 +243,7 @@ pub struct CatalogReads {
     scorers: Vec<Vec<usize>>,
     /// By position of the plugin; none for those that do not rank.
     pub(crate) offer_reads: Vec<Option<OfferReads>>,
-    /// By position of the slot: the plugin that ranks for it; none where there is no ranking plugin at all.
+    /// By position of the slot: the plugin that ranks for it; none where the formula does.
     rankers: Vec<Option<usize>>,
     /// By position of the slot: the columns of its candidates for that plugin, where they are the same for everybody.
     constant: Vec<Option<Columns>>,
@@ -267,6 +267,7 @@ impl CatalogReads {
             match (&slot.ranker, ranking.as_slice()) {
                 (None, []) => Ok(None),
                 (None, [only]) => Ok(Some(*only)),
+                (Some(name), _) if name == FORMULA => Ok(None),
                 (None, _) => Err(fault(format!("must name its ranker: add ranker = {}", names().join(" or ")))),
                 (Some(name), _) => match plugins.find(name).filter(|index| ranking.contains(index)) {
                     Some(index) => Ok(Some(index)),
@@ -300,7 +301,7 @@ impl CatalogReads {
         self.constant.get(slot?)?.as_ref()
     }
 
-    /// The plugin that ranks for a slot.
+    /// The plugin that ranks for a slot; none where the formula does.
     pub fn ranker(&self, slot: usize) -> Option<usize> {
         self.rankers.get(slot).copied().flatten()
     }

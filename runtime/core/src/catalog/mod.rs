@@ -31,6 +31,9 @@ use crate::value::Decimal;
 /// The only purpose that a transactional offer needs.
 pub const TRANSACTIONAL_PURPOSE: &str = "service";
 
+/// What a slot names as its ranker where the formula is to rank though a plugin could.
+pub const FORMULA: &str = "formula";
+
 /// Channels that every catalogue has, in this order; those that a document declares come behind them.
 pub const CHANNELS: [&str; 4] = ["web", "email", "call-center", "app"];
 
@@ -137,9 +140,9 @@ pub struct Slot {
     pub channel: usize,
     /// What stands here when nothing else can.
     pub fallback: Fallback,
-    /// The plugin that ranks for this slot; none: the only one that ranks.
+    /// The plugin that ranks for this slot, or [`FORMULA`]; none: the only one that ranks.
     pub ranker: Option<String>,
-    /// By when a decision for it must be there, in milliseconds; none: as the call or the configuration says.
+    /// By when a decision for it must be there where the call does not say, in milliseconds.
     pub deadline_ms: Option<u32>,
     /// How many offers stand here where a call does not say.
     pub count: usize,

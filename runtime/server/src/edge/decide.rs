@@ -183,11 +183,14 @@ fn check<'a>(
     if body.deadline_ms.is_some_and(|ms| ms == 0 || ms > DEADLINE_MS_MAX) {
         return Err(Problem::bad_request("deadline_invalid", "deadlineMs is from 1 to 10000").at("/deadlineMs"));
     }
+    let slots = check_slots(edge, &body.slots)?;
     // A question about the past may take longer than a page can wait, unless the caller says how long.
-    let deadline_ms = body.deadline_ms.or_else(|| at.is_none().then_some(DEADLINE_MS));
+    let of_slots = || slots.iter().filter_map(|asked| edge.catalog.slots[asked.slot].deadline_ms).min().map(u64::from);
+    let usual = || at.is_none().then(|| of_slots().unwrap_or(DEADLINE_MS));
+    let deadline_ms = body.deadline_ms.or_else(usual);
     Ok(Ask {
         visitor,
-        slots: check_slots(edge, &body.slots)?,
+        slots,
         context: body.context,
         channel: body.channel.as_deref().unwrap_or(WEB),
         events: body.events.clone(),
@@ -253,7 +256,7 @@ pub(super) fn check_slots(edge: &Edge, slots: &[SlotBody<'_>]) -> Result<Vec<Slo
             };
             return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_slot", detail).at(format!("/slots/{index}/slot")));
         };
-        let count = wanted.count.unwrap_or(1);
+        let count = wanted.count.unwrap_or(edge.catalog.slots[slot].count);
         if count == 0 || count > limits::SLOT_COUNT_MAX {
             let detail = format!("count is from 1 to {}", limits::SLOT_COUNT_MAX);
             return Err(Problem::bad_request("count_invalid", detail).at(format!("/slots/{index}/count")));
