@@ -135,6 +135,7 @@ fn the_admin_page_says_why_an_offer_was_not_shown() {
         assert!(text("decision").contains(part), "no {part:?} in {}", text("decision"));
     }
     assert!(text("audiences").contains("keen") && text("audiences").contains("of 40"), "{}", text("audiences"));
+    assert!(!text("audiences").contains("null"), "{}", text("audiences"));
     assert!(seen["unknown"].as_str().unwrap().contains("no decision of this id"));
     assert_eq!(seen["overflow"], 0, "nothing is cut off on a telephone");
 

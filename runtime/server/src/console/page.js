@@ -36,7 +36,7 @@ const OUTCOMES = {
   "outranked": ["answer", "Outranked", "It was eligible, and others came before it."],
 };
 const FUNNEL = [["decided", "Decided"], ["shown", "Shown"], ["clicked", "Clicked"], ["accepted", "Accepted"]];
-const state = { key: null, offers: new Map(), audiences: [], turn: 0 };
+const state = { key: null, offers: new Map(), campaigns: new Map(), audiences: [], turn: 0 };
 
 function h(name, props, ...children) {
   const node = document.createElement(name);
@@ -100,6 +100,7 @@ async function learn() {
   const [catalogue, status] = await Promise.allSettled([ask("v1/catalogue"), ask("v1/status")]);
   if (catalogue.status === "fulfilled") {
     for (const offer of catalogue.value.offers ?? []) state.offers.set(offer.id, offer.name || offer.id);
+    for (const campaign of catalogue.value.campaigns ?? []) state.campaigns.set(campaign.id, campaign.name || campaign.id);
     const uses = (name) => (catalogue.value.offers ?? []).filter((offer) => offer.audiences?.includes(name)).map((offer) => offer.id);
     state.audiences = (catalogue.value.audiences ?? []).map((of) => ({ ...of, offers: uses(of.name) }));
   }
@@ -225,7 +226,7 @@ async function offer(view, turn, id, hours = "24") {
 }
 const isShown = (code) => code === "chosen" || code === "fallback";
 const figure = (label, value) => h("div", null, h("dt", null, label), h("dd", null, value));
-const samples = (ids) => (ids?.length ? [" Latest: ", ids.flatMap((id, at) => [at ? ", " : "", h("a", { href: `#/decision/${encodeURIComponent(id)}`, class: "mono", title: id }, `…${id.slice(-8)}`)]), "."] : null);
+const samples = (ids) => (ids?.length ? [" Latest: ", ids.flatMap((id, at) => [at ? ", " : "", h("a", { href: `#/decision/${encodeURIComponent(id)}`, class: "mono whole", title: id }, `…${id.slice(-8)}`)]), "."] : null);
 
 // One decision.
 
@@ -281,7 +282,7 @@ function candidateRow(candidate, place, stages) {
     h("td", null, h("span", { class: `tag ${candidate.outcome === "chosen" ? "good" : step === "answer" ? "" : "warn"}` }, place && candidate.outcome === "chosen" ? `Chosen, place ${place.rank}` : title)),
     h("td", null, candidate.outcome === "chosen" ? "–" : candidate.step ?? step ?? "–"),
     h("td", { class: "number" }, number(candidate.priority)),
-    h("td", null, meaning && candidate.outcome !== "chosen" ? meaning : null,
+    h("td", { class: "why" }, meaning && candidate.outcome !== "chosen" ? meaning : null,
       candidate.until ? h("small", null, "until ", when(candidate.until)) : null,
       candidate.reason ? h("small", null, `the plugin says ${candidate.reason}`) : null,
       factors ? h("p", { class: "product" }, Object.entries(factors).filter(([, value]) => typeof value === "number")
@@ -321,11 +322,13 @@ async function experiments(view, turn) {
   if (turn !== state.turn) return;
   const list = told.experiments ?? [];
   if (list.length === 0) return view.append(empty("No experiment", "The catalogue has no hold-out, no control and no variants, or nobody was exposed to one."));
+  const kinds = ["holdout", "control", "campaign", "variants"];
+  list.sort((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind));
   const title = { holdout: "Global hold-out", control: "Random control", campaign: "Hold-out of campaign", variants: "Variants of" };
   for (const of of list) {
     const reach = Math.max(0.05, ...of.arms.flatMap((arm) => (arm.lift ? [Math.abs(arm.lift.low), Math.abs(arm.lift.high)] : [])));
     view.append(h("section", { class: "card" },
-      h("h2", null, `${title[of.kind] ?? of.kind} ${of.of ? nameOf(of.of) : ""}`),
+      h("h2", null, `${title[of.kind] ?? of.kind} ${of.of ? (of.kind === "campaign" ? state.campaigns.get(of.of) ?? of.of : nameOf(of.of)) : ""}`),
       h("div", { class: "scroll" }, h("table", null,
         h("thead", null, h("tr", null, ["Arm", "Exposed", "Converted", "Conversion", "Lift", "95 % interval"].map((label, at) => h("th", { scope: "col", class: at > 0 && at < 5 ? "number" : null }, label)))),
         h("tbody", null, of.arms.map((arm) => armRow(arm, of.baseline, Math.min(reach, 5))))))));
@@ -340,16 +343,24 @@ function armRow(arm, baseline, reach) {
     h("td", { class: "number" }, count(arm.exposed)), h("td", { class: "number" }, count(arm.converted)),
     h("td", { class: "number" }, arm.share ? [percent(arm.share.value, 2), h("small", null, `${percent(arm.share.low, 2)} to ${percent(arm.share.high, 2)}`)] : "–"),
     h("td", { class: "number" }, isBase ? "–" : arm.lift ? h("b", null, signed(arm.lift.value)) : "–"),
-    h("td", null, isBase ? "" : arm.lift ? [interval(arm.lift, reach), h("small", null, `${signed(arm.lift.low)} to ${signed(arm.lift.high)}: `, verdict(arm.lift))] : h("small", null, "too few conversions to say")));
+    h("td", null, isBase ? "" : arm.lift ? [interval(arm, reach), h("small", null, `${signed(arm.lift.low)} to ${signed(arm.lift.high)}: `, verdict(arm))] : h("small", null, "too few conversions to say")));
 }
-const verdict = (lift) => (lift.low > 0 ? "better than the baseline" : lift.high < 0 ? "worse than the baseline" : "may be chance");
+// The interval of a lift is too narrow where few were exposed; that of the difference, which is right there too, must say the same.
+const isBetter = ({ lift, difference }) => lift.low > 0 && (difference?.low ?? 0) > 0;
+const isWorse = ({ lift, difference }) => lift.high < 0 && (difference?.high ?? 0) < 0;
+const verdict = (arm) => {
+  if (isBetter(arm)) return "better than the baseline";
+  if (isWorse(arm)) return "worse than the baseline";
+  return arm.lift.low > 0 || arm.lift.high < 0 ? "too few to say" : "may be chance";
+};
 
-function interval({ value, low, high }, reach) {
+function interval(arm, reach) {
+  const { value, low, high } = arm.lift;
   const x = (of) => 100 + 94 * Math.max(-1, Math.min(1, of / reach));
   const part = (name, props) => { const node = document.createElementNS(SVG, name); for (const [key, of] of Object.entries(props)) node.setAttribute(key, of); return node; };
   const svg = part("svg", { class: "interval", viewBox: "0 0 200 34", role: "img", "aria-label": `lift ${signed(value)}, between ${signed(low)} and ${signed(high)}` });
   svg.append(part("line", { class: "zero", x1: 100, x2: 100, y1: 3, y2: 31 }),
-    part("line", { class: `span ${low > 0 ? "sure" : high < 0 ? "loss" : ""}`, x1: x(low), x2: x(high), y1: 17, y2: 17 }),
+    part("line", { class: `span ${isBetter(arm) ? "sure" : isWorse(arm) ? "loss" : ""}`, x1: x(low), x2: x(high), y1: 17, y2: 17 }),
     part("circle", { class: "point", cx: x(value), cy: 17, r: 5 }));
   return svg;
 }
@@ -372,7 +383,7 @@ function audienceRow({ name, condition, offers }) {
       const of = await ask(`v1/audiences/${encodeURIComponent(name)}/count${query}`);
       told.replaceChildren(h("b", null, of.exact ? count(of.count) : `about ${count(of.count)}`), ` of ${count(of.persons)}`,
         of.share ? ` (${percent(of.share.value)})` : "", meter(of.share?.value ?? 0),
-        of.exact ? null : h("small", null, `between ${count(of.low)} and ${count(of.high)} with 95 % certainty`));
+        of.exact ? "" : h("small", null, `between ${count(of.low)} and ${count(of.high)} with 95 % certainty`));
     } catch (error) {
       told.replaceChildren(h("span", { class: "fault" }, error.message));
     }
