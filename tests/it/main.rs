@@ -12,6 +12,7 @@ mod cdnow;
 mod clients;
 mod crash;
 mod decisions;
+mod demo;
 mod erasure;
 mod everyone;
 mod faults;

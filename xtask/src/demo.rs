@@ -1,5 +1,6 @@
 //! The demo: an edge with the sample plugins and the demo's catalogue, and a small storefront in front of it. With `--edges`, a centre and several edges.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -76,12 +77,14 @@ pub fn demo(arguments: &DemoArguments) -> Result<()> {
     let data = arguments.data.clone().unwrap_or_else(|| root.join("target/demo"));
     let earlier = began_before(&data, arguments.fresh)?;
     let mut edge = setting.edge("run", &data, arguments.listen, arguments.admin);
-    setting.release(&mut edge);
+    setting.release(&mut edge)?;
     let (_edge, ready) = start(edge, "the edge")?;
     let (_shop, shop_ready) = start(setting.storefront(&address(&ready, "public")), "the storefront")?;
 
     setting.say_storefront(&shop_ready);
-    println!("The edge is at {}, its metrics at {}/metrics.", address(&ready, "public"), address(&ready, "admin"));
+    let admin = address(&ready, "admin");
+    println!("The edge is at {}, its metrics at {admin}/metrics.", address(&ready, "public"));
+    println!("What was decided and why: {admin}/admin/");
     setting.wait(arguments, earlier.then_some(&data))
 }
 
@@ -130,9 +133,28 @@ impl Setting {
     }
 
     /// Has a process release the sample plugins and the demo's catalogue.
-    pub fn release(&self, process: &mut Command) {
-        process.arg("--plugins").arg(self.root.join("target/plugins"));
+    pub fn release(&self, process: &mut Command) -> Result<()> {
+        process.arg("--plugins").arg(self.plugins()?);
         process.arg("--catalog").arg(self.root.join("plugins/retail/catalog.toml"));
+        Ok(())
+    }
+
+    /// The sample plugins, one of which defines for the demo when each product was bought last.
+    fn plugins(&self) -> Result<PathBuf> {
+        let (built, folder) = (self.root.join("target/plugins"), self.root.join("target/demo-plugins"));
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
+        }
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let copy = |from: &Path, name: &OsStr| {
+            std::fs::copy(from, folder.join(name)).with_context(|| format!("copy {}", from.display()))
+        };
+        for entry in std::fs::read_dir(&built).with_context(|| format!("list {}", built.display()))? {
+            let file = entry?;
+            copy(&file.path(), &file.file_name())?;
+        }
+        copy(&self.root.join("plugins/retail/last-bought.toml"), OsStr::new("aggregates.toml"))?;
+        Ok(folder)
     }
 
     /// The storefront before an edge, not started yet.

@@ -26,7 +26,7 @@ pub fn run(arguments: &DemoArguments, setting: &Setting, edges: u8) -> Result<()
     if let Some(postgres) = &postgres {
         centre.args(["--store", &postgres.url()]);
     }
-    setting.release(&mut centre);
+    setting.release(&mut centre)?;
     let (_centre, centre_ready) = start(centre, "the centre")?;
     let central = address(&centre_ready, "central");
 
@@ -40,7 +40,10 @@ pub fn run(arguments: &DemoArguments, setting: &Setting, edges: u8) -> Result<()
         let (process, ready) = start(edge, &name)?;
         running.push(process);
         let public = address(&ready, "public");
-        lines.push(format!("{name} is at {public}, its metrics at {}/metrics.", address(&ready, "admin")));
+        let at = address(&ready, "admin");
+        lines.push(format!(
+            "{name} is at {public}, its metrics at {at}/metrics, what it decided and why at {at}/admin/."
+        ));
         if number == 1 {
             first = public;
         }

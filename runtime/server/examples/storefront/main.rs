@@ -10,6 +10,7 @@
 //!     --publishable-key PK --write-key WK --secret-key SK --token-secret SECRET
 //! ```
 
+mod past;
 mod simulation;
 
 use std::collections::HashSet;
@@ -74,6 +75,7 @@ fn main() -> Result<()> {
     let agent: Agent = Agent::config_builder().http_status_as_error(false).build().into();
     let shop = Shop { edge, publishable_key, secret_key, token_secret, agent, signed_in: Mutex::default() };
     let seeded = seed_shop(&shop, &write_key, seed)?;
+    past::decide(&shop, &write_key, seed)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
         let address = listener.local_addr()?;
@@ -86,12 +88,7 @@ fn main() -> Result<()> {
 fn seed_shop(shop: &Shop, write_key: &str, seed: u64) -> Result<usize> {
     let events = simulation::events(seed, jiff::Timestamp::now());
     for batch in events.chunks(1000) {
-        let sent =
-            shop.agent.post(format!("{}/v1/batch", shop.edge)).header("authorization", format!("Bearer {write_key}"));
-        let mut answer =
-            sent.send(json!({ "batch": batch }).to_string()).with_context(|| format!("reach {}", shop.edge))?;
-        let text = answer.body_mut().read_to_string()?;
-        ensure!(answer.status() == 200, "the edge refused the simulated visitors: {text}");
+        shop.send(write_key, "/v1/batch", &json!({ "batch": batch }))?;
     }
     Ok(events.len())
 }
@@ -197,7 +194,7 @@ async fn visitor(
         );
         let decision = persona.map(|persona| {
             let body = json!({
-                "visitor": {"userId": persona.id}, "dryRun": true, "deadlineMs": 5000,
+                "visitor": {"userId": persona.id}, "dryRun": true, "explain": true, "deadlineMs": 5000,
                 "slots": [{"slot": "home-hero"}, {"slot": "home-grid", "count": 4}],
             });
             shop.ask(
@@ -245,6 +242,15 @@ impl Shop {
 
     fn bearer(&self) -> String {
         format!("Bearer {}", self.secret_key)
+    }
+
+    /// Sends what the simulated visitors do; gives what is answered.
+    fn send(&self, key: &str, path: &str, body: &Value) -> Result<String> {
+        let call = self.agent.post(format!("{}{path}", self.edge)).header("authorization", format!("Bearer {key}"));
+        let mut answer = call.send(body.to_string()).with_context(|| format!("reach {}", self.edge))?;
+        let text = answer.body_mut().read_to_string()?;
+        ensure!(answer.status() == 200, "the edge refused the simulated visitors: {text}");
+        Ok(text)
     }
 
     /// The answer's JSON; null where there is none.

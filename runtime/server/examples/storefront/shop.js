@@ -66,7 +66,7 @@ async function decide(events) {
     headers: {"authorization": "Bearer " + session.publishableKey, "content-type": "application/json",
       ...(session.identityToken ? {"selvedge-identity": session.identityToken} : {})},
     // A shop would rather show its fallback than wait; this page has nothing to show but the answer.
-    body: JSON.stringify({visitor: {anonymousId: session.anonymousId}, slots: SLOTS, events: [...shown, ...events], context: {page: {path: location.pathname}}, deadlineMs: 5000}),
+    body: JSON.stringify({visitor: {anonymousId: session.anonymousId}, slots: SLOTS, events: [...shown, ...events], context: {page: {path: location.pathname}}, explain: true, deadlineMs: 5000}),
   });
   const decision = await response.json();
   if (!response.ok) throw new Error(decision.detail);
@@ -112,9 +112,10 @@ function keep() {
   showShelf();
 }
 
-function follow(offer) {
-  return act([event("Offer Clicked", {offer_id: offer.id, channel: "web"})], "followed the offer " + offer.content.title);
-}
+const answers = (name, said) => (offer) => act([event(name, {offer_id: offer.id, channel: "web"})], said + offer.content.title);
+const follow = answers("Offer Clicked", "followed the offer ");
+const take = answers("Offer Accepted", "took up the offer ");
+const putAway = answers("Offer Dismissed", "put away the offer ");
 
 function show(decision) {
   const [hero, grid] = decision.slots;
@@ -122,6 +123,8 @@ function show(decision) {
   byId("grid").replaceChildren(...grid.offers.map((offer) => offerCard(offer, "card")));
   const chosen = [...hero.offers, ...grid.offers];
   byId("why").replaceChildren(...chosen.map((offer) => element("li", "", offer.content.title + ": " + offer.reasons.join(", ") + (offer.priority === undefined ? "" : " (" + offer.priority.toFixed(2) + ")"))));
+  byId("why-not").replaceChildren(...(hero.candidates || []).filter((candidate) => candidate.step && !["answer", "ranking"].includes(candidate.step))
+    .map((candidate) => element("li", "", candidate.id.replaceAll("-", " ") + ": " + candidate.outcome.replaceAll("-", " ") + (candidate.until ? " until " + new Date(candidate.until).toLocaleString() : ""))));
   byId("timing").textContent = "Decided in " + decision.meta.elapsedUs + " µs, in a fresh sandbox.";
 }
 
@@ -141,7 +144,9 @@ function offerCard(offer, kind) {
   text.append(element("h2", "", offer.content.title), element("p", "", offer.content.text), element("span", "tag", offer.reasons.join(", ")));
   if (kind === "hero") {
     byId("hero").dataset.offer = offer.id || "";
-    text.append(button("Tell me more", "", () => follow(offer)));
+    const buttons = element("div", "buttons");
+    buttons.append(button("Tell me more", "", () => follow(offer)), button("I take it", "", () => take(offer)), button("Not for me", "", () => putAway(offer)));
+    if (offer.id) text.append(buttons);
     card.style.display = "contents";
     card.append(picture, text);
   } else {

@@ -20,7 +20,7 @@ pub const PERSONAS: [Persona; 3] = [
 const CUSTOMER: Persona = Persona { id: crate::CUSTOMER, about: "Dora, who likes light", category: 2 };
 
 /// Others, whom nobody looks at; they make the numbers of the operator move.
-const OTHERS: u64 = 200;
+pub const OTHERS: u64 = 200;
 
 /// A product of the simulated shop: its identifier, name and price.
 type Product = (&'static str, &'static str, f64);
@@ -39,10 +39,11 @@ const CATEGORIES: [(&str, &[Product]); 4] = [
 ];
 
 /// A small generator with a seed: SplitMix64.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    /// A side, from 0 on.
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
