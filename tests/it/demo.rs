@@ -439,7 +439,7 @@ fn purchases_count_for_the_arm_that_somebody_was_in_when_they_first_were() {
     };
     // A purchase before is none that the offers brought about.
     let earlier: Vec<Value> = (0..VISITORS)
-        .filter(|number| number % 4 == 0)
+        .filter(|number| number.is_multiple_of(4))
         .map(|number| at(buys(number, "old", "L-310"), &hour(3, 10)))
         .collect();
     edge.batch(&earlier);
@@ -473,9 +473,9 @@ fn purchases_count_for_the_arm_that_somebody_was_in_when_they_first_were() {
     let held = of("holdout", "held");
     assert!(held.len() > 3 && of("campaign:long-evenings", "held").len() > 20, "{exposed:?}");
     // Every third buys something, every fifth what the campaign sells; every seventh takes the free delivery, and of those held out every second buys.
-    let something = |number: &usize| number % 3 == 0 || held.contains(number) && number % 2 == 0;
-    let lamp = |number: &usize| number % 5 == 0;
-    let delivery = |number: &usize| number % 7 == 0 && !held.contains(number);
+    let something = |number: &usize| number.is_multiple_of(3) || held.contains(number) && number.is_multiple_of(2);
+    let lamp = |number: &usize| number.is_multiple_of(5);
+    let delivery = |number: &usize| number.is_multiple_of(7) && !held.contains(number);
     let mut events = Vec::new();
     for number in 0..VISITORS {
         if something(&number) {
