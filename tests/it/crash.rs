@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use selvedge_tests::edge::{WRITE, agent};
 use selvedge_tests::{TestEdge, TestEdgeBuilder, orders, root};
@@ -71,6 +72,33 @@ fn nothing_durably_acknowledged_is_lost_or_counted_twice() {
     edge.batches(&all);
     assert_eq!(totals(&edge), (all.len() as u64, all.len() as f64 * 1.5));
     eprintln!("{} orders acknowledged over ten cuts, {} sent", acknowledged.len(), all.len());
+}
+
+fn decided(edge: &TestEdge) -> u64 {
+    let profile = edge.profile("user:ada", None);
+    let offers = profile["offers"].as_object().into_iter().flat_map(|offers| offers.values());
+    offers.filter_map(|offer| offer["decided"].as_u64()).sum()
+}
+
+/// Decisions that come thick gather for a while before they become changes.
+#[test]
+fn of_decisions_that_gather_a_crash_takes_the_last_ones_only_and_doubles_none() {
+    let edge = TestEdge::start();
+    let (began, mut told, mut long_ago) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(6) {
+        let answer = edge.decide(&json!({"visitor": {"userId": "ada"}, "slots": [{"slot": "home-hero"}]}));
+        told += answer["slots"][0]["offers"].as_array().map_or(0, |offers| offers.len() as u64);
+        if began.elapsed() < Duration::from_secs(3) {
+            long_ago = told;
+        }
+    }
+    assert_eq!(decided(&edge), told);
+    let edge = edge.kill_and_restart();
+    let kept = decided(&edge);
+    eprintln!("{kept} of {told} decisions kept");
+    assert!((long_ago..=told).contains(&kept), "{kept} of {told} kept, {long_ago} of them older than three seconds");
+    // Whatever became of them meanwhile, and of what a second crash finds.
+    assert_eq!(decided(&edge.kill_and_restart()), kept);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub use self::central::{
     SnapshotManifest, StablePolicy, decode_gaps,
 };
 pub use self::postgres::{PostgresCentral, PostgresOptions};
-pub use self::redb::{CentralOptions, DigestOf, RedbCentral, RedbLog};
+pub use self::redb::{CentralOptions, DigestOf, Noted, RedbCentral, RedbLog};
 
 /// Why the log could not serve.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

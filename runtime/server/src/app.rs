@@ -23,7 +23,7 @@ use crate::catalogue::Publisher;
 use crate::config::EdgeConfig;
 use crate::dead_letters::DeadLetters;
 use crate::decided::Decided;
-use crate::edge::{self, Edge, Entrance, House, LogOutbox};
+use crate::edge::{self, Edge, Entrance, House};
 use crate::erasures::{self, Erasures};
 use crate::gate::Gate;
 use crate::ids::{Ids, random_name};
@@ -36,7 +36,7 @@ use crate::tokens::Tokens;
 
 /// How often counts of decisions become changes, and housekeeping is done.
 const TICK: Duration = Duration::from_secs(1);
-/// In how many steps the counts of a tick do.
+/// In how many steps the counts of a second do.
 const STEPS: u32 = 8;
 /// Changes that are moved into the base of a shard together.
 const ADVANCE_MOST: usize = 64;
@@ -114,7 +114,7 @@ pub fn run(config: EdgeConfig) -> Result<()> {
     runtime.shutdown_timeout(DRAIN);
 
     // Everything that was accepted goes to the log, then the log to the base, then the base to the disk.
-    let flushed = house.decided.flush(&shards, &LogOutbox(&log)).map_err(anyhow::Error::from);
+    let flushed = house.decided.flush(&shards, &log).map_err(anyhow::Error::from);
     drop((gate, house, publisher, log));
     drop(backfilling);
     let applied = applier.join().map_err(|_| anyhow::anyhow!("the applying thread panicked"));
@@ -172,6 +172,8 @@ pub fn house(
             "trust_browsers is on: whoever names a user in a browser is taken for them, and sees their offers; for production sign tokens instead"
         );
     }
+    // Only what no other edge goes by may gather.
+    let decided = if uplink.is_none() { Decided::open(&log)? } else { Decided::new() };
     Ok(House {
         erasures: Arc::new(Erasures::open(&log)?),
         keys,
@@ -184,7 +186,7 @@ pub fn house(
         stopped: uplink.as_ref().map_or_else(Arc::default, |uplink| Arc::clone(&uplink.stopped)),
         uplink,
         publisher,
-        decided: Decided::new(),
+        decided,
         ledger: Arc::default(),
         records: Records::new(config.decision_records),
         dead_letters: DeadLetters::default(),
@@ -356,7 +358,7 @@ pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
         for step in 0..STEPS {
             ticks.tick().await;
             for shard in ShardId::all().filter(|shard| u32::from(shard.0) % STEPS == step) {
-                if let Err(error) = flush(&gate, shard).await {
+                if let Err(error) = second(&gate, shard).await {
                     end.fail(format!("{error:#}"));
                 }
             }
@@ -380,8 +382,11 @@ pub async fn tick(gate: Arc<Gate>, end: Arc<End>) {
     }
 }
 
-/// Makes changes of what was decided for a shard's visitors. The gate is asked for each slice, so that nobody waits at it for all of them.
-async fn flush(gate: &Gate, shard: ShardId) -> Result<()> {
+/// Makes changes of what was decided for a shard's visitors, unless it is to gather. The gate is asked for each slice, so that nobody waits at it for all of them.
+async fn second(gate: &Gate, shard: ShardId) -> Result<()> {
+    let edge = gate.enter().await;
+    edge.decided.second(shard, &edge.log)?;
+    drop(edge);
     loop {
         let edge = gate.enter().await;
         let absent = edge.decided.absent(shard, &edge.shards);
@@ -390,7 +395,7 @@ async fn flush(gate: &Gate, shard: ShardId) -> Result<()> {
             let load = move || absent.iter().for_each(|visitor| drop(shards.load(visitor)));
             tokio::task::spawn_blocking(load).await?;
         }
-        if !edge.decided.flush_some(shard, &edge.shards, &LogOutbox(&edge.log))? {
+        if !edge.decided.flush_some(shard, &edge.shards, &edge.log)? {
             return Ok(());
         }
         drop(edge);

@@ -1,23 +1,39 @@
-//! What was decided in the last second, before it becomes a change: one entry per visitor, offer and minute, however often it was decided.
+//! What was decided lately, before it becomes a change: one entry per visitor, offer and minute, however often it was decided.
 //!
-//! A crash loses up to a second of these counts. They are on the profile at once all the same.
+//! Where decisions are few, counts become changes every second. Where there are many, on an edge that is its own centre, they gather for up to [`SECONDS_MAX`] seconds,
+//! for then most of them are of visitors who come again, and are kept beside the log meanwhile ([`journal`]). Either way a crash loses up to a second of
+//! them. They are on the profile at once all the same. An edge that follows a centre passes them on every second: other edges count by them too.
+
+mod journal;
 
 use std::collections::HashMap;
 
+use anyhow::Result;
 use compact_str::CompactString;
 use parking_lot::{Mutex, MutexGuard};
+use selvedge_central::{Noted, RedbLog};
 use selvedge_core::change::DecidedOffer;
 use selvedge_core::identity::{Identifier, ShardId};
 use selvedge_core::offers::{Exposure, Offers, minute_of};
 use selvedge_core::value::Timestamp;
 use selvedge_shard::{Outbox, Prepared, ShardError, Shards};
 
+use self::journal::Journal;
+
 /// How often a reader tries before it makes the writers wait.
 const READS_MAX: usize = 3;
-/// Rounds for which at the least it is remembered whose counts went: a read takes no longer.
-const ROUNDS_KEPT: u64 = 30;
+/// Seconds for which at the least it is remembered whose counts went: a read takes no longer.
+const SECONDS_KEPT: u64 = 30;
 /// Visitors whose counts become changes together: a fraction of a millisecond.
 const SLICE: usize = 32;
+/// For how long counts gather at the most, and of how many visitors of a shard.
+const SECONDS_MAX: u64 = 15;
+const VISITORS_MAX: usize = 768;
+/// Decisions of a second for a shard's visitors from which on their counts gather: about a thousand over all shards.
+const MANY: usize = 16;
+
+/// Counts by visitor.
+type Gathered = HashMap<Identifier, Counts, foldhash::fast::RandomState>;
 
 /// Counts by shard.
 pub struct Decided(Vec<Mutex<Tile>>);
@@ -52,22 +68,25 @@ impl Counts {
         self
     }
 
-    fn count(&mut self, channel: &str, minute: Timestamp, offer: &str) {
+    fn count(&mut self, channel: &str, minute: Timestamp, offer: &str, times: u32) {
         let same =
             |count: &&mut DecidedOffer| count.offer == offer && count.minute == minute && count.channel == channel;
         match self.offers.iter_mut().find(same) {
-            Some(count) => count.count += 1,
+            Some(count) => count.count = count.count.saturating_add(times),
             None => {
                 let (offer, channel) = (CompactString::from(offer), CompactString::from(channel));
-                self.offers.push(DecidedOffer { offer, channel, minute, count: 1 });
+                self.offers.push(DecidedOffer { offer, channel, minute, count: times });
             }
         }
     }
 
-    fn expose(&mut self, exposure: &Exposure) {
-        if self.exposures.iter().all(|known| known.experiment != exposure.experiment) {
+    /// Takes an exposure in. Gives whether it is the first to its experiment.
+    fn expose(&mut self, exposure: &Exposure) -> bool {
+        let first = self.exposures.iter().all(|known| known.experiment != exposure.experiment);
+        if first {
             self.exposures.push(exposure.clone());
         }
+        first
     }
 
     fn add(&mut self, others: &Self) {
@@ -78,27 +97,50 @@ impl Counts {
 
 #[derive(Default)]
 struct Tile {
-    counts: HashMap<Identifier, Counts>,
-    /// Those that become changes next, from the end on.
+    counts: Gathered,
+    /// Those that become changes next, ascending by visitor, from the end on.
     leaving: Vec<(Identifier, Counts)>,
-    /// Flushes so far, and for each visitor of the latest rounds the last that took their counts.
+    /// What is kept of both beside the log; nothing where nothing gathers.
+    journal: Option<Journal>,
+    /// Decisions since the last second's end, and seconds since the last round began.
+    recent: usize,
+    gathering: u64,
+    /// Flushes so far, and for each visitor of the latest seconds the last that took their counts.
     flushes: u64,
-    rounds: u64,
-    flushed: HashMap<Identifier, u64>,
-    flushed_before: HashMap<Identifier, u64>,
+    seconds: u64,
+    flushed: HashMap<Identifier, u64, foldhash::fast::RandomState>,
+    flushed_before: HashMap<Identifier, u64, foldhash::fast::RandomState>,
 }
 
 impl Tile {
     /// What is counted of a visitor and is not a change yet.
-    fn of<'t>(&'t self, visitor: &'t Identifier) -> impl Iterator<Item = &'t Counts> {
-        let leaving = self.leaving.iter().filter(move |(of, _)| of == visitor).map(|(_, counts)| counts);
-        leaving.chain(self.counts.get(visitor))
+    fn of<'t>(&'t self, visitor: &Identifier) -> impl Iterator<Item = &'t Counts> + use<'t> {
+        let leaving = self.leaving.binary_search_by(|(of, _)| of.cmp(visitor)).ok();
+        leaving.map(|place| &self.leaving[place].1).into_iter().chain(self.counts.get(visitor))
     }
 
-    fn add<'o>(&mut self, visitor: &Identifier, channel: &str, at: Timestamp, offers: impl Iterator<Item = &'o str>) {
+    fn add<'o>(
+        &mut self,
+        visitor: &Identifier,
+        channel: &str,
+        at: Timestamp,
+        offers: impl Iterator<Item = &'o str>,
+        exposures: &[Exposure],
+    ) {
         let minute = minute_of(at);
+        self.recent += 1;
         let counts = self.counts.entry(visitor.clone()).or_default();
-        offers.for_each(|offer| counts.count(channel, minute, offer));
+        let mut journal = self.journal.as_mut();
+        journal.iter_mut().for_each(|journal| journal.of(visitor, channel, minute));
+        for offer in offers {
+            counts.count(channel, minute, offer, 1);
+            journal.iter_mut().for_each(|journal| journal.offer(offer));
+        }
+        for exposure in exposures {
+            if counts.expose(exposure) {
+                journal.iter_mut().for_each(|journal| journal.exposed(exposure));
+            }
+        }
     }
 
     /// Whether counts of a visitor have become a change since a flush.
@@ -107,23 +149,80 @@ impl Tile {
         last.is_some_and(|last| *last > flush)
     }
 
-    /// Begins another round where the one before is through.
+    /// A second has passed. Gives what is to be kept beside the log, where counts go on gathering.
+    fn second(&mut self, shard: ShardId) -> Option<Noted> {
+        self.seconds += 1;
+        if self.seconds.is_multiple_of(SECONDS_KEPT) {
+            self.flushed_before = std::mem::take(&mut self.flushed);
+        }
+        self.gathering += 1;
+        let many = std::mem::take(&mut self.recent) >= MANY;
+        let gathers = many && self.gathering < SECONDS_MAX && self.counts.len() < VISITORS_MAX;
+        match &mut self.journal {
+            // Those before are not through yet.
+            Some(journal) if gathers || !self.leaving.is_empty() => journal.block(shard),
+            _ => {
+                self.begin_round();
+                None
+            }
+        }
+    }
+
+    /// What gathered becomes changes, where all that did so before is through.
     fn begin_round(&mut self) {
-        if !self.leaving.is_empty() {
+        if !self.leaving.is_empty() || self.counts.is_empty() {
             return;
         }
         self.leaving = std::mem::take(&mut self.counts).into_iter().collect();
-        self.rounds += 1;
-        if self.rounds.is_multiple_of(ROUNDS_KEPT) {
-            self.flushed_before = std::mem::take(&mut self.flushed);
-        }
+        self.leaving.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        self.gathering = 0;
+        self.journal.iter_mut().for_each(Journal::turn);
+    }
+
+    /// Takes some of those out whose counts become changes, with what is to be noted with these.
+    fn leave(&mut self, shard: ShardId) -> (Vec<(Identifier, Counts)>, Vec<Noted>) {
+        let some = self.leaving.split_off(self.leaving.len().saturating_sub(SLICE));
+        self.flushes += 1;
+        self.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), self.flushes)));
+        let from = some.first().map(|(visitor, _)| visitor).filter(|_| !self.leaving.is_empty());
+        let notes = self.journal.as_ref().map_or_else(Vec::new, |journal| journal.left(shard, from));
+        (some, notes)
+    }
+}
+
+/// A log as the outbox of changes that take something out of the journal.
+struct Leaving<'l> {
+    log: &'l RedbLog,
+    notes: Mutex<Vec<Noted>>,
+}
+
+impl Outbox for Leaving<'_> {
+    fn append(&self, changes: Vec<(ShardId, Vec<std::sync::Arc<[u8]>>)>) -> Result<(), String> {
+        let notes = std::mem::take(&mut *self.notes.lock());
+        self.log.append_and_note(changes, notes).map_err(|error| error.to_string())
     }
 }
 
 impl Decided {
-    /// Nothing decided yet.
+    /// Nothing decided yet, of what becomes changes every second.
     pub fn new() -> Self {
         Self(ShardId::all().map(|_| Mutex::default()).collect())
+    }
+
+    /// What a crash has left beside a log, for counts that may gather. Blocks on the disk.
+    pub fn open(log: &RedbLog) -> Result<Self> {
+        let tiles = ShardId::all().map(|shard| {
+            // Not all shards at once.
+            let gathering = u64::from(shard.0) % SECONDS_MAX;
+            Tile { journal: Some(Journal::default()), gathering, ..Tile::default() }
+        });
+        let mut tiles: Vec<Tile> = tiles.collect();
+        for (shard, counts, journal) in journal::recover(log)? {
+            if let Some(tile) = tiles.get_mut(usize::from(shard.0)) {
+                (tile.counts, tile.journal) = (counts, Some(journal));
+            }
+        }
+        Ok(Self(tiles.into_iter().map(Mutex::new).collect()))
     }
 
     fn tile(&self, visitor: &Identifier) -> &Mutex<Tile> {
@@ -142,7 +241,7 @@ impl Decided {
         if offers.peek().is_none() {
             return;
         }
-        self.tile(visitor).lock().add(visitor, channel, at, offers);
+        self.tile(visitor).lock().add(visitor, channel, at, offers, &[]);
     }
 
     /// The same as a change at once: of a visitor who was brought into memory for it, and in a second may have to be brought there again.
@@ -160,7 +259,7 @@ impl Decided {
             return Ok(());
         }
         let (minute, mut counts) = (minute_of(at), Counts::default());
-        offers.for_each(|offer| counts.count(channel, minute, offer));
+        offers.for_each(|offer| counts.count(channel, minute, offer, 1));
         if counts.is_empty() {
             return Ok(());
         }
@@ -214,46 +313,68 @@ impl Decided {
         Ok((value, counts))
     }
 
+    /// A second has passed for a shard: counts of it become changes next ([`Self::flush_some`]), or are kept beside the log and gather on.
+    pub fn second(&self, shard: ShardId, log: &RedbLog) -> Result<(), ShardError> {
+        let mut tile = self.0[usize::from(shard.0)].lock();
+        match tile.second(shard) {
+            // Under the lock, so that notes of a shard are in order.
+            Some(note) => log.append_and_note(Vec::new(), vec![note]).map_err(outbox_failed),
+            None => Ok(()),
+        }
+    }
+
     /// Those whose counts become changes next in a shard and who are not in memory. To be loaded before, so that decisions wait for the disk as little
     /// as may be; one that fails fails again when it is flushed.
     pub fn absent(&self, shard: ShardId, shards: &Shards) -> Vec<Identifier> {
-        let mut tile = self.0[usize::from(shard.0)].lock();
-        tile.begin_round();
+        let tile = self.0[usize::from(shard.0)].lock();
         let next = tile.leaving.iter().rev().take(SLICE).map(|(visitor, _)| visitor);
         next.filter(|visitor| shards.cached(visitor).is_none()).cloned().collect()
     }
 
     /// Makes changes of the counts of some visitors of a shard. Gives whether there are more of this round.
-    pub fn flush_some(&self, shard: ShardId, shards: &Shards, outbox: &dyn Outbox) -> Result<bool, ShardError> {
+    pub fn flush_some(&self, shard: ShardId, shards: &Shards, log: &RedbLog) -> Result<bool, ShardError> {
         // The lock is held until the changes are pending, so that a reader finds each count in one place or the other.
         let mut tile = self.0[usize::from(shard.0)].lock();
-        tile.begin_round();
         if tile.leaving.is_empty() {
             return Ok(false);
         }
-        tile.flushes += 1;
-        let (flush, kept) = (tile.flushes, tile.leaving.len().saturating_sub(SLICE));
-        let some = tile.leaving.split_off(kept);
-        tile.flushed.extend(some.iter().map(|(visitor, _)| (visitor.clone(), flush)));
+        let (some, notes) = tile.leave(shard);
+        let outbox = Leaving { log, notes: Mutex::new(notes) };
         let change = |(visitor, Counts { offers, exposures })| Prepared::decided(visitor, offers, exposures);
         let changes = some.into_iter().map(change).collect();
-        match shards.admit(shard, changes, outbox) {
+        match shards.admit(shard, changes, &outbox) {
             // Of decisions a second's counts may be lost; what ails one profile does not end the service of the others.
             Err(error @ (ShardError::Corrupt(_) | ShardError::Change(_))) => {
                 tracing::error!(%error, shard = shard.0, "counts of decisions are lost");
             }
             admitted => drop(admitted?),
         }
-        Ok(kept > 0)
+        if !outbox.notes.lock().is_empty() {
+            outbox.append(Vec::new()).map_err(ShardError::Outbox)?;
+        }
+        Ok(!tile.leaving.is_empty())
+    }
+
+    /// Makes changes of all counts of a shard. Blocks on the disk.
+    pub fn flush_shard(&self, shard: ShardId, shards: &Shards, log: &RedbLog) -> Result<(), ShardError> {
+        loop {
+            while self.flush_some(shard, shards, log)? {}
+            let mut tile = self.0[usize::from(shard.0)].lock();
+            tile.begin_round();
+            if tile.leaving.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes changes of all counts. Blocks on the disk.
-    pub fn flush(&self, shards: &Shards, outbox: &dyn Outbox) -> Result<(), ShardError> {
-        for shard in ShardId::all() {
-            while self.flush_some(shard, shards, outbox)? || !self.0[usize::from(shard.0)].lock().counts.is_empty() {}
-        }
-        Ok(())
+    pub fn flush(&self, shards: &Shards, log: &RedbLog) -> Result<(), ShardError> {
+        ShardId::all().try_for_each(|shard| self.flush_shard(shard, shards, log))
     }
+}
+
+fn outbox_failed(error: impl std::fmt::Display) -> ShardError {
+    ShardError::Outbox(error.to_string())
 }
 
 /// The counts of some shards, held.
@@ -294,79 +415,10 @@ impl Held<'_> {
         }
         let shard = identifier.shard().0;
         if let Some((_, tile)) = self.0.iter_mut().find(|(held, _)| *held == shard) {
-            tile.add(identifier, channel, at, offers);
-            let counts = tile.counts.entry(identifier.clone()).or_default();
-            exposures.iter().for_each(|exposure| counts.expose(exposure));
+            tile.add(identifier, channel, at, offers, exposures);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_decision_without_offers_leaves_nothing_behind() {
-        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
-        decided.record(&visitor, "web", Timestamp(61_000), [].into_iter());
-        assert!(decided.tile(&visitor).lock().counts.is_empty());
-        decided.record(&visitor, "web", Timestamp(61_000), ["kettle", "kettle"].into_iter());
-        let (read, counts) = decided.beside(|| Ok::<_, ()>((7, vec![visitor.clone()]))).expect("read");
-        assert_eq!((read, counts.offers), (7, vec![DecidedOffer::on_web("kettle", Timestamp(60_000), 2)]));
-    }
-
-    #[test]
-    fn a_reading_that_a_flush_overtook_is_done_again() {
-        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
-        let reads = std::cell::Cell::new(0);
-        let read = decided.beside(|| {
-            reads.set(reads.get() + 1);
-            if reads.get() == 1 {
-                let mut tile = decided.tile(&visitor).lock();
-                tile.flushes += 1;
-                tile.flushed.insert(visitor.clone(), 1);
-            }
-            Ok::<_, ()>(((), vec![visitor.clone()]))
-        });
-        let (_, counts) = read.expect("read");
-        assert_eq!((reads.get(), counts.is_empty()), (2, true));
-    }
-    #[test]
-    fn whoever_decides_for_one_person_under_two_identifiers_never_goes_over_a_cap() {
-        const MOST: u64 = 40;
-        let decided = Decided::new();
-        let identifier = |text: &str| Identifier::stored(text).expect("an identifier");
-        let person = [identifier("user:1"), identifier("anonymous:a")];
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let (decided, person) = (&decided, &person);
-                scope.spawn(move || {
-                    for _ in 0..100 {
-                        let mut held = decided.hold(person);
-                        if held.of(person).onto(&Offers::default()).get("kettle").decided < MOST {
-                            held.record(&person[thread % 2], "web", Timestamp(7), ["kettle"].into_iter(), &[]);
-                        }
-                    }
-                });
-            }
-        });
-        let counts = decided.hold(&person).of(&person);
-        assert_eq!(counts.offers.iter().map(|decided| u64::from(decided.count)).sum::<u64>(), MOST);
-        assert_eq!(decided.hold(&[]).of(&person), Counts::default(), "not held");
-    }
-
-    #[test]
-    fn an_exposure_is_counted_without_an_offer_and_only_the_first() {
-        let (decided, visitor) = (Decided::new(), Identifier::stored("user:1").expect("an identifier"));
-        let exposure = |at: i64| Exposure { experiment: "e".into(), at: Timestamp(at), arm: "a".into() };
-        let person = std::slice::from_ref(&visitor);
-        let mut held = decided.hold(person);
-        for at in [7, 8] {
-            held.record(&visitor, "web", Timestamp(at), [].into_iter(), &[exposure(at)]);
-        }
-        let counts = held.of(person);
-        assert_eq!((counts.exposures.as_slice(), counts.offers.len()), ([exposure(7)].as_slice(), 0));
-        assert!(counts.clone().up_to(Timestamp(6)).is_empty());
-        assert_eq!(counts.onto(&Offers::default()).exposure("e"), Some(&exposure(7)));
-    }
-}
+mod tests;

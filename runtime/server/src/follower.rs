@@ -15,7 +15,7 @@ use crate::app::{house, runtime, serve, threads};
 use crate::auth::Keys;
 use crate::backfill;
 use crate::config::{EdgeConfig, UplinkConfig};
-use crate::edge::{Edge, House, LogOutbox};
+use crate::edge::{Edge, House};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::release::Given;
@@ -128,7 +128,7 @@ impl Follower {
     /// Brings everything to the disk. To be called with what serves now once the runtime has ended, and with it whoever holds the edge. Blocks.
     pub fn finish(self, edge: Arc<Edge>) -> Result<()> {
         let Self { gate, house, uplink, durable } = self;
-        let flushed = edge.decided.flush(&edge.shards, &LogOutbox(&house.log)).map_err(anyhow::Error::from);
+        let flushed = edge.decided.flush(&edge.shards, &house.log).map_err(anyhow::Error::from);
         drop(uplink.take_backfill());
         let checkpointed = sync::checkpoint::make(&uplink, &edge);
         drop((edge, gate, house, uplink));

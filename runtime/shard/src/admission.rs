@@ -1,6 +1,5 @@
 //! Admission: what becomes a pending change, judged and folded under its shard's lock.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -14,6 +13,7 @@ use selvedge_core::mart::Load;
 use selvedge_core::offers::Exposure;
 use selvedge_core::value::Timestamp;
 
+use crate::maps::{HashMap, HashSet};
 use crate::pending::{Body, Held, PendingChange};
 use crate::profiles::Follow;
 use crate::{Outbox, ShardError, Shards, State};

@@ -6,7 +6,6 @@
 //! A write that a crash cut off may have left records, history and ids beyond the cursor. Nobody reads them: a record that is ahead is folded again from
 //! the history up to the cursor.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +17,7 @@ use selvedge_core::view::{Cursor, Seen};
 
 use crate::disk::{FragmentWrite, Kept, Move};
 use crate::erasure::kept;
+use crate::maps::HashMap;
 use crate::pending::{Held, PendingChange, Queued};
 use crate::record::Head;
 use crate::{ShardError, Shards};

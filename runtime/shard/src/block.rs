@@ -1,6 +1,5 @@
 //! Blocks of history: changes of one fragment as they are stored together.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use selvedge_core::change::Change;
@@ -9,6 +8,7 @@ use selvedge_core::payload::{compress_into, expand as expand_payload};
 use serde::{Deserialize, Serialize};
 
 use crate::ShardError;
+use crate::maps::HashSet;
 
 /// A loose block holds changes as the log does, each compressed for itself; a packed one holds them plain and is compressed whole.
 pub(crate) const LOOSE: u8 = 0;

@@ -9,7 +9,6 @@
 //! A `Withdraw` takes events out of a fragment by their ids, payloads and all, as if they had never been. The ids are known from there on: what comes behind it under
 //! one of them is a duplicate like any other.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use selvedge_core::change::Change;
@@ -19,6 +18,7 @@ use selvedge_core::identity::Identifier;
 use selvedge_core::value::Timestamp;
 
 use crate::disk::HistoryEntry;
+use crate::maps::{HashMap, HashSet};
 use crate::pending::{Body, Held, PendingChange};
 use crate::{Outbox, Prepared, ShardError, Shards};
 

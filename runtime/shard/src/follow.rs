@@ -4,7 +4,6 @@
 //! pending event whose id an entry of somebody else brings is void, since the centre will not order it again. The views of whatever was touched become
 //! the new base and what is pending still.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +17,7 @@ use selvedge_core::view::{Cursor, Seen};
 
 use crate::disk::{FragmentWrite, HistoryEntry};
 use crate::erasure::kept;
+use crate::maps::{HashMap, HashSet};
 use crate::pending::{Body, Held, PendingChange, apply_all};
 use crate::profiles::Follow;
 use crate::{Cell, ShardError, Shards, State};
@@ -109,7 +109,7 @@ impl Shards {
         cell: &Cell,
         entries: &[Ordered],
     ) -> Result<HashMap<Identifier, Vec<Item>>, ShardError> {
-        let mut groups: HashMap<Identifier, Vec<Item>> = HashMap::new();
+        let mut groups: HashMap<Identifier, Vec<Item>> = HashMap::default();
         let pending: Vec<_> = {
             let state = cell.state.lock();
             let of_local = |ordered: &Ordered| {
@@ -152,7 +152,7 @@ impl Shards {
             let state = cell.state.lock();
             groups.iter().map(|(identifier, items)| self.start(&state, identifier, items)).collect()
         };
-        let mut touched = HashMap::with_capacity(groups.len());
+        let mut touched = HashMap::with_capacity_and_hasher(groups.len(), Default::default());
         for ((identifier, items), (start, first_pending)) in groups.into_iter().zip(starts) {
             let held = match start {
                 Start::View(base, Held { fragment: before, seen }) => {
@@ -206,7 +206,7 @@ impl Shards {
         held: &Held,
         cursor: u64,
     ) -> Result<Vec<Item>, ShardError> {
-        let mut ids: HashSet<[u8; 16]> = HashSet::new();
+        let mut ids: HashSet<[u8; 16]> = HashSet::default();
         let (mut count, several) = (Vec::with_capacity(items.len()), items.len() > 1);
         for item in items {
             let Some(id_hash) = item.change.body.id_hash() else {
@@ -253,7 +253,7 @@ impl Shards {
         own: u64,
         seq: u64,
     ) -> Result<(), ShardError> {
-        let mut void = HashSet::new();
+        let mut void = HashSet::default();
         for (identifier, Touched { items, .. }) in touched {
             let ids = items.iter().filter(|item| !item.pending).flat_map(|item| item.change.body.ids());
             void.extend(ids.filter(|id| state.pending.holds(identifier, *id)).map(|id| (identifier.clone(), id)));

@@ -26,6 +26,7 @@ mod everyone;
 mod follow;
 mod hash;
 mod links;
+mod maps;
 mod origins;
 mod outstanding;
 mod overlay;
@@ -37,7 +38,7 @@ mod replacement;
 mod snapshot;
 mod walk;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -56,6 +57,7 @@ use selvedge_core::view::{Cursor, Seen, View};
 
 use crate::cache::{Cache, Found};
 use crate::disk::{Disk, Move};
+use crate::maps::HashMap;
 use crate::origins::Place;
 use crate::pending::{Held, Pending};
 

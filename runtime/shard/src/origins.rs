@@ -1,13 +1,12 @@
 //! Where the base of a shard stands in the log: the cursor, the checksum up to there, and how far each origin's changes are in.
 
-use std::collections::HashMap;
-
 use selvedge_core::change::{Change, ChangeError};
 use selvedge_core::sync::{Entry, Origin, mix};
 use selvedge_core::view::Cursor;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Move;
+use crate::maps::HashMap;
 
 /// Origins that a shard remembers; beyond it those of which nothing came for longest are forgotten.
 pub const ORIGINS_MAX: usize = 4096;
@@ -31,13 +30,13 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(cursor: Cursor, checksum: u64) -> Self {
-        Self { cursor, checksum, origins: HashMap::new() }
+        Self { cursor, checksum, origins: HashMap::default() }
     }
 
     /// What entries that follow move.
     pub(crate) fn after<'e>(&self, epoch: u32, entries: impl Iterator<Item = &'e Entry>) -> Result<Move, ChangeError> {
         let mut to = Move { cursor: Cursor { epoch, ..self.cursor }, ..Move::default() };
-        let (mut checksum, mut moved) = (self.checksum, HashMap::new());
+        let (mut checksum, mut moved) = (self.checksum, HashMap::default());
         for entry in entries {
             checksum = checksum.wrapping_add(mix(entry.seq, Change::digest(&entry.bytes)?.envelope));
             to.cursor.seq = entry.seq;

@@ -1,6 +1,5 @@
 //! Pending changes by the numbers of the outbox: what becomes of them over a start, and once the centre has them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +7,7 @@ use selvedge_core::change::Change;
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, ShardId};
 
+use crate::maps::{HashMap, HashSet};
 use crate::pending::PendingChange;
 use crate::{ShardError, Shards, State};
 
@@ -46,7 +46,7 @@ impl Shards {
             }
             last = *local;
         }
-        let mut touched: HashMap<Identifier, Arc<Fragment>> = HashMap::new();
+        let mut touched: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         let mut weight = 0;
         for (local, identifier, change) in restored {
             if self.is_held_already(&state, &identifier, &change, seq)? {
@@ -108,7 +108,7 @@ impl Shards {
         let _moves = cell.moves.lock();
         let _rows = cell.rows.read();
         let mut state = cell.state.lock();
-        let left = state.pending.leave(upto_local, &HashSet::new());
+        let left = state.pending.leave(upto_local, &HashSet::default());
         self.pending_bytes.fetch_sub(left.weight, Ordering::Relaxed);
         for identifier in left.counts.keys() {
             let Some(base) = state.pending.get(identifier).map(|pending| Arc::clone(&pending.base)) else { continue };

@@ -3,7 +3,8 @@
 //! The view that is served is base + pending. While a fragment has pending changes its base is pinned here, so a change never needs the
 //! disk twice. Changes have the numbers of the outbox, and leave in that order; an event leaves early where the base gets its id from elsewhere.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::maps::{HashMap, HashSet};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use selvedge_core::aggregate::Definitions;

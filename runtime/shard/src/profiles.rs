@@ -3,7 +3,7 @@
 //! Nothing is stored of a join. It is kept in memory, registered with every fragment that was looked at; it follows the events of its own
 //! fragments, and is made again when links change; so linking shows at once and unlinking is exact.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -14,6 +14,7 @@ use selvedge_core::retracted::Retracted;
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::View;
 
+use crate::maps::HashMap;
 use crate::{ShardError, Shards};
 
 /// What is known of one person.

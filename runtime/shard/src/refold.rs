@@ -5,7 +5,6 @@
 //! gets the same bytes. Which of them are retracted is found out before the first one is folded.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use selvedge_core::retracted::Retracted;
 use selvedge_core::value::Timestamp;
 
 use crate::block::History;
+use crate::maps::HashSet;
 use crate::pending::{Body, PendingChange};
 use crate::{ShardError, Shards};
 

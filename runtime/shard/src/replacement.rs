@@ -1,6 +1,6 @@
 //! Replacements: a shard's base from a snapshot, made beside the one that serves and put in its place.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +14,7 @@ use selvedge_core::view::Cursor;
 use crate::block::{CorruptBlock, plain_entries};
 use crate::disk::{FORMAT, Fresh, Move, Row};
 use crate::hash::Sums;
+use crate::maps::HashMap;
 use crate::origins::Place;
 use crate::pending::{Held, PendingChange, Queued};
 use crate::record::{self, Head};
@@ -271,7 +272,7 @@ impl Shards {
         let since = before.into_iter().filter(|queued| queued.local > upto_local);
         let since = since.map(|Queued { local, identifier, change }| (local, identifier, change));
         let given = given.into_iter().filter(|(local, ..)| *local <= upto_local);
-        let mut touched: HashMap<Identifier, Arc<Fragment>> = HashMap::new();
+        let mut touched: HashMap<Identifier, Arc<Fragment>> = HashMap::default();
         let seq = cell.cursor().seq;
         let mut weight = 0;
         for (local, identifier, change) in given.chain(since) {

@@ -26,11 +26,13 @@ use crate::{Barrier, Committed, LocalEntry, LogError};
 /// Bytes of one commit, about.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// How long a group for which nobody waits stays open.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(50);
 /// Bytes of entries after which a segment is closed, unless told otherwise.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// redb's page cache. Appends touch few pages, and reads go from old to new once.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// What the keys of notes begin with.
+const NOTE: &str = "note:";
 
 /// Told of each commit, in order, on the writing thread.
 pub type OnCommit = Box<dyn FnMut(&[Committed]) + Send>;
@@ -51,8 +53,11 @@ pub struct RedbLog {
 /// Bytes by the sequences of the entries in whose place they come.
 type Replacements = Vec<(u64, Vec<u8>)>;
 
+/// A note to be kept beside the log, by its name, or to be forgotten.
+pub type Noted = (String, Option<Vec<u8>>);
+
 enum Request {
-    Append(Vec<(ShardId, Vec<Arc<[u8]>>)>),
+    Append(Vec<(ShardId, Vec<Arc<[u8]>>)>, Vec<Noted>),
     Barrier(oneshot::Sender<Result<(), LogError>>),
     Trim(Vec<(u16, u64)>, oneshot::Sender<Result<(), LogError>>),
     Erase(u16, Replacements, oneshot::Sender<Result<(), LogError>>),
@@ -101,15 +106,30 @@ impl RedbLog {
         self.id.clone()
     }
 
+    /// The notes beside the log whose names begin so, ascending by name.
+    pub fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        let read = self.database.begin_read().map_err(store)?;
+        let (meta, prefix) = (read.open_table(META).map_err(store)?, format!("{NOTE}{prefix}"));
+        let mut notes = Vec::new();
+        for row in meta.range(prefix.as_str()..).map_err(store)? {
+            let (key, value) = row.map_err(store)?;
+            match key.value().strip_prefix(NOTE) {
+                Some(name) if key.value().starts_with(&prefix) => notes.push((name.to_owned(), value.value().to_vec())),
+                _ => break,
+            }
+        }
+        Ok(notes)
+    }
+
     /// A note that is kept beside the log.
     pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
-        read_meta(&self.database, &format!("note:{name}"))
+        read_meta(&self.database, &note_key(name))
     }
 
     /// Keeps a note, durably. Blocks while a commit is under way.
     pub fn keep_note(&self, name: &str, bytes: &[u8]) -> Result<(), LogError> {
         let write = self.database.begin_write().map_err(store)?;
-        write.open_table(META).map_err(store)?.insert(format!("note:{name}").as_str(), bytes).map_err(store)?;
+        write.open_table(META).map_err(store)?.insert(note_key(name).as_str(), bytes).map_err(store)?;
         write.commit().map_err(store)
     }
 
@@ -158,12 +178,18 @@ impl RedbLog {
     /// Returns at once; what is not durable when the process dies is lost, so whoever promises durability waits for a
     /// [`barrier`](Self::barrier).
     pub fn append(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>) -> Result<(), LogError> {
+        self.append_and_note(changes, Vec::new())
+    }
+
+    /// The same together with notes: after a crash all of the changes and notes are there or none.
+    pub fn append_and_note(&self, changes: Vec<(ShardId, Vec<Arc<[u8]>>)>, notes: Vec<Noted>) -> Result<(), LogError> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
         let bytes: usize = changes.iter().flat_map(|(_, changes)| changes).map(|change| change.len()).sum();
         self.live_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.queue.push(Request::Append(changes), bytes, false).map_err(|_| LogError::Closed)
+        let noted: usize = notes.iter().filter_map(|(_, bytes)| bytes.as_ref()).map(Vec::len).sum();
+        self.queue.push(Request::Append(changes, notes), bytes + noted, false).map_err(|_| LogError::Closed)
     }
 
     /// A barrier behind everything appended so far, by whomever.
@@ -232,6 +258,10 @@ impl Drop for RedbLog {
     }
 }
 
+fn note_key(name: &str) -> String {
+    format!("{NOTE}{name}")
+}
+
 struct Writer {
     queue: Arc<Queue<Request>>,
     database: Arc<Database>,
@@ -248,6 +278,13 @@ struct Group {
     appends: BTreeMap<ShardId, Vec<Arc<[u8]>>>,
     trims: Vec<(u16, u64)>,
     erasures: Vec<(u16, Replacements)>,
+    notes: Vec<Noted>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.trims.is_empty() && self.erasures.is_empty() && self.notes.is_empty()
+    }
 }
 
 impl Drop for Writer {
@@ -264,7 +301,8 @@ impl Writer {
             let mut waiters = Vec::new();
             for request in requests {
                 match request {
-                    Request::Append(together) => {
+                    Request::Append(together, notes) => {
+                        group.notes.extend(notes);
                         for (shard, changes) in together {
                             group.appends.entry(shard).or_default().extend(changes);
                         }
@@ -282,7 +320,7 @@ impl Writer {
             }
             let outcome = match self.failed.get() {
                 Some(error) => Err(error.clone()),
-                None if group.appends.is_empty() && group.trims.is_empty() && group.erasures.is_empty() => Ok(()),
+                None if group.is_empty() => Ok(()),
                 None => self.commit(&group),
             };
             if let Err(error) = &outcome {
@@ -300,8 +338,18 @@ impl Writer {
 
     fn commit(&mut self, group: &Group) -> Result<(), LogError> {
         let write = self.database.begin_write().map_err(store)?;
+        if !group.notes.is_empty() {
+            let mut meta = write.open_table(META).map_err(store)?;
+            for (name, bytes) in &group.notes {
+                let key = note_key(name);
+                match bytes {
+                    Some(bytes) => drop(meta.insert(key.as_str(), bytes.as_slice()).map_err(store)?),
+                    None => drop(meta.remove(key.as_str()).map_err(store)?),
+                }
+            }
+        }
         // Trimmed is what was durable before.
-        let gone = self.segments.trim(&write, &group.trims)?;
+        let gone = if group.trims.is_empty() { 0 } else { self.segments.trim(&write, &group.trims)? };
         for (shard, replacements) in &group.erasures {
             self.segments.replace(&write, *shard, replacements)?;
         }
@@ -392,6 +440,26 @@ mod tests {
         assert_eq!(log.centre_note("draft").expect("read").as_deref(), Some(b"a".as_slice()));
         assert_eq!(log.centre_note("gone"), Ok(None));
         assert_eq!(texts(&log, crate::CONTROL.0, 0, 1000), [(1, "a catalogue".into())]);
+    }
+
+    #[test]
+    fn notes_come_and_go_with_the_changes_that_they_are_appended_with() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.redb");
+        let note = |name: &str, bytes: Option<&[u8]>| (name.to_owned(), bytes.map(<[u8]>::to_vec));
+        {
+            let (log, _) = open(&path);
+            log.keep_note("decidedly", b"other").expect("kept");
+            log.append_and_note(Vec::new(), vec![note("decided:1", Some(b"a")), note("decided:2", Some(b"b"))])
+                .expect("noted");
+            let changes = vec![(ShardId(3), vec![Arc::from(b"c".as_slice())])];
+            log.append_and_note(changes, vec![note("decided:1", None), note("decided:3", Some(b"d"))]).expect("noted");
+            log.barrier().wait_blocking().expect("durable");
+        }
+        let (log, _) = open(&path);
+        let left = vec![("decided:2".to_owned(), b"b".to_vec()), ("decided:3".to_owned(), b"d".to_vec())];
+        assert_eq!((log.notes("decided:"), log.notes("nothing")), (Ok(left), Ok(Vec::new())));
+        assert_eq!(texts(&log, 3, 0, 1000), [(1, "c".into())]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use selvedge_core::sync::Origin;
 use crate::LogError;
 
 pub use self::central::{CentralOptions, DigestOf, RedbCentral};
-pub use self::local::RedbLog;
+pub use self::local::{Noted, RedbLog};
 
 const FORMAT: u32 = 2;
 

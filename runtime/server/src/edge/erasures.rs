@@ -61,6 +61,12 @@ fn admit(edge: &Edge, identifier: &Identifier) -> Result<ErasedAnswer, Problem> 
     // Before the first of it is in the log, so that a crash does not leave there what nobody remembers to replace.
     let before = edge.shards.group(identifier)?.identifiers;
     ask(&before)?;
+    // What was decided for them and gathers yet is gone with the rest.
+    for identifier in &before {
+        edge.decided
+            .flush_shard(identifier.shard(), &edge.shards, &edge.log)
+            .map_err(|error| Problem::storage(&error))?;
+    }
     let identifiers = edge.shards.erase(identifier, erasure, at, &LogOutbox(&edge.log))?;
     edge.dead_letters.forget(&identifiers);
     edge.records.forget(&identifiers);

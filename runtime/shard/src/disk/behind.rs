@@ -4,7 +4,7 @@
 //! One thread writes the shards out, one after another, whichever waits longest, and rests in between: it takes a small share of a core however much there is
 //! to write, unless so much waits that memory would grow. What must not wait goes around it: see [`Disk::write`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::batch::Batch;
 use super::write::Standing;
 use super::{Disk, FragmentWrite, HistoryEntry, Move};
 use crate::ShardError;
+use crate::maps::HashMap;
 use crate::overlay::Touched;
 
 /// How long a change waits at least, so that others join it.

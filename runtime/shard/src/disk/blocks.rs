@@ -1,13 +1,12 @@
 //! Blocks of history as rows: read, packed together, and rewritten without what is withdrawn.
 
-use std::collections::HashSet;
-
 use selvedge_core::identity::Identifier;
 
 use super::batch::{Batch, key, part_key, parts_of, split_count};
 use super::{Disk, HISTORY};
 use crate::ShardError;
 use crate::block::{CorruptBlock, LOOSE, Rest, encode_block, pack, without};
+use crate::maps::HashSet;
 
 impl Disk {
     /// Whole blocks by their first sequence; what lies on the record is the last one.

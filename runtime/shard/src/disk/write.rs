@@ -1,6 +1,6 @@
 //! A fragment's rows, as they are written: a small one over its record, or the record anew with its history and ids.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use selvedge_core::change::Change;
@@ -11,6 +11,7 @@ use super::behind::{Behind, Unwritten};
 use super::{Disk, FRAGMENT, FragmentWrite, HISTORY, HistoryEntry, Move, PACK_EVERY};
 use crate::ShardError;
 use crate::block::{LOOSE, encode_block};
+use crate::maps::{HashMap, HashSet};
 use crate::overlay::{self, Touched};
 use crate::record::Record;
 
@@ -190,7 +191,7 @@ impl Disk {
         entries: &[HistoryEntry],
     ) -> Result<(), ShardError> {
         let withdraws = withdrawn(entries).next().is_some();
-        let mut new = HashSet::new();
+        let mut new = HashSet::default();
         for entry in entries {
             if let Some(id_hash) = entry.id_hash {
                 batch.insert(seen_key(identifier, &id_hash), entry.seq.to_be_bytes().to_vec())?;
