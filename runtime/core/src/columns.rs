@@ -122,14 +122,23 @@ impl Shape {
         shape
     }
 
+    /// What a row of a column says that has one value.
+    pub(crate) fn scalar(&self, columns: &Columns, column: usize, row: usize) -> Option<Cell> {
+        match self.places.get(column).copied()? {
+            (family, Place::Scalar { bit_column, family_column }) => {
+                let rows = columns.rows as usize;
+                columns.cell(family, family_column * rows + row, bit_column * rows + row)
+            }
+            (_, Place::List(_)) => None,
+        }
+    }
+
     /// What stands in a column: the cell of a row, or the elements of its list.
     pub(crate) fn cells(&self, columns: &Columns, column: usize, row: usize) -> Vec<Option<Cell>> {
         let Some((family, place)) = self.places.get(column).copied() else { return Vec::new() };
         let rows = columns.rows as usize;
         match place {
-            Place::Scalar { bit_column, family_column } => {
-                vec![columns.cell(family, family_column * rows + row, bit_column * rows + row)]
-            }
+            Place::Scalar { .. } => vec![self.scalar(columns, column, row)],
             Place::List(list) => {
                 let ends = |list: usize| columns.offsets.get(list * (rows + 1)..(list + 1) * (rows + 1));
                 let Some(own) = ends(list) else { return Vec::new() };

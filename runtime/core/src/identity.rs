@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use compact_str::format_compact;
+use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
@@ -330,7 +330,12 @@ fn check_text(value: &str) -> Result<(), IdentifierError> {
 
 impl Identifier {
     fn join(namespace: &str, value: &str) -> Self {
-        Self(format_compact!("{namespace}:{value}").as_str().into())
+        // Most stand on the stack until they are shared.
+        let mut text = CompactString::with_capacity(namespace.len() + 1 + value.len());
+        text.push_str(namespace);
+        text.push(':');
+        text.push_str(value);
+        Self(text.as_str().into())
     }
 
     /// Reads an identifier that was normalised before: one of the log or of the disk, whose namespace may not be declared any more.

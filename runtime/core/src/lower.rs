@@ -231,6 +231,8 @@ impl Sink<'_> for Filling<'_, '_> {
 #[derive(Clone, Debug)]
 pub struct VisitorReads {
     reads: Vec<Read>,
+    /// Their names as JSON, for whoever is told what a plugin was given.
+    names: Vec<Box<str>>,
     shape: Shape,
     sources: Vec<VisitorSource>,
     /// The columns of traits, ascending by name.
@@ -327,7 +329,8 @@ impl VisitorReads {
         of_states.sort_unstable();
         let open: Vec<bool> = reads.iter().map(|read| read.kind == Kind::Key || read.many()).collect();
         let (reads, shape, token) = (reads.to_vec(), shape_of(reads), Token::default());
-        Ok(Self { reads, shape, sources, traits, of_states, open, context, lasting, token })
+        let names = given::names(&reads);
+        Ok(Self { reads, names, shape, sources, traits, of_states, open, context, lasting, token })
     }
 
     /// The scores that it reads, by position.
@@ -555,6 +558,8 @@ fn word_cell(read: &Read, word: &Trait<'_>, time: &BusinessTime, keys: &mut Keys
 #[derive(Clone, Debug)]
 pub struct OfferReads {
     reads: Vec<Read>,
+    /// Their names as JSON.
+    names: Vec<Box<str>>,
     shape: Shape,
     sources: Vec<OfferSource>,
 }
@@ -603,7 +608,7 @@ impl OfferReads {
                 }
             });
         }
-        Ok(Self { reads: reads.to_vec(), shape: shape_of(reads), sources })
+        Ok(Self { reads: reads.to_vec(), names: given::names(reads), shape: shape_of(reads), sources })
     }
 
     /// The columns of some of the catalogue's offers where they are the same for everybody; none where they hang on a visitor, or hold keys, whose handles

@@ -145,8 +145,9 @@ impl Ranking {
         if lengths != [candidates.len(); 3] {
             return Err(BadOutput(format!("judgements of lengths {lengths:?} on {} candidates", candidates.len())));
         }
-        let judged = candidates.iter().zip(priorities).zip(eligible).zip(given);
-        let judged = judged.map(|(((offer, priority), eligible), reason)| {
+        // As many as there are candidates: what may fail would not say so beforehand.
+        let mut judged = Vec::with_capacity(candidates.len());
+        for (((offer, priority), eligible), reason) in candidates.iter().zip(priorities).zip(eligible).zip(given) {
             if !priority.is_finite() {
                 return Err(BadOutput("a priority is not a finite number".into()));
             }
@@ -154,9 +155,9 @@ impl Ranking {
                 return Err(BadOutput(format!("unknown reason {reason}")));
             }
             let reason = (*reason != Keys::NONE).then_some(*reason);
-            Ok(Judgement { offer: *offer, priority: *priority, eligible: *eligible, reason })
-        });
-        judged.collect()
+            judged.push(Judgement { offer: *offer, priority: *priority, eligible: *eligible, reason });
+        }
+        Ok(judged)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::catalog::Catalog;
 pub use self::fill::{Constraints, Contest, Tier, fill};
 pub use self::left::{Left, Level, Step};
 
+/// Offers of a slot for which room is made at once: as many as most calls ask for.
+const BEST_AT_ONCE: usize = 16;
+
 /// A slot that a call asks to be filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotRequest {
@@ -63,14 +66,7 @@ pub fn choose<'j>(
                     && slot.candidates.binary_search(&judged.offer).is_ok()
                     && taken.get(judged.offer) != Some(&true)
             };
-            choice.offers = ranking.iter().filter(stands_here).copied().collect();
-            // Stable over the catalogue's order: equal priorities always answer alike.
-            let before = |a: &Judgement, b: &Judgement| b.priority.total_cmp(&a.priority).then(a.offer.cmp(&b.offer));
-            if request.count > 0 && request.count < choice.offers.len() {
-                choice.offers.select_nth_unstable_by(request.count - 1, before);
-            }
-            choice.offers.truncate(request.count);
-            choice.offers.sort_unstable_by(before);
+            choice.offers = best(ranking.iter().filter(stands_here), request.count);
             for chosen in &choice.offers {
                 if let Some(taken) = taken.get_mut(chosen.offer) {
                     *taken = true;
@@ -80,6 +76,22 @@ pub fn choose<'j>(
         answer.push(choice);
     }
     answer
+}
+
+/// The best of some judgements, best first. Equal priorities stand in the order of the catalogue, so that they always answer alike.
+fn best<'j>(judged: impl Iterator<Item = &'j Judgement>, count: usize) -> Vec<Judgement> {
+    let mut best: Vec<Judgement> = Vec::with_capacity(count.min(BEST_AT_ONCE) + 1);
+    for judged in judged {
+        let before = |held: &Judgement| {
+            held.priority.total_cmp(&judged.priority).reverse().then(held.offer.cmp(&judged.offer)).is_lt()
+        };
+        // Most are behind the last one that has a place.
+        if best.len() < count || best.last().is_some_and(|last| !before(last)) {
+            best.insert(best.partition_point(before), *judged);
+            best.truncate(count);
+        }
+    }
+    best
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Told from the very columns that are handed over, so it cannot say more or less than they do. Nothing calls it but for somebody who asks why.
 
-use std::borrow::Cow;
+use std::io::Write as _;
 
 use super::{OfferReads, VisitorReads};
 use crate::columns::{Cell, Columns, Keys, Shape};
@@ -12,69 +12,72 @@ use crate::value::{Decimal, Kind, Timestamp};
 impl VisitorReads {
     /// What columns of these reads say, as a JSON object of paths and values; absent ones are null. `keys` are those of the call.
     pub fn given(&self, columns: &Columns, keys: &Keys) -> String {
-        given(&self.reads, &self.shape, columns, 0, keys)
+        given(&self.reads, &self.names, &self.shape, columns, 0, keys)
     }
 }
 
 impl OfferReads {
     /// What one row of columns of these reads says, as a JSON object of paths and values; absent ones are null. `keys` are those of the call.
     pub fn given(&self, columns: &Columns, row: usize, keys: &Keys) -> String {
-        given(&self.reads, &self.shape, columns, row, keys)
+        given(&self.reads, &self.names, &self.shape, columns, row, keys)
     }
 }
 
-fn given(reads: &[Read], shape: &Shape, columns: &Columns, row: usize, keys: &Keys) -> String {
-    let mut text = String::from("{");
-    for (column, read) in reads.iter().enumerate() {
+/// Bytes of a path with its value, about.
+const ENTRY_BYTES: usize = 32;
+
+/// The names of reads as JSON texts: their paths, with the kind where another read has the same path.
+pub(super) fn names(reads: &[Read]) -> Vec<Box<str>> {
+    let name = |Read { path, kind, .. }: &Read| match reads.iter().filter(|other| other.path == *path).count() {
+        1 => serde_json::Value::from(path.as_str()).to_string().into(),
+        _ => serde_json::Value::from(format!("{path} as {}", kind.name())).to_string().into(),
+    };
+    reads.iter().map(name).collect()
+}
+
+fn given(reads: &[Read], names: &[Box<str>], shape: &Shape, columns: &Columns, row: usize, keys: &Keys) -> String {
+    let mut json = Vec::with_capacity(ENTRY_BYTES * reads.len() + 2);
+    json.push(b'{');
+    for (column, (read, name)) in reads.iter().zip(names).enumerate() {
         if column > 0 {
-            text.push(',');
+            json.push(b',');
         }
-        text += &json_text(&name(reads, column));
-        text.push(':');
-        let cells = shape.cells(columns, column, row);
-        match (read.many(), cells.as_slice()) {
-            (false, [cell, ..]) => text += &json(read, cell.as_ref(), keys),
-            (false, []) => text += "null",
-            (true, cells) => {
-                let elements: Vec<String> = cells.iter().map(|cell| json(read, cell.as_ref(), keys)).collect();
-                text += &format!("[{}]", elements.join(","));
+        json.extend_from_slice(name.as_bytes());
+        json.push(b':');
+        if read.many() {
+            json.push(b'[');
+            for (index, cell) in shape.cells(columns, column, row).iter().enumerate() {
+                if index > 0 {
+                    json.push(b',');
+                }
+                write(&mut json, read, cell.as_ref(), keys);
             }
+            json.push(b']');
+        } else {
+            write(&mut json, read, shape.scalar(columns, column, row).as_ref(), keys);
         }
     }
-    text.push('}');
-    text
+    json.push(b'}');
+    String::from_utf8(json).unwrap_or_default()
 }
 
-/// The path of a read, with its kind where another read has the same path.
-fn name(reads: &[Read], column: usize) -> Cow<'_, str> {
-    let Read { path, kind, .. } = &reads[column];
-    match reads.iter().filter(|other| other.path == *path).count() {
-        1 => Cow::Borrowed(path),
-        _ => Cow::Owned(format!("{path} as {}", kind.name())),
-    }
-}
-
-/// A cell in the form in which a caller would write it.
-fn json(read: &Read, cell: Option<&Cell>, keys: &Keys) -> String {
-    match (cell, read.kind) {
-        (None, _) => "null".to_owned(),
+/// Writes a cell in the form in which a caller would write it. Into memory nothing fails to be written.
+fn write(json: &mut Vec<u8>, read: &Read, cell: Option<&Cell>, keys: &Keys) {
+    let Some(cell) = cell else { return json.extend_from_slice(b"null") };
+    let _ = match (cell, read.kind) {
         // Finite: nothing else is let in.
-        (Some(Cell::F64(value)), _) => serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()),
-        (Some(Cell::S64(units)), Kind::Decimal) => Decimal(*units).to_string(),
-        (Some(Cell::S64(at)), Kind::Instant) => json_text(&Timestamp(*at).to_string()),
-        (Some(Cell::S64(day)), Kind::Day) => json_text(&date(*day)),
-        (Some(Cell::S64(value)), _) => value.to_string(),
-        (Some(Cell::Code(code)), Kind::Flag) => (*code != 0).to_string(),
-        (Some(Cell::Code(code)), Kind::Choice) => {
-            read.choices.get(*code as usize).map_or_else(|| "null".to_owned(), |choice| json_text(choice))
+        (Cell::F64(value), _) => serde_json::to_writer(json, value).map_err(Into::into),
+        (Cell::S64(units), Kind::Decimal) => write!(json, "{}", Decimal(*units)),
+        (Cell::S64(at), Kind::Instant) => write!(json, "\"{}\"", Timestamp(*at)),
+        (Cell::S64(day), Kind::Day) => write!(json, "\"{}\"", date(*day)),
+        (Cell::S64(value), _) => write!(json, "{value}"),
+        (Cell::Code(code), Kind::Flag) => write!(json, "{}", *code != 0),
+        (Cell::Code(code), Kind::Choice) => {
+            serde_json::to_writer(json, &read.choices.get(*code as usize)).map_err(Into::into)
         }
-        (Some(Cell::Code(handle)), _) => keys.get(*handle).map_or_else(|| "null".to_owned(), |key| json_text(key)),
-        (Some(Cell::Text(text)), _) => json_text(text),
-    }
-}
-
-fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+        (Cell::Code(handle), _) => serde_json::to_writer(json, &keys.get(*handle)).map_err(Into::into),
+        (Cell::Text(text), _) => serde_json::to_writer(json, text).map_err(Into::into),
+    };
 }
 
 /// A day, counted from 1970-01-01.

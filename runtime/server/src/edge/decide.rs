@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode};
 use selvedge_core::decision::SlotRequest;
 use selvedge_core::event::quoted;
 use selvedge_core::identity::Identifier;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ingest::{Ack, check_count, receipt, utf8};
-use super::{Edge, TOKEN_HEADER, parse_body, preview, read_body};
+use super::{Answered, Edge, answered, parse_body, preview, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -29,8 +28,6 @@ use crate::pipeline::{self, Ask, OnStale, WEB};
 
 /// The deadline where the caller gives none.
 const DEADLINE_MS: u64 = 50;
-/// Bytes that most answers take at most.
-const ANSWER_BYTES: usize = 2048;
 /// The longest deadline that a caller may give.
 const DEADLINE_MS_MAX: u64 = 10_000;
 
@@ -115,12 +112,12 @@ pub(super) struct SlotBody<'a> {
 }
 
 /// `POST /v1/decide`.
-pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    call(edge, &headers, body).await
+pub async fn decide(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Answered, Problem> {
+    call(&edge, &headers, body).await
 }
 
 /// The same, of a body as it arrives.
-pub async fn call<B>(edge: Arc<Edge>, headers: &HeaderMap, body: B) -> Result<Response, Problem>
+pub async fn call<B>(edge: &Arc<Edge>, headers: &HeaderMap, body: B) -> Result<Answered, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Display,
@@ -128,41 +125,53 @@ where
     let started = Instant::now();
     let answer = async {
         let role = edge.keys.authenticate(headers, None)?;
-        let bytes = read_body(&edge, body).await?;
-        let body: DecideBody<'_> = parse_body(utf8(&bytes)?)?;
-        let receipt = receipt(&edge, role, headers, body.identity_token.as_deref())?;
-        let issued = body.visitor.as_ref().filter(|visitor| visitor.is_unknown(&receipt.speaker));
-        let issued = issued.map(|_| anonymous_id()).transpose().map_err(|error| Problem::storage(&error))?;
-        let (user_id, anonymous_id) = match &body.visitor {
-            Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref().or(issued.as_deref())),
-            None => (None, None),
-        };
-        let receipt = Receipt { user_id, anonymous_id, ..receipt };
-        let previewing;
-        let edge = match body.catalogue {
-            Which::Live => &edge,
-            Which::Draft => {
-                role.at_least(Role::Secret)?;
-                previewing = preview::of_draft(&edge).await?;
-                &previewing
-            }
-        };
-        let ask = check(edge, role, &body, receipt, started)?;
-        let caught_up = edge.catch_up(headers, ask.deadline).await?;
-        let mut decision = pipeline::decide(edge, ask, caught_up).await?;
-        decision.preview(body.catalogue == Which::Draft);
-        decision.issue(issued.as_deref());
-        let mut json = Vec::with_capacity(ANSWER_BYTES);
-        serde_json::to_writer(&mut json, &decision).map_err(|error| Problem::storage(&error))?;
-        let token = edge.token(decision.written());
-        let mut response = Response::new(Body::from(json));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(token) = token {
-            response.headers_mut().insert(TOKEN_HEADER, token);
-        }
-        Ok(response)
+        let bytes = read_body(edge, body).await?;
+        answer(edge, role, headers, &bytes, started).await
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+/// The same, of a body that has arrived.
+pub async fn arrived(edge: &Arc<Edge>, headers: &HeaderMap, body: &[u8]) -> Result<Answered, Problem> {
+    let started = Instant::now();
+    let answer = async {
+        let role = edge.keys.authenticate(headers, None)?;
+        answer(edge, role, headers, body, started).await
+    };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+async fn answer(
+    edge: &Arc<Edge>,
+    role: Role,
+    headers: &HeaderMap,
+    bytes: &[u8],
+    started: Instant,
+) -> Result<Answered, Problem> {
+    let body: DecideBody<'_> = parse_body(utf8(bytes)?)?;
+    let receipt = receipt(edge, role, headers, body.identity_token.as_deref())?;
+    let issued = body.visitor.as_ref().filter(|visitor| visitor.is_unknown(&receipt.speaker));
+    let issued = issued.map(|_| anonymous_id()).transpose().map_err(|error| Problem::storage(&error))?;
+    let (user_id, anonymous_id) = match &body.visitor {
+        Some(visitor) => (visitor.user_id.as_deref(), visitor.anonymous_id.as_deref().or(issued.as_deref())),
+        None => (None, None),
+    };
+    let receipt = Receipt { user_id, anonymous_id, ..receipt };
+    let previewing;
+    let edge = match body.catalogue {
+        Which::Live => edge,
+        Which::Draft => {
+            role.at_least(Role::Secret)?;
+            previewing = preview::of_draft(edge).await?;
+            &previewing
+        }
+    };
+    let ask = check(edge, role, &body, receipt, started)?;
+    let caught_up = edge.catch_up(headers, ask.deadline).await?;
+    let mut decision = pipeline::decide(edge, ask, caught_up).await?;
+    decision.preview(body.catalogue == Which::Draft);
+    decision.issue(issued.as_deref());
+    answered(edge, &decision, decision.written())
 }
 
 fn check<'a>(
@@ -271,7 +280,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::path::{Path, PathBuf};
 
-    use http_body_util::{BodyExt as _, Full};
+    use axum::http::{HeaderValue, header};
     use selvedge_central::RedbLog;
     use selvedge_shard::{Observer, Shards};
 
@@ -349,16 +358,13 @@ mod tests {
             let body = format!(
                 r#"{{"visitor":{{"userId":"1"}},"slots":[{{"slot":"home-hero","count":3}}],"context":{{"page":{{"path":"/"}}}},"deadlineMs":10000{events}}}"#
             );
-            let body = Full::new(Bytes::from(body));
-            let call = call(Arc::clone(&edge), &headers, body);
+            let call = arrived(&edge, &headers, body.as_bytes());
             let (answer, counted) = {
                 let mut answer = None;
                 let counted = allocation_counter::measure(|| answer = Some(runtime.block_on(call)));
                 (answer.expect("an answer").expect("a decision"), counted)
             };
-            assert_eq!(answer.status(), StatusCode::OK);
-            let bytes = runtime.block_on(answer.into_body().collect()).expect("a body").to_bytes();
-            let answer: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            let answer: serde_json::Value = serde_json::from_slice(&answer.json).expect("JSON");
             assert_eq!(answer["slots"][0]["fallback"], false, "{answer}");
             counted.count_total
         };

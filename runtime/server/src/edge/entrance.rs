@@ -45,14 +45,14 @@ impl Service<Request<Incoming>> for Entrance {
             ("/v1/decide", None) => Box::pin(async move {
                 let (parts, body) = request.into_parts();
                 let edge = gate.enter().await;
-                Ok(decide::call(edge, &parts.headers, body).await.into_response())
+                Ok(decide::call(&edge, &parts.headers, body).await.into_response())
             }),
             ("/v1/track", query) => {
                 let Some(ack) = Ack::of(query) else { return Box::pin(self.routes.call(request)) };
                 Box::pin(async move {
                     let (parts, body) = request.into_parts();
                     let edge = gate.enter().await;
-                    let answer = ingest::one(EventKind::Track, edge, ack, &parts.headers, body).await;
+                    let answer = ingest::call(EventKind::Track, &edge, ack, &parts.headers, body).await;
                     Ok(answer.into_response())
                 })
             }

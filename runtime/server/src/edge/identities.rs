@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use selvedge_core::event::{Refusal, quoted};
 use selvedge_core::fragment::Fragment;
 use selvedge_core::identity::{Identifier, ShardId};
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ingest::{Ack, Rejected, acknowledge, blocking, check_count, utf8};
 use super::profile::{Aggregates, aggregates, named, not_found};
-use super::{Edge, LogOutbox, answered, parse_body, read_body};
+use super::{Answered, Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -124,7 +123,7 @@ struct ProfileSummary {
 }
 
 /// `POST /v1/identities/link`.
-pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Answered, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -134,7 +133,7 @@ pub async fn link(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Res
         let written = [one.shard(), other.shard()];
         let answer = blocking(&edge, move |edge| make_link(edge, &one, &other, dry_run)).await?;
         acknowledge(&edge, Ack::Durable).await?;
-        Ok(answered(&edge, answer, if dry_run { &[] } else { &written }))
+        answered(&edge, answer, if dry_run { &[] } else { &written })
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -182,7 +181,7 @@ pub struct LinksAnswer {
 }
 
 /// `POST /v1/identities/links`.
-pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Answered, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -209,7 +208,7 @@ pub async fn link_all(Serving(edge): Serving, headers: HeaderMap, body: Body) ->
         };
         let answer = blocking(&edge, work).await?;
         acknowledge(&edge, Ack::Durable).await?;
-        Ok(answered(&edge, &answer, &answer.written))
+        answered(&edge, &answer, &answer.written)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
@@ -271,7 +270,7 @@ pub struct UnlinkedAnswer {
 }
 
 /// `POST /v1/identities/unlink`.
-pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> Result<Answered, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let bytes = read_body(&edge, body).await?;
@@ -291,7 +290,7 @@ pub async fn unlink(Serving(edge): Serving, headers: HeaderMap, body: Body) -> R
         let answer = blocking(&edge, move |edge| take_back(edge, &one, other.as_ref(), dry_run)).await?;
         acknowledge(&edge, Ack::Durable).await?;
         let written: Vec<ShardId> = answer.before.identifiers.iter().map(Identifier::shard).collect();
-        Ok(answered(&edge, answer, if dry_run { &[] } else { &written }))
+        answered(&edge, answer, if dry_run { &[] } else { &written })
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use compact_str::CompactString;
 use selvedge_core::event::{Arrival, Event, EventKind, Refusal, quoted};
 use selvedge_core::identity::{Identifier, ShardId};
@@ -21,7 +20,7 @@ use selvedge_shard::{Prepared, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Edge, LogOutbox, answered, parse_body, read_body};
+use super::{Answered, Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::{Role, presented_key};
 use crate::clock;
 use crate::error::Problem;
@@ -169,9 +168,9 @@ pub async fn single(
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Problem> {
+) -> Result<Answered, Problem> {
     match ack(query) {
-        Ok(ack) => one(kind, edge, ack, &headers, body).await,
+        Ok(ack) => call(kind, &edge, ack, &headers, body).await,
         Err(problem) => {
             edge.metrics.request_failed(problem.code);
             Err(problem)
@@ -180,32 +179,52 @@ pub async fn single(
 }
 
 /// The same, of a body as it arrives.
-pub async fn one<B>(
+pub async fn call<B>(
     kind: EventKind,
-    edge: Arc<Edge>,
+    edge: &Arc<Edge>,
     ack: Ack,
     headers: &HeaderMap,
     body: B,
-) -> Result<Response, Problem>
+) -> Result<Answered, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Display,
 {
     let answer = async {
-        let role = role_by_headers(&edge, headers)?;
-        let bytes = read_body(&edge, body).await?;
-        let outcome = admit(&edge, prepare_one(&edge, kind, role, headers, utf8(&bytes)?)?).await?;
-        if let Some(rejected) = outcome.rejected.first() {
-            return Err(Problem::refused(&Refusal::new(
-                rejected.code,
-                rejected.pointer.clone(),
-                rejected.detail.clone(),
-            )));
-        }
-        acknowledge(&edge, ack).await?;
-        Ok(answer(&edge, outcome))
+        let role = role_by_headers(edge, headers)?;
+        let bytes = read_body(edge, body).await?;
+        one(kind, edge, role, ack, headers, &bytes).await
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+/// The same, of a body that has arrived.
+pub async fn arrived(
+    kind: EventKind,
+    edge: &Arc<Edge>,
+    ack: Ack,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answered, Problem> {
+    let answer = async { one(kind, edge, role_by_headers(edge, headers)?, ack, headers, body).await };
+    answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
+}
+
+async fn one(
+    kind: EventKind,
+    edge: &Arc<Edge>,
+    role: Option<Role>,
+    ack: Ack,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answered, Problem> {
+    let outcome = admit(edge, prepare_one(edge, kind, role, headers, utf8(body)?)?).await?;
+    if let Some(rejected) = outcome.rejected.first() {
+        let refusal = Refusal::new(rejected.code, rejected.pointer.clone(), rejected.detail.clone());
+        return Err(Problem::refused(&refusal));
+    }
+    acknowledge(edge, ack).await?;
+    answer(edge, outcome)
 }
 
 fn prepare_one(
@@ -233,7 +252,7 @@ fn prepare_one(
     Ok(batch)
 }
 
-fn answer(edge: &Edge, mut outcome: Outcome) -> Response {
+fn answer(edge: &Edge, mut outcome: Outcome) -> Result<Answered, Problem> {
     let written = std::mem::take(&mut outcome.written);
     answered(edge, IngestAnswer { success: true, outcome }, &written)
 }
@@ -244,7 +263,7 @@ pub async fn batch(
     query: Result<Query<IngestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Problem> {
+) -> Result<Answered, Problem> {
     let answer = async {
         let ack = ack(query)?;
         role_by_headers(&edge, &headers)?;
@@ -262,7 +281,7 @@ pub async fn batch(
             return Err(Problem::unavailable(OUTBOX_FULL, SHED));
         }
         acknowledge(&edge, ack).await?;
-        Ok(answer(&edge, outcome))
+        answer(&edge, outcome)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

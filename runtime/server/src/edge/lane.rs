@@ -9,10 +9,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use selvedge_core::event::EventKind;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,8 +20,9 @@ use tokio::time::Instant;
 
 use super::entrance::Entrance;
 use super::ingest::{self, Ack};
-use super::{TOKEN_HEADER, decide};
+use super::{Answered, JSON, TOKEN_HEADER, decide};
 use crate::auth::API_KEY;
+use crate::error::Problem;
 use crate::serve::{First, Stop};
 use crate::tokens;
 
@@ -107,13 +108,16 @@ impl First for Entrance {
                     }
                 }
             };
-            let body = Bytes::copy_from_slice(arriving.bytes().get(request.body..request.end)?);
+            let body = arriving.bytes().get(request.body..request.end)?;
+            match self.call(request.call, &request.headers, body).await {
+                Ok(answered) => write_answer(&mut answer, &answered, &mut date),
+                Err(problem) => {
+                    let response = problem.into_response();
+                    write_head(&mut answer, &response, &mut date);
+                    write_body(&mut answer, &response.into_body().collect().await.ok()?.to_bytes());
+                }
+            }
             arriving.take(request.end);
-            let response = self.call(request.call, &request.headers, body).await;
-            write_head(&mut answer, &response, &mut date);
-            let body = response.into_body().collect().await.ok()?.to_bytes();
-            write!(answer, "content-length: {}\r\n\r\n", body.len()).ok()?;
-            answer.extend_from_slice(&body);
             send(connection, &answer).await?;
             answer.clear();
         }
@@ -121,11 +125,11 @@ impl First for Entrance {
 }
 
 impl Entrance {
-    async fn call(&self, call: Call, headers: &HeaderMap, body: Bytes) -> Response {
-        let (edge, body) = (self.gate.enter().await, Full::new(body));
+    async fn call(&self, call: Call, headers: &HeaderMap, body: &[u8]) -> Result<Answered, Problem> {
+        let edge = self.gate.enter().await;
         match call {
-            Call::Decide => decide::call(edge, headers, body).await.into_response(),
-            Call::Track(ack) => ingest::one(EventKind::Track, edge, ack, headers, body).await.into_response(),
+            Call::Decide => decide::arrived(&edge, headers, body).await,
+            Call::Track(ack) => ingest::arrived(EventKind::Track, &edge, ack, headers, body).await,
         }
     }
 }
@@ -223,6 +227,31 @@ fn head(call: Call, request: &httparse::Request<'_, '_>, body: usize) -> Option<
     Some(Request { call, headers, body, end: body.checked_add(length?)? })
 }
 
+fn write_answer(answer: &mut Vec<u8>, answered: &Answered, date: &mut Date) {
+    answer.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
+    answer.extend_from_slice(JSON.as_bytes());
+    if let Some(token) = &answered.token {
+        write_header(answer, TOKEN_HEADER.as_str(), token.as_bytes());
+    }
+    write_header(answer, "date", date.now());
+    answer.extend_from_slice(b"\r\n");
+    write_body(answer, &answered.json);
+}
+
+fn write_header(answer: &mut Vec<u8>, name: &str, value: &[u8]) {
+    answer.extend_from_slice(b"\r\n");
+    answer.extend_from_slice(name.as_bytes());
+    answer.extend_from_slice(b": ");
+    answer.extend_from_slice(value);
+}
+
+/// The end of the head, and a body.
+fn write_body(answer: &mut Vec<u8>, body: &[u8]) {
+    // Into memory: nothing can fail.
+    let _ = write!(answer, "content-length: {}\r\n\r\n", body.len());
+    answer.extend_from_slice(body);
+}
+
 fn write_head(answer: &mut Vec<u8>, response: &Response<Body>, date: &mut Date) {
     let status = response.status();
     answer.extend_from_slice(b"HTTP/1.1 ");
@@ -231,10 +260,7 @@ fn write_head(answer: &mut Vec<u8>, response: &Response<Body>, date: &mut Date) 
     answer.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     let headers = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     for (name, value) in headers.chain([("date", date.now())]) {
-        answer.extend_from_slice(b"\r\n");
-        answer.extend_from_slice(name.as_bytes());
-        answer.extend_from_slice(b": ");
-        answer.extend_from_slice(value);
+        write_header(answer, name, value);
     }
     answer.extend_from_slice(b"\r\n");
 }

@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use compact_str::CompactString;
 use selvedge_core::aggregate::Value;
 use selvedge_core::effects::Effects;
@@ -21,7 +20,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::ingest::{Ack, OUTBOX_FULL, Rejected, SHED, acknowledge, blocking, check_count, utf8};
-use super::{Edge, LogOutbox, answered, parse_body, read_body};
+use super::{Answered, Edge, LogOutbox, answered, parse_body, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -96,7 +95,7 @@ pub async fn load(
     query: Result<Query<MartQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Problem> {
+) -> Result<Answered, Problem> {
     let answer = async {
         edge.keys.authenticate(&headers, None)?.at_least(Role::Secret)?;
         let Query(MartQuery { ack, reconcile }) = query.map_err(|error| {
@@ -108,7 +107,7 @@ pub async fn load(
         let work = move |edge: &Edge| Batch::parse(edge, utf8(&bytes)?)?.admit(edge, reconcile);
         let answer = blocking(&edge, work).await?;
         acknowledge(&edge, ack).await?;
-        Ok(answered(&edge, &answer, &answer.written))
+        answered(&edge, &answer, &answer.written)
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }

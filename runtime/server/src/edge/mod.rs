@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -219,13 +219,27 @@ impl Deref for Edge {
 }
 
 /// An answer, with what a caller needs in order to read elsewhere what was written here to these shards.
-pub fn answered(edge: &Edge, answer: impl Serialize, written: &[ShardId]) -> Response {
-    let token = edge.token(written);
-    let mut response = Json(answer).into_response();
-    if let Some(token) = token {
-        response.headers_mut().insert(TOKEN_HEADER, token);
+pub fn answered(edge: &Edge, answer: impl Serialize, written: &[ShardId]) -> Result<Answered, Problem> {
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut json, &answer).map_err(|error| Problem::storage(&error))?;
+    Ok(Answered { json, token: edge.token(written) })
+}
+
+/// A good answer.
+pub struct Answered {
+    pub json: Vec<u8>,
+    pub token: Option<HeaderValue>,
+}
+
+impl IntoResponse for Answered {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.json));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+        if let Some(token) = self.token {
+            response.headers_mut().insert(TOKEN_HEADER, token);
+        }
+        response
     }
-    response
 }
 
 /// The log as the shards' outbox.
@@ -324,6 +338,10 @@ pub async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
 }
 
+/// The type of answers.
+pub const JSON: &str = "application/json";
+/// Bytes that most answers take at most.
+const ANSWER_BYTES: usize = 2048;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a body that need no place of their own in memory.
