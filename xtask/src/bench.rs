@@ -89,9 +89,10 @@ fn wasi() -> Result<()> {
 pub fn load_bench() -> Result<Command> {
     let root = root();
     // With the whole workspace's features, so that no other command builds the dependencies again.
-    let build = ["build", "--release", "--locked", "--workspace", "--bin", "selvedge", "--bin", "selvedge-bench"];
+    let build =
+        ["build", "--profile", "dist", "--locked", "--workspace", "--bin", "selvedge", "--bin", "selvedge-bench"];
     run(Command::new("cargo").args(build).current_dir(&root))?;
-    let mut bench = Command::new(root.join("target/release/selvedge-bench"));
+    let mut bench = Command::new(root.join("target/dist/selvedge-bench"));
     bench.current_dir(&root);
     Ok(bench)
 }
