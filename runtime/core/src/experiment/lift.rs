@@ -4,7 +4,8 @@
 //! - The difference of two shares: Newcombe's hybrid of two score intervals (his method 10). R. G. Newcombe, "Interval estimation for the difference between
 //!   independent proportions: comparison of eleven methods", Statistics in Medicine 17 (1998).
 //! - The lift, p₁ ÷ p₀ − 1: the interval of the log of the ratio by the delta method, var(ln(p₁ ÷ p₀)) = 1/c₁ − 1/n₁ + 1/c₀ − 1/n₀. D. Katz et al., "Obtaining
-//!   confidence intervals for the risk ratio in cohort studies", Biometrics 34 (1978). Absent where an arm has no conversion.
+//!   confidence intervals for the risk ratio in cohort studies", Biometrics 34 (1978). Absent where an arm has no conversion. Where all of an arm converted, its part
+//!   would be nought however few they are: half a conversion less stands there.
 
 /// The quantile of the normal distribution for an interval that holds 95%.
 pub const Z_95: f64 = 1.959_963_984_540_054;
@@ -59,8 +60,11 @@ pub fn lift(of: Arm, than: Arm, z: f64) -> Option<Estimate> {
         return None;
     }
     let ratio = one.value / other.value;
-    let inverse = |count: u64| 1.0 / count as f64;
-    let variance = inverse(of.converted) - inverse(of.exposed) + inverse(than.converted) - inverse(than.exposed);
+    let part = |arm: Arm| {
+        let exposed = arm.exposed as f64;
+        1.0 / (arm.converted as f64).min(exposed - 0.5) - 1.0 / exposed
+    };
+    let variance = part(of) + part(than);
     let stretch = libm::exp(z * libm::sqrt(variance.max(0.0)));
     Some(Estimate { value: ratio - 1.0, low: ratio / stretch - 1.0, high: ratio * stretch - 1.0 })
 }
@@ -101,6 +105,8 @@ mod tests {
     fn a_lift_is_a_ratio_and_needs_conversions() {
         // exp(±z·√(1/120 − 1/1000 + 1/100 − 1/1000)) around 1.2.
         close(lift(arm(120, 1000), arm(100, 1000), Z_95), [0.2, -0.06589, 0.54158], 0.00001);
+        // One of one says next to nothing: exp(±z·√(1/0.5 − 1 + 1/163 − 1/205)) around 205/163.
+        close(lift(arm(1, 1), arm(163, 205), Z_95), [0.25767, -0.82306, 7.93928], 0.00001);
         assert_eq!(lift(arm(0, 10), arm(1, 10), Z_95), None);
         assert_eq!(lift(arm(1, 10), arm(0, 10), Z_95), None);
         assert_eq!(lift(arm(1, 10), Arm::default(), Z_95), None);
