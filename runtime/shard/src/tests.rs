@@ -465,7 +465,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let log = Log::default();
         let mut shards = open(folder.path(), 1);
-        let mut model: HashMap<(u8, String), i64> = HashMap::new();
+        let mut model: HashMap<(u8, String), i64> = HashMap::default();
         let mut links: HashSet<(u8, u8)> = HashSet::new();
         for step in steps {
             match step {

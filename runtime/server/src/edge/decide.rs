@@ -131,11 +131,16 @@ where
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-/// The same, of a body that has arrived.
-pub async fn arrived(edge: &Arc<Edge>, headers: &HeaderMap, body: &[u8]) -> Result<Answered, Problem> {
+/// The same, of a body that has arrived; `role` is the caller's, where it is known.
+pub async fn arrived(
+    edge: &Arc<Edge>,
+    role: Option<Role>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answered, Problem> {
     let started = Instant::now();
     let answer = async {
-        let role = edge.keys.authenticate(headers, None)?;
+        let role = role.map_or_else(|| edge.keys.authenticate(headers, None), Ok)?;
         answer(edge, role, headers, body, started).await
     };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
@@ -358,7 +363,7 @@ mod tests {
             let body = format!(
                 r#"{{"visitor":{{"userId":"1"}},"slots":[{{"slot":"home-hero","count":3}}],"context":{{"page":{{"path":"/"}}}},"deadlineMs":10000{events}}}"#
             );
-            let call = arrived(&edge, &headers, body.as_bytes());
+            let call = arrived(&edge, None, &headers, body.as_bytes());
             let (answer, counted) = {
                 let mut answer = None;
                 let counted = allocation_counter::measure(|| answer = Some(runtime.block_on(call)));

@@ -198,15 +198,19 @@ where
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 
-/// The same, of a body that has arrived.
+/// The same, of a body that has arrived; `role` is the caller's, where it is known.
 pub async fn arrived(
     kind: EventKind,
     edge: &Arc<Edge>,
+    role: Option<Role>,
     ack: Ack,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Answered, Problem> {
-    let answer = async { one(kind, edge, role_by_headers(edge, headers)?, ack, headers, body).await };
+    let answer = async {
+        let role = role.map_or_else(|| role_by_headers(edge, headers), |role| Ok(Some(role)))?;
+        one(kind, edge, role, ack, headers, body).await
+    };
     answer.await.inspect_err(|problem: &Problem| edge.metrics.request_failed(problem.code))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! It takes a request only where it knows all of it: whole, short, HTTP/1.1, and with no header that asks for anything else. At the first other one the connection is
 //! hyper's for good, from the beginning of that request on; so all that is written about HTTP, limits and faults stays hyper's and the router's.
+//!
+//! Most requests of a connection have the head of the one before, but for the length of the body. Such a head is not read again, nor its key looked up.
 
 use std::future::{Future, poll_fn};
 use std::io::Write as _;
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 use super::entrance::Entrance;
 use super::ingest::{self, Ack};
 use super::{Answered, JSON, TOKEN_HEADER, decide};
-use crate::auth::API_KEY;
+use crate::auth::{API_KEY, Role};
 use crate::error::Problem;
 use crate::serve::{First, Stop};
 use crate::tokens;
@@ -52,25 +54,52 @@ enum Call {
     Track(Ack),
 }
 
-/// A request as it stands in the buffer.
+/// A head that was read, for requests that have it again.
 #[derive(Debug)]
-struct Request {
+struct Head {
     call: Call,
     headers: HeaderMap,
-    /// Where its body begins, and where it ends.
+    /// Its bytes before and behind the length of the body.
+    before: Box<[u8]>,
+    behind: Box<[u8]>,
+    /// Who calls, once its key has been looked up and is good.
+    role: Option<Role>,
+}
+
+/// Where the body of a request begins in the buffer, and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
     body: usize,
     end: usize,
 }
 
 /// What the buffer begins with.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
-    /// A request of the lane, whole.
-    Whole(Request),
+    /// A request of the lane, whole; its head is the one that was read last.
+    Whole(Place),
     /// Perhaps one, so far.
     Part,
     /// Something else.
     Other,
+}
+
+impl Head {
+    /// The place of the body of a request that has this head again, whatever its length.
+    fn again(&self, bytes: &[u8]) -> Option<Place> {
+        let rest = bytes.strip_prefix(&*self.before)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (length, rest) = rest.split_at_checked(digits)?;
+        let body = bytes.len() - rest.strip_prefix(&*self.behind)?.len();
+        Place::of(body, length)
+    }
+}
+
+impl Place {
+    fn of(body: usize, length: &[u8]) -> Option<Self> {
+        let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        Some(Self { body, end: body.checked_add(digits.parse().ok()?)? })
+    }
 }
 
 impl First for Entrance {
@@ -79,9 +108,10 @@ impl First for Entrance {
         let (mut stopped, mut late) = (pin!(stop.telling()), pin!(tokio::time::sleep(IDLE)));
         let mut date = Date::default();
         let mut answer = Vec::with_capacity(ANSWER_BYTES);
+        let mut head = None;
         loop {
-            let request = match begun(arriving.bytes()) {
-                Begun::Whole(request) => request,
+            let place = match begun(arriving.bytes(), &mut head) {
+                Begun::Whole(place) => place,
                 Begun::Other => return Some(arriving.bytes().to_vec()),
                 Begun::Part if arriving.bytes().len() >= REQUEST_BYTES_MAX => return Some(arriving.bytes().to_vec()),
                 Begun::Part => {
@@ -108,8 +138,7 @@ impl First for Entrance {
                     }
                 }
             };
-            let body = arriving.bytes().get(request.body..request.end)?;
-            match self.call(request.call, &request.headers, body).await {
+            match self.call(head.as_mut()?, arriving.bytes().get(place.body..place.end)?).await {
                 Ok(answered) => write_answer(&mut answer, &answered, &mut date),
                 Err(problem) => {
                     let response = problem.into_response();
@@ -117,7 +146,7 @@ impl First for Entrance {
                     write_body(&mut answer, &response.into_body().collect().await.ok()?.to_bytes());
                 }
             }
-            arriving.take(request.end);
+            arriving.take(place.end);
             send(connection, &answer).await?;
             answer.clear();
         }
@@ -125,11 +154,15 @@ impl First for Entrance {
 }
 
 impl Entrance {
-    async fn call(&self, call: Call, headers: &HeaderMap, body: &[u8]) -> Result<Answered, Problem> {
+    async fn call(&self, head: &mut Head, body: &[u8]) -> Result<Answered, Problem> {
         let edge = self.gate.enter().await;
-        match call {
-            Call::Decide => decide::arrived(&edge, headers, body).await,
-            Call::Track(ack) => ingest::arrived(EventKind::Track, &edge, ack, headers, body).await,
+        let Head { call, headers, role, .. } = head;
+        if role.is_none() {
+            *role = edge.keys.authenticate(headers, None).ok();
+        }
+        match *call {
+            Call::Decide => decide::arrived(&edge, *role, headers, body).await,
+            Call::Track(ack) => ingest::arrived(EventKind::Track, &edge, *role, ack, headers, body).await,
         }
     }
 }
@@ -175,22 +208,37 @@ impl Arriving {
     }
 }
 
-fn begun(bytes: &[u8]) -> Begun {
+/// What the buffer begins with; `head` is the one that was read last.
+fn begun(bytes: &[u8], head: &mut Option<Head>) -> Begun {
     if bytes.is_empty() {
         return Begun::Part;
     }
+    let place = match head.as_ref().and_then(|head| head.again(bytes)) {
+        Some(place) => place,
+        None => match read(bytes) {
+            Ok((read, place)) => {
+                *head = Some(read);
+                place
+            }
+            Err(begun) => return begun,
+        },
+    };
+    match place.end {
+        end if end > REQUEST_BYTES_MAX => Begun::Other,
+        end if end > bytes.len() => Begun::Part,
+        _ => Begun::Whole(place),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<(Head, Place), Begun> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
-    let body = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(body)) => body,
-        Ok(httparse::Status::Partial) => return Begun::Part,
-        Err(_) => return Begun::Other,
-    };
-    match call(&request).and_then(|call| head(call, &request, body)) {
-        None => Begun::Other,
-        Some(request) if request.end > REQUEST_BYTES_MAX => Begun::Other,
-        Some(request) if request.end > bytes.len() => Begun::Part,
-        Some(request) => Begun::Whole(request),
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(body)) => {
+            call(&request).and_then(|call| head(call, &request, bytes, body)).ok_or(Begun::Other)
+        }
+        Ok(httparse::Status::Partial) => Err(Begun::Part),
+        Err(_) => Err(Begun::Other),
     }
 }
 
@@ -206,15 +254,13 @@ fn call(request: &httparse::Request<'_, '_>) -> Option<Call> {
     }
 }
 
-/// A request with the headers that matter; none where one of them is not for the lane.
-fn head(call: Call, request: &httparse::Request<'_, '_>, body: usize) -> Option<Request> {
+/// A head with the headers that matter; none where one of them is not for the lane.
+fn head(call: Call, request: &httparse::Request<'_, '_>, bytes: &[u8], body: usize) -> Option<(Head, Place)> {
     let (mut headers, mut length) = (HeaderMap::new(), None);
     for header in request.headers.iter() {
         let is = |name: &HeaderName| header.name.eq_ignore_ascii_case(name.as_str());
         if is(&header::CONTENT_LENGTH) {
-            let text =
-                std::str::from_utf8(header.value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
-            if length.replace(text.parse::<usize>().ok()?).is_some() {
+            if length.replace(header.value).is_some() {
                 return None;
             }
         } else if let Some(name) = LOOKED_AT.iter().find(|name| is(name)) {
@@ -224,7 +270,12 @@ fn head(call: Call, request: &httparse::Request<'_, '_>, body: usize) -> Option<
             return None;
         }
     }
-    Some(Request { call, headers, body, end: body.checked_add(length?)? })
+    let length = length?;
+    let place = Place::of(body, length)?;
+    // It is a part of these bytes.
+    let at = length.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
+    let (before, behind) = (bytes.get(..at)?.into(), bytes.get(at + length.len()..body)?.into());
+    Some((Head { call, headers, before, behind, role: None }, place))
 }
 
 fn write_answer(answer: &mut Vec<u8>, answered: &Answered, date: &mut Date) {
@@ -302,7 +353,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Begun {
-        begun(text.as_bytes())
+        begun(text.as_bytes(), &mut None)
     }
 
     const DECIDE: &str =
@@ -310,16 +361,49 @@ mod tests {
 
     #[test]
     fn a_whole_request_is_taken_with_the_headers_that_matter() {
-        let Begun::Whole(request) = of(DECIDE) else { panic!("{:?}", of(DECIDE)) };
-        assert_eq!((request.call, request.headers.len()), (Call::Decide, 1));
-        assert_eq!(&DECIDE[request.body..request.end], "{}");
+        let mut head = None;
+        let Begun::Whole(place) = begun(DECIDE.as_bytes(), &mut head) else { panic!("{:?}", of(DECIDE)) };
+        let read = head.expect("a head");
+        assert_eq!((read.call, read.headers.len()), (Call::Decide, 1));
+        assert_eq!(&DECIDE[place.body..place.end], "{}");
         for end in 1..DECIDE.len() {
-            assert!(matches!(of(&DECIDE[..end]), Begun::Part), "{end}");
+            assert_eq!(of(&DECIDE[..end]), Begun::Part, "{end}");
         }
         let two = format!("{DECIDE}{DECIDE}");
-        assert!(matches!(of(&two), Begun::Whole(request) if request.end == DECIDE.len()));
+        assert!(matches!(of(&two), Begun::Whole(place) if place.end == DECIDE.len()));
+        let mut head = None;
         let track = DECIDE.replace("/v1/decide", "/v1/track?ack=applied");
-        assert!(matches!(of(&track), Begun::Whole(Request { call: Call::Track(Ack::Applied), .. })));
+        assert!(matches!(begun(track.as_bytes(), &mut head), Begun::Whole(_)));
+        assert_eq!(head.map(|head| head.call), Some(Call::Track(Ack::Applied)));
+    }
+
+    #[test]
+    fn a_head_that_comes_again_is_not_read_again_and_any_other_is() {
+        let mut head = None;
+        begun(DECIDE.as_bytes(), &mut head);
+        let again = |text: &str| head.as_ref().and_then(|head| head.again(text.as_bytes()));
+        let place = again(DECIDE).expect("the same");
+        assert_eq!(Begun::Whole(place), of(DECIDE));
+        let longer = DECIDE.replace("length: 2\r\n\r\n{}", "length: 12\r\n\r\n{\"a\": \"bc\"}");
+        assert_eq!(again(&longer).map(|place| &longer[place.body..place.end]), Some("{\"a\": \"bc\"}"));
+        for (part, other) in [
+            ("wk_1", "wk_2"),
+            ("length: 2", "length: "),
+            ("length: 2", "length: +2"),
+            ("length: 2", "length: 2\r\nOrigin: https://h"),
+            ("length: 2", "length: 99999999999999999999"),
+            ("decide", "track"),
+        ] {
+            assert_eq!(again(&DECIDE.replacen(part, other, 1)), None, "{other}");
+        }
+        for end in 0..DECIDE.len() {
+            // Of a head that has not come whole nothing is taken for granted; of a body that has not, its length.
+            assert_eq!(again(&DECIDE[..end]).is_some(), end >= place.body, "{end}");
+        }
+        // Another head takes its place, and its key is another one.
+        head.as_mut().expect("a head").role = Some(Role::Secret);
+        begun(DECIDE.replace("wk_1", "wk_2").as_bytes(), &mut head);
+        assert_eq!(head.expect("a head").role, None);
     }
 
     #[test]
@@ -344,7 +428,7 @@ mod tests {
             ("Host: h", "Host : h"),
         ] {
             let text = DECIDE.replacen(part, other, 1);
-            assert!(matches!(of(&text), Begun::Other), "{text}");
+            assert_eq!(of(&text), Begun::Other, "{text}");
         }
         assert!(matches!(of(&DECIDE.replace("Host: h", "Connection: Keep-Alive")), Begun::Whole(_)));
     }

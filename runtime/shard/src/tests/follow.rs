@@ -27,8 +27,9 @@ impl Edge {
     fn new(number: u64) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let shards = open(folder.path(), 1);
-        let boots = vec![(Origin(number * 1000 + 1), HashMap::new())];
-        let (outbox, pushed, settled, followed) = (Log::default(), HashMap::new(), HashMap::new(), HashMap::new());
+        let boots = vec![(Origin(number * 1000 + 1), HashMap::default())];
+        let (outbox, pushed, settled, followed) =
+            (Log::default(), HashMap::default(), HashMap::default(), HashMap::default());
         Self { folder, shards, outbox, boots, pushed, settled, followed }
     }
 

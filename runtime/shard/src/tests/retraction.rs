@@ -191,7 +191,7 @@ proptest! {
             Shards::open(folder.path(), "log", cache_bytes, Counting::new(activation), Arc::default()).expect("open")
         };
         let mut shards = open(1);
-        let mut model = Model::new();
+        let mut model = Model::default();
         let mut links: HashSet<(u8, u8)> = HashSet::new();
         for step in steps {
             match step {
