@@ -203,7 +203,8 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let mut servers = Servers::begin(&house, cores)?;
     let each = arguments.seconds.unwrap_or(if arguments.quick { 0.5 } else { 4.0 });
     let times = Times {
-        warm: Duration::from_secs_f64(each / 4.0),
+        // Long enough for caches and connections to be what they are under load.
+        warm: Duration::from_secs_f64((each / 4.0).max(0.5)),
         each: Duration::from_secs_f64(each),
         rest_between: !arguments.quick,
     };

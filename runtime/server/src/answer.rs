@@ -2,6 +2,7 @@
 //!
 //! Knows how a decision is told, not how it is made.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,8 +79,49 @@ pub struct SlotAnswer<'e> {
     /// Whether nothing could be chosen.
     pub fallback: bool,
     pub offers: Vec<OfferAnswer<'e>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<CandidateAnswer<'e>>,
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    pub candidates: Candidates<'e>,
+}
+
+/// The candidates of a slot, in answers to `explain`.
+#[derive(Default)]
+pub struct Candidates<'e> {
+    list: Vec<CandidateAnswer<'e>>,
+    /// The list as JSON, once it has been written for one of those who are told.
+    json: OnceCell<Option<Box<RawValue>>>,
+}
+
+impl<'e> Candidates<'e> {
+    /// Whether nobody asked for them, or there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, CandidateAnswer<'e>> {
+        self.list.iter()
+    }
+
+    /// Leaves away what only the secret key opens.
+    pub fn veil(&mut self) {
+        self.list.iter_mut().for_each(CandidateAnswer::veil);
+        self.json = OnceCell::new();
+    }
+}
+
+impl<'e> FromIterator<CandidateAnswer<'e>> for Candidates<'e> {
+    fn from_iter<I: IntoIterator<Item = CandidateAnswer<'e>>>(candidates: I) -> Self {
+        Self { list: candidates.into_iter().collect(), json: OnceCell::new() }
+    }
+}
+
+impl Serialize for Candidates<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.json.get_or_init(|| serde_json::value::to_raw_value(&self.list).ok()) {
+            Some(json) => json.serialize(serializer),
+            None => self.list.serialize(serializer),
+        }
+    }
 }
 
 /// An offer in a slot, or what the slot falls back to.
@@ -130,8 +172,7 @@ fn shared<S: Serializer>(inputs: &Option<Arc<RawValue>>, serializer: S) -> Resul
 }
 
 impl CandidateAnswer<'_> {
-    /// Leaves away what only the secret key opens.
-    pub fn veil(&mut self) {
+    fn veil(&mut self) {
         (self.priority, self.factors, self.inputs) = (None, None, None);
     }
 }
@@ -382,7 +423,7 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
                 });
             }
         }
-        SlotAnswer { slot: &slot.name, fallback, offers, candidates }
+        SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.into_iter().collect() }
     });
     answers.collect()
 }

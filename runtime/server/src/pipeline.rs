@@ -26,7 +26,7 @@ use selvedge_shard::{Observer, Profile, ShardError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::answer::{CandidateAnswer, Decision, Meta, SlotAnswer, governed_answers, slot_answer, stage_answers};
+use crate::answer::{Decision, Meta, SlotAnswer, governed_answers, slot_answer, stage_answers};
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
@@ -181,7 +181,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         });
     }
     if ask.explain && ask.role != Role::Secret {
-        slots.iter_mut().flat_map(|slot| &mut slot.candidates).for_each(CandidateAnswer::veil);
+        slots.iter_mut().for_each(|slot| slot.candidates.veil());
         stages.clear();
     }
 

@@ -14,7 +14,7 @@ use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::answer::{CandidateAnswer, SlotAnswer, StageAnswer};
+use crate::answer::{Candidates, SlotAnswer, StageAnswer};
 
 /// Records that are kept at most.
 const RECORDS_MAX: usize = 20_000;
@@ -121,8 +121,8 @@ struct SlotTold<'d> {
     slot: &'d str,
     fallback: bool,
     offers: Vec<OfferTold<'d>>,
-    #[serde(skip_serializing_if = "<[CandidateAnswer<'_>]>::is_empty")]
-    candidates: &'d [CandidateAnswer<'d>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidates: Option<&'d Candidates<'d>>,
 }
 
 /// An offer without what it shows, which the catalogue has.
@@ -154,7 +154,7 @@ impl<'d> Decided<'d> {
                     variant: offer.variant,
                 })
                 .collect(),
-            candidates: &slot.candidates,
+            candidates: Some(&slot.candidates).filter(|candidates| !candidates.is_empty()),
         });
         let catalogue = self.catalogue.as_ref();
         Told {
@@ -180,7 +180,7 @@ impl<'d> Decided<'d> {
             let stood = |id: &str| Stood { slot: slot.slot.into(), offer: id.into(), fallback: slot.fallback };
             offers.extend(ids.map(stood));
         }
-        let candidates = self.slots.iter().flat_map(|slot| &slot.candidates);
+        let candidates = self.slots.iter().flat_map(|slot| slot.candidates.iter());
         let outcomes = candidates.map(|candidate| (CompactString::from(candidate.id), candidate.outcome));
         Ok(Record {
             id: self.id.clone(),
