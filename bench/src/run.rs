@@ -25,7 +25,7 @@ use crate::{data, machine, others, page};
 /// What the bench can be told.
 #[derive(Args)]
 pub struct RunArguments {
-    /// Shorter measurements, up to three minutes in all.
+    /// Shorter measurements, about four minutes in all.
     #[arg(long)]
     quick: bool,
     /// A million profiles instead of a hundred thousand.
