@@ -119,8 +119,9 @@ impl Publisher {
         let put = Put { text, expected: Expected::Whatever, how: How::Schedule, by: scheduled.by.clone(), of: None };
         match self.publish_alone(put).await {
             Ok(_) => {
-                self.keep_scheduled(None).await?;
+                // The schedule goes last: after a crash in between it is published again, which changes nothing.
                 self.forget_draft(&scheduled.hash).await?;
+                self.keep_scheduled(None).await?;
             }
             // The log may be back soon.
             Err(problem) if problem.is_passing() => return Err(problem),
