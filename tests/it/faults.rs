@@ -1,6 +1,6 @@
 //! Plugins that misbehave, files that are not what they should be: the fallback or a clear refusal, and nothing else changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selvedge_tests::{TestEdge, TestEdgeBuilder, plugins, test_guest, test_guests};
 use serde_json::{Value, json};
@@ -200,4 +200,40 @@ fn two_plugins_that_rank_must_be_told_apart() {
     let edge = builder().start();
     let offer = &decide(&edge, json!({"fault": "panic"}))["slots"][0]["offers"][0];
     assert_eq!((&offer["id"], &offer["reasons"]), (&json!("one"), &json!(["offer-value"])));
+}
+
+/// What is kept of compiled code in a folder.
+fn kept_code(folder: &Path) -> Vec<PathBuf> {
+    let inside = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let of_version = inside(&folder.join("modules")).flat_map(|version| inside(&version).collect::<Vec<_>>());
+    of_version.filter(|file| file.extension().is_none()).collect()
+}
+
+#[test]
+fn compiled_plugins_are_kept_and_what_is_damaged_is_compiled_anew() {
+    let code = tempfile::tempdir().unwrap();
+    let builder = TestEdgeBuilder::default().arguments(&["--code-cache", code.path().to_str().unwrap()]);
+    let edge = builder.start();
+    let ask = json!({"visitor": {"userId": "ada"}, "slots": [{"slot": "home-hero"}], "deadlineMs": 10_000});
+    let shown = edge.decide(&ask)["slots"][0]["offers"][0]["id"].clone();
+    assert!(shown.is_string());
+    let files = kept_code(code.path());
+    assert!(!files.is_empty());
+    let written = |file: &PathBuf| file.metadata().unwrap().modified().unwrap();
+    let first: Vec<_> = files.iter().map(written).collect();
+    let edge = edge.kill_and_restart();
+    assert_eq!(edge.decide(&ask)["slots"][0]["offers"][0]["id"], shown);
+    assert_eq!(files.iter().map(written).collect::<Vec<_>>(), first, "taken as it is");
+    files.iter().for_each(|file| std::fs::write(file, b"damaged").unwrap());
+    let edge = edge.kill_and_restart();
+    assert_eq!(edge.decide(&ask)["slots"][0]["offers"][0]["id"], shown);
+    assert!(files.iter().all(|file| file.metadata().unwrap().len() > 1_000), "compiled anew");
+    // A place that is none changes nothing but the time that it takes.
+    let nowhere = code.path().join("file");
+    std::fs::write(&nowhere, b"").unwrap();
+    let builder = TestEdgeBuilder::default().arguments(&["--code-cache", nowhere.to_str().unwrap()]);
+    let edge = builder.start();
+    assert_eq!(edge.decide(&ask)["slots"][0]["offers"][0]["id"], shown);
+    let (_data, log) = edge.stop();
+    assert!(log.contains("compiled plugins are not kept"), "{log}");
 }

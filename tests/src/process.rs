@@ -28,10 +28,11 @@ pub struct Process {
     log: Mutex<mpsc::Receiver<String>>,
 }
 
-/// The binary with arguments, and nothing of this environment that would configure it.
+/// The binary with arguments, and nothing of this environment that would configure it. What one has compiled the others need not.
 pub fn command(arguments: &[String]) -> Command {
     let mut command = Command::new(binary());
-    command.args(arguments).env_remove("SELVEDGE_CONFIG");
+    let code = root().join("target/tests/code");
+    command.args(arguments).env_remove("SELVEDGE_CONFIG").env("SELVEDGE_CODE_CACHE", code);
     command
 }
 

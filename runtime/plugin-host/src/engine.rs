@@ -10,6 +10,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationCo
 use crate::bindings::Complete;
 use crate::bindings::selvedge::plugin::{log, types};
 use crate::canonical;
+use crate::code;
 use crate::error::LoadError;
 
 /// Lines that one call may log.
@@ -82,7 +83,8 @@ impl Engine {
             .consume_fuel(true)
             .cranelift_nan_canonicalization(true)
             .wasm_relaxed_simd(false)
-            .max_wasm_stack(256 * 1024);
+            .max_wasm_stack(256 * 1024)
+            .cache(code::kept());
         let wasm = wasmtime::Engine::new(&config).map_err(fault)?;
         let mut linker = Linker::new(&wasm);
         Complete::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut HostState| state).map_err(fault)?;

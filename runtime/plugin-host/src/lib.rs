@@ -9,10 +9,12 @@
 //!
 //! A newcomer reads [`component`] (bytes to a checked, described component), [`plugins`] (several of them, their names resolved against
 //! each other) and [`invocation`] (one request). `preinit.rs` makes a plugin of its configuration before the first of these; `guest.rs` is one instance, of a
-//! component or, by `canonical.rs`, of the core module that is in it, which `kept.rs` makes like new for the next request.
+//! component or, by `canonical.rs`, of the core module that is in it, which `kept.rs` makes like new for the next request. `code.rs`
+//! keeps what was compiled for the next start.
 
 mod bindings;
 mod canonical;
+mod code;
 pub mod component;
 mod core_module;
 mod custom;
@@ -24,6 +26,7 @@ mod kept;
 pub mod plugins;
 mod preinit;
 
+pub use code::keep_code;
 pub use component::Component;
 pub use engine::{Engine, EngineConfig};
 pub use error::{CallError, CatalogFault, ConfigFault, LoadError};

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -60,18 +61,34 @@ pub fn run() -> Result<()> {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     match command {
-        Command::Run(arguments) => app::run(arguments.settle()?),
+        Command::Run(arguments) => {
+            let config = arguments.settle()?;
+            keep_code(&config.code_cache);
+            app::run(config)
+        }
         Command::Edge(arguments) => {
             let (edge, uplink) = arguments.settle()?;
+            keep_code(&edge.code_cache);
             follower::run(edge, uplink)
         }
         Command::Central { command: Some(command), .. } => operate::central(command),
-        Command::Central { command: None, arguments } => central::run(arguments.settle()?),
+        Command::Central { command: None, arguments } => {
+            let config = arguments.settle()?;
+            keep_code(&config.code_cache);
+            central::run(config)
+        }
         Command::Catalogue(command) => catalogue::run(command),
         Command::Status(arguments) => operate::status(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Import(arguments) => import::run(*arguments),
         Command::Export(arguments) => export::run(*arguments),
+    }
+}
+
+/// Keeps what is compiled for the next start. Without it that takes longer, and nothing else.
+fn keep_code(folder: &Path) {
+    if let Err(error) = selvedge_plugin_host::keep_code(folder) {
+        tracing::warn!("compiled plugins are not kept: {error}");
     }
 }

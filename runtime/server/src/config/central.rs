@@ -8,7 +8,7 @@ use clap::Args;
 use selvedge_core::shard_set::ShardSet;
 use serde::Deserialize;
 
-use super::{EdgeConfig, IdentitySettings, RunArguments, address, read_file};
+use super::{CODE, EdgeConfig, IdentitySettings, RunArguments, address, read_file};
 use crate::auth::GivenKeys;
 
 /// What `selvedge central` can be told; each also by the environment variable, and by the same name with `_` in the configuration file.
@@ -49,6 +49,9 @@ pub struct CentralArguments {
     /// The catalogue of offers and slots, a TOML file [default: the one in the log].
     #[arg(long, env = "SELVEDGE_CATALOG", value_name = "FILE")]
     catalog: Option<PathBuf>,
+    /// Where compiled plugins are kept for the next start; who can write there can run code here [default: code, in the data directory].
+    #[arg(long, env = "SELVEDGE_CODE_CACHE", value_name = "DIR")]
+    code_cache: Option<PathBuf>,
     /// The edges' key for browsers [default: generated, and kept in the data directory].
     #[arg(long, env = "SELVEDGE_PUBLISHABLE_KEY", value_name = "KEY", hide_env_values = true)]
     publishable_key: Option<String>,
@@ -110,6 +113,7 @@ pub struct CentralConfig {
     pub time_zone: Option<String>,
     pub plugins: Option<PathBuf>,
     pub catalog: Option<PathBuf>,
+    pub code_cache: PathBuf,
     pub keys: GivenKeys,
     /// Certificate and private key.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -140,6 +144,7 @@ impl CentralArguments {
         };
         Ok(CentralConfig {
             desk: desk(data.join("desk"), file.identity)?,
+            code_cache: self.code_cache.or(file.code_cache).unwrap_or_else(|| data.join(CODE)),
             store,
             data,
             listen: address(self.listen.or(file.listen), "127.0.0.1:8090", "listen")?,

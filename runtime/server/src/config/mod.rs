@@ -24,6 +24,9 @@ pub use self::central::{CentralArguments, CentralConfig, Stable, Store};
 use self::uplink::UplinkSettings;
 pub use self::uplink::{EdgeArguments, UplinkConfig};
 
+/// Where compiled plugins are kept, in the data directory.
+const CODE: &str = "code";
+
 /// What `selvedge run` can be told; each also by the environment variable, and by the same name with `_` in the configuration file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +53,9 @@ pub struct RunArguments {
     /// The catalogue of offers and slots, a TOML file.
     #[arg(long, env = "SELVEDGE_CATALOG", value_name = "FILE")]
     catalog: Option<PathBuf>,
+    /// Where compiled plugins are kept for the next start; who can write there can run code here [default: code, in the data directory].
+    #[arg(long, env = "SELVEDGE_CODE_CACHE", value_name = "DIR")]
+    code_cache: Option<PathBuf>,
     /// The key for browsers [default: generated, and kept in the data directory].
     #[arg(long, env = "SELVEDGE_PUBLISHABLE_KEY", value_name = "KEY", hide_env_values = true)]
     publishable_key: Option<String>,
@@ -130,6 +136,7 @@ pub struct EdgeConfig {
     pub time_zone: Option<String>,
     pub plugins: Option<PathBuf>,
     pub catalog: Option<PathBuf>,
+    pub code_cache: PathBuf,
     pub keys: GivenKeys,
     pub cors_origins: Vec<HeaderValue>,
     pub cache_bytes: u64,
@@ -153,8 +160,10 @@ impl RunArguments {
         if cache_mib == 0 {
             bail!("cache_mib = 0 leaves no room for a single profile; give at least 1");
         }
+        let data = self.data.or(file.data).unwrap_or_else(|| "selvedge-data".into());
         Ok(EdgeConfig {
-            data: self.data.or(file.data).unwrap_or_else(|| "selvedge-data".into()),
+            code_cache: self.code_cache.or(file.code_cache).unwrap_or_else(|| data.join(CODE)),
+            data,
             listen: address(self.listen.or(file.listen), "127.0.0.1:8080", "listen")?,
             admin: address(self.admin.or(file.admin), "127.0.0.1:8081", "admin")?,
             time_zone: self.time_zone.or(file.time_zone),

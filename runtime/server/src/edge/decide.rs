@@ -326,6 +326,7 @@ mod tests {
             time_zone: None,
             plugins: Some(root.join("target/plugins")),
             catalog: Some(catalog),
+            code_cache: data.join("code"),
             keys: GivenKeys { publishable: key("pk_12345"), write: key("wk_12345"), secret: key("sk_12345") },
             cors_origins: Vec::new(),
             cache_bytes: 64 << 20,
