@@ -2,39 +2,50 @@
 //!
 //! Knows how a decision is told, not how it is made.
 
-use std::cell::OnceCell;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+pub mod explained;
+
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use compact_str::CompactString;
 use selvedge_core::catalog::{Fallback, Offer, Slot};
 use selvedge_core::decision::{Judgement, SlotChoice, SlotRequest};
 use selvedge_core::identity::{Identifier, ShardId};
-use selvedge_plugin_host::Told;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use self::explained::{Candidate, Candidates, CandidatesWriter};
+use crate::auth::Role;
 use crate::edge::ingest::Outcome;
 use crate::edge::profile::version;
-use crate::edge::{Edge, Freshness};
+use crate::edge::{ANSWER_BYTES, Edge, Freshness};
 use crate::pipeline::Ask;
 use crate::policy::Governed;
 
 /// The answer of a decide call.
+pub struct Decision<'e> {
+    pub head: Head<'e>,
+    pub slots: Vec<SlotAnswer<'e>>,
+    /// What plugins were given and what came of it, as a JSON array; in answers to `explain`.
+    pub stages: Bytes,
+    pub tail: Tail<'e>,
+}
+
+/// What an answer begins with.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Decision<'e> {
+pub struct Head<'e> {
     pub decision_id: CompactString,
     /// Until when it may be sent, where it is to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visitor: Option<Named<'e>>,
-    pub slots: Vec<SlotAnswer<'e>>,
-    /// What plugins were given and what came of it; in answers to `explain`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stages: Vec<StageAnswer<'e>>,
+}
+
+/// What an answer ends with.
+#[derive(Serialize)]
+pub struct Tail<'e> {
     pub events: Outcome,
     pub meta: Meta<'e>,
 }
@@ -53,23 +64,63 @@ pub enum Named<'e> {
 impl<'e> Decision<'e> {
     /// Says for whom of a call's visitors it is.
     pub fn name(&mut self, visitor: &'e RawValue) {
-        self.visitor = Some(Named::Asked(visitor));
+        self.head.visitor = Some(Named::Asked(visitor));
     }
 
     /// The shards that the call's events were written to.
     pub fn written(&self) -> &[ShardId] {
-        &self.events.written
+        &self.tail.events.written
     }
 
     /// Says that it was made by the draft of the catalogue.
     pub fn preview(&mut self, of_draft: bool) {
-        self.meta.catalogue = of_draft.then_some("draft");
+        self.tail.meta.catalogue = of_draft.then_some("draft");
     }
 
     /// Tells the visitor the id that was issued.
     pub fn issue(&mut self, anonymous_id: Option<&str>) {
-        self.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
+        self.head.visitor = anonymous_id.map(|id| Named::Issued { anonymous_id: id.to_owned() });
     }
+
+    /// Bytes that it takes as JSON, about.
+    pub fn bytes(&self) -> usize {
+        let candidates: usize = self.slots.iter().map(|slot| slot.candidates.told().len()).sum();
+        ANSWER_BYTES + candidates + self.stages.len()
+    }
+
+    /// Writes it as JSON.
+    pub fn write(&self, json: &mut Vec<u8>) -> serde_json::Result<()> {
+        open(json, &self.head)?;
+        json.extend_from_slice(b",\"slots\":[");
+        for (index, slot) in self.slots.iter().enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            open(json, slot)?;
+            if !slot.candidates.told().is_empty() {
+                json.extend_from_slice(b",\"candidates\":");
+                json.extend_from_slice(slot.candidates.told());
+            }
+            json.push(b'}');
+        }
+        json.push(b']');
+        if !self.stages.is_empty() {
+            json.extend_from_slice(b",\"stages\":");
+            json.extend_from_slice(&self.stages);
+        }
+        // Its members follow those before.
+        let tail = json.len();
+        serde_json::to_writer(&mut *json, &self.tail)?;
+        json[tail] = b',';
+        Ok(())
+    }
+}
+
+/// Writes an object with members as JSON, but for its end: others may follow.
+pub fn open(json: &mut Vec<u8>, object: &impl Serialize) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *json, object)?;
+    json.pop();
+    Ok(())
 }
 
 /// What a slot shows.
@@ -79,49 +130,9 @@ pub struct SlotAnswer<'e> {
     /// Whether nothing could be chosen.
     pub fallback: bool,
     pub offers: Vec<OfferAnswer<'e>>,
-    #[serde(skip_serializing_if = "Candidates::is_empty")]
-    pub candidates: Candidates<'e>,
-}
-
-/// The candidates of a slot, in answers to `explain`.
-#[derive(Default)]
-pub struct Candidates<'e> {
-    list: Vec<CandidateAnswer<'e>>,
-    /// The list as JSON, once it has been written for one of those who are told.
-    json: OnceCell<Option<Box<RawValue>>>,
-}
-
-impl<'e> Candidates<'e> {
-    /// Whether nobody asked for them, or there are none.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Each of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, CandidateAnswer<'e>> {
-        self.list.iter()
-    }
-
-    /// Leaves away what only the secret key opens.
-    pub fn veil(&mut self) {
-        self.list.iter_mut().for_each(CandidateAnswer::veil);
-        self.json = OnceCell::new();
-    }
-}
-
-impl<'e> FromIterator<CandidateAnswer<'e>> for Candidates<'e> {
-    fn from_iter<I: IntoIterator<Item = CandidateAnswer<'e>>>(candidates: I) -> Self {
-        Self { list: candidates.into_iter().collect(), json: OnceCell::new() }
-    }
-}
-
-impl Serialize for Candidates<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.json.get_or_init(|| serde_json::value::to_raw_value(&self.list).ok()) {
-            Some(json) => json.serialize(serializer),
-            None => self.list.serialize(serializer),
-        }
-    }
+    /// Written behind the rest.
+    #[serde(skip)]
+    pub candidates: Candidates,
 }
 
 /// An offer in a slot, or what the slot falls back to.
@@ -143,106 +154,6 @@ pub struct OfferAnswer<'e> {
 
 fn as_list<S: Serializer>(reason: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
     reason.as_slice().serialize(serializer)
-}
-
-/// Why a candidate stands where it stands; in answers to `explain`.
-#[derive(Serialize)]
-pub struct CandidateAnswer<'e> {
-    pub id: &'e str,
-    pub outcome: &'static str,
-    /// At which step it left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<f64>,
-    pub reason: Option<&'e str>,
-    /// When that may be different, if nothing else happens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub factors: Option<FactorsAnswer>,
-    /// What its conditions read, and what that said.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
-    pub inputs: Option<Arc<RawValue>>,
-}
-
-/// Offers of the same conditions share what these read.
-fn shared<S: Serializer>(inputs: &Option<Arc<RawValue>>, serializer: S) -> Result<S::Ok, S::Error> {
-    inputs.as_deref().serialize(serializer)
-}
-
-impl CandidateAnswer<'_> {
-    fn veil(&mut self) {
-        (self.priority, self.factors, self.inputs) = (None, None, None);
-    }
-}
-
-/// A stage of a plugin that took part.
-#[derive(Serialize)]
-pub struct StageAnswer<'e> {
-    pub plugin: &'e str,
-    pub version: &'e str,
-    pub hash: String,
-    /// `score` or `rank`.
-    pub stage: &'static str,
-    /// The fuel that it used.
-    pub fuel: u64,
-    /// Why it gave no answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed: Option<&'static str>,
-    /// What it declared to read of the visitor, with the values that it was given.
-    pub inputs: Box<RawValue>,
-    /// What it declared to read of offers, likewise, by offer.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub offers: BTreeMap<&'e str, Box<RawValue>>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub scores: BTreeMap<&'e str, Option<f64>>,
-}
-
-/// The stages that were called, as they are told.
-pub fn stage_answers(edge: &Edge, stages: Vec<Told>) -> Vec<StageAnswer<'_>> {
-    let raw = |json: String| RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned());
-    let answer = |told: Told| {
-        let plugin = &edge.plugins.plugins()[told.plugin];
-        let names = edge.plugins.schema().scores.iter().skip(plugin.first_score());
-        StageAnswer {
-            plugin: plugin.name(),
-            version: plugin.version(),
-            hash: plugin.hash(),
-            stage: told.stage,
-            fuel: told.fuel,
-            failed: told.failed,
-            inputs: raw(told.given),
-            offers: told
-                .offers
-                .into_iter()
-                .map(|(offer, given)| (edge.catalog.offers[offer].id.as_str(), raw(given)))
-                .collect(),
-            scores: names.zip(told.scores).map(|(score, value)| (score.name.as_str(), value)).collect(),
-        }
-    };
-    stages.into_iter().map(answer).collect()
-}
-
-/// What made up a priority.
-#[derive(Serialize)]
-pub struct FactorsAnswer {
-    pub propensity: f64,
-    pub context: f64,
-    pub value: f64,
-    pub lever: f64,
-    /// What the propensity was made from, where it is a response rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub response: Option<ResponseAnswer>,
-}
-
-/// What a response rate was made from: (responses + prior × weight) ÷ (shown + weight).
-#[derive(Serialize)]
-pub struct ResponseAnswer {
-    pub responses: u32,
-    pub shown: u32,
-    pub prior: f64,
-    pub weight: f64,
 }
 
 /// About an answer.
@@ -283,7 +194,7 @@ pub fn slot_answer<'e>(
     edge: &'e Edge,
     request: SlotRequest,
     choice: &SlotChoice,
-    explained: Option<&[Judgement]>,
+    (explained, veils): (Option<&[Judgement]>, bool),
     choices: &[SlotChoice],
 ) -> SlotAnswer<'e> {
     let slot = &edge.catalog.slots[request.slot];
@@ -307,30 +218,17 @@ pub fn slot_answer<'e>(
             () => "outranked",
         }
     };
+    let id = |offer: usize| edge.policy.gates.id(offer);
     let stopped = slot.candidates.iter().filter(|offer| explained.is_some() && edge.switches.is_stopped(**offer));
-    let stopped = stopped.map(|offer| CandidateAnswer {
-        id: &edge.catalog.offers[*offer].id,
-        outcome: "stopped",
-        step: None,
-        priority: None,
-        reason: None,
-        until: None,
-        factors: None,
-        inputs: None,
-    });
     let of_slot =
         explained.unwrap_or_default().iter().filter(|judged| slot.candidates.binary_search(&judged.offer).is_ok());
-    let candidates = of_slot.map(|judged| CandidateAnswer {
-        id: &edge.catalog.offers[judged.offer].id,
-        outcome: outcome(judged),
-        step: None,
-        priority: Some(judged.priority),
-        reason: reason(judged),
-        until: None,
-        factors: None,
-        inputs: None,
-    });
-    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.chain(stopped).collect() }
+    let mut candidates = CandidatesWriter::new(explained.map_or(0, <[_]>::len), veils);
+    for judged in of_slot {
+        let (priority, reason) = (Some(judged.priority), reason(judged));
+        candidates.write(&Candidate { priority, reason, ..Candidate::new(id(judged.offer), outcome(judged)) });
+    }
+    stopped.for_each(|offer| candidates.write(&Candidate::new(id(*offer), "stopped")));
+    SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.end() }
 }
 
 fn offer_answer<'e>(
@@ -389,41 +287,53 @@ pub fn governed_answers<'e>(edge: &'e Edge, ask: &Ask<'_>, governed: &Governed) 
         if fallback {
             offers.extend(fallback_answer(edge, slot, governed.channel));
         }
-        let mut candidates = Vec::new();
-        if ask.explain {
-            let chosen = choice.offers.iter().map(|judged| (judged.offer, "chosen", None, None));
-            let left = governed.left.iter().filter(|(of, ..)| *of == request);
-            let left = left.map(|(_, offer, why)| (*offer, why.code(), Some(why.step().name()), why.until()));
-            let judgements = governed.judged.get(request).map_or(&[][..], Vec::as_slice);
-            for (offer, outcome, step, until) in chosen.chain(left) {
-                let judged = judgements.binary_search_by_key(&offer, |judged| judged.offer).ok();
-                let judged = judged.map(|at| &judgements[at]);
-                let factors = governed.factors.binary_search_by_key(&(request, offer), |(of, which, ..)| (*of, *which));
-                let factors = factors.ok().map(|at| &governed.factors[at]);
-                candidates.push(CandidateAnswer {
-                    id: &edge.catalog.offers[offer].id,
-                    outcome,
-                    step,
-                    priority: judged.map(|judged| judged.priority),
-                    reason: judged.and_then(reason),
-                    until: until.map(|until| until.to_string()),
-                    factors: factors.map(|(_, _, factors, counted)| FactorsAnswer {
-                        propensity: factors.propensity,
-                        context: factors.context,
-                        value: factors.value,
-                        lever: factors.lever,
-                        response: edge.policy.rates.as_ref().zip(*counted).map(|(rates, counted)| ResponseAnswer {
-                            responses: counted.responses,
-                            shown: counted.shown,
-                            prior: rates.response().prior,
-                            weight: rates.response().weight,
-                        }),
-                    }),
-                    inputs: governed.inputs.get(offer).cloned().flatten(),
-                });
-            }
-        }
-        SlotAnswer { slot: &slot.name, fallback, offers, candidates: candidates.into_iter().collect() }
+        let candidates =
+            if ask.explain { candidates(edge, ask, governed, request, reason) } else { Candidates::default() };
+        SlotAnswer { slot: &slot.name, fallback, offers, candidates }
     });
     answers.collect()
+}
+
+/// What is said of the candidates of a request: of the chosen, then of those that left, in the order in which they did.
+fn candidates<'e>(
+    edge: &'e Edge,
+    ask: &Ask<'_>,
+    governed: &Governed,
+    request: usize,
+    reason: impl Fn(&Judgement) -> Option<&'e str>,
+) -> Candidates {
+    let gates = &edge.policy.gates;
+    let judgements = governed.judged.get(request).map_or(&[][..], Vec::as_slice);
+    let candidate = |offer: usize, outcome| Candidate {
+        inputs: (gates.reads(offer), &governed.inputs),
+        ..Candidate::new(gates.id(offer), outcome)
+    };
+    let ranked = |offer: usize, outcome| {
+        let judged = judgements.binary_search_by_key(&offer, |judged| judged.offer).ok().map(|at| &judgements[at]);
+        let by_place = |(of, which, ..): &(usize, usize, _, _)| (*of, *which);
+        let factors = judged.and_then(|_| governed.factors.binary_search_by_key(&(request, offer), by_place).ok());
+        let factors = factors.map(|at| &governed.factors[at]);
+        Candidate {
+            priority: judged.map(|judged| judged.priority),
+            reason: judged.and_then(&reason),
+            factors: factors.map(|(_, _, factors, counted)| (factors, edge.policy.rates.as_ref().zip(*counted))),
+            ..candidate(offer, outcome)
+        }
+    };
+    let mut writer = CandidatesWriter::new(governed.left.len(), ask.role != Role::Secret);
+    governed.choices[request].offers.iter().for_each(|judged| writer.write(&ranked(judged.offer, "chosen")));
+    // Most leave for the same reason as the one before.
+    let mut last = None;
+    for (place, (_, offer, why)) in governed.left.iter().enumerate().filter(|(_, (of, ..))| *of == request) {
+        let is_ranked = place >= governed.unranked;
+        let said = (!is_ranked).then(|| (why, gates.reads(*offer)));
+        if said.is_some() && said == last {
+            writer.write_like(gates.id(*offer));
+            continue;
+        }
+        let told = if is_ranked { ranked(*offer, why.code()) } else { candidate(*offer, why.code()) };
+        writer.write(&Candidate { step: Some(why.step().name()), until: why.until(), ..told });
+        last = said;
+    }
+    writer.end()
 }

@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use selvedge_core::catalog::Offer;
 use selvedge_core::decision::{Judgement, SlotRequest, choose};
@@ -26,7 +27,7 @@ use selvedge_shard::{Observer, Profile, ShardError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::answer::{Decision, Meta, SlotAnswer, governed_answers, slot_answer, stage_answers};
+use crate::answer::{Decision, Head, Meta, SlotAnswer, Tail, explained, governed_answers, slot_answer};
 use crate::auth::Role;
 use crate::clock;
 use crate::edge::ingest::{Ack, Batch, Outcome, Rejected, acknowledge, admit, blocking, with_history};
@@ -129,7 +130,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     let counted = !ask.dry_run && edge.counts_decisions(&ask.visitor);
     let mut channel = ask.channel;
     let stages: Vec<Told>;
-    let mut slots: Vec<SlotAnswer<'e>> = match &known {
+    let slots: Vec<SlotAnswer<'e>> = match &known {
         Some(known) if edge.policy.governs(&known.fragment.offers) => {
             let mut governed = policy::decide(edge, &ask, known, instant, seed);
             channel = &edge.catalog.channels[governed.channel].name;
@@ -147,7 +148,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
             let choices = choose(&edge.catalog, &ask.slots, judged);
             let answers = ask.slots.iter().zip(&choices).enumerate().map(|(index, (request, choice))| {
                 let explained = ask.explain.then(|| judged(index).unwrap_or_default());
-                slot_answer(edge, *request, choice, explained, &choices)
+                slot_answer(edge, *request, choice, (explained, ask.role != Role::Secret), &choices)
             });
             let slots: Vec<SlotAnswer<'e>> = answers.collect();
             if counted {
@@ -159,7 +160,7 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
     };
 
     // 4. Keep what somebody may ask about.
-    let mut stages = stage_answers(edge, stages);
+    let stages = explained::stages(edge, stages);
     let sent = ask.channel != WEB;
     let person = known.as_ref().map(|known| &*known.fragment);
     let valid_until = sent.then(|| outbound::valid_until(edge, person, channel, instant, &slots));
@@ -180,10 +181,6 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
             stages: &stages,
         });
     }
-    if ask.explain && ask.role != Role::Secret {
-        slots.iter_mut().for_each(|slot| slot.candidates.veil());
-        stages.clear();
-    }
 
     // 5. Answer, measure.
     if !ask.events.is_empty() && !ask.dry_run {
@@ -198,7 +195,13 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
     };
     let valid_until = valid_until.map(|until| until.to_string());
-    Ok(Decision { decision_id, valid_until, visitor: None, slots, stages, events: outcome, meta })
+    Ok(Decision {
+        head: Head { decision_id, valid_until, visitor: None },
+        slots,
+        // Only the secret key opens them.
+        stages: if ask.role == Role::Secret { stages } else { Bytes::new() },
+        tail: Tail { events: outcome, meta },
+    })
 }
 
 /// Counts offers that were chosen.

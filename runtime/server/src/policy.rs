@@ -4,14 +4,15 @@
 //! choice is recorded, so that whoever asks next sees it, under whichever identifier. What was let through by the screen, the experiments and the conditions is
 //! ranked; what was ranked is held to caps once more where it is chosen.
 
-use std::collections::{BTreeMap, HashMap};
+mod gates;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use selvedge_core::aggregate::Definitions;
 use selvedge_core::catalog::terms::{Content, HoldoutAnswer, Part, Quiet};
 use selvedge_core::catalog::{Catalog, Offer};
-use selvedge_core::condition::{ConditionId, Evaluation};
+use selvedge_core::condition::{Conditions, Evaluation};
 use selvedge_core::constraint::cap::{Caps, Past};
 use selvedge_core::constraint::quiet::{opted_out, quiet_until};
 use selvedge_core::constraint::suppression::{ByAggregate, Holdings, Owned, Since};
@@ -27,8 +28,9 @@ use selvedge_core::time::{BusinessTime, Moment, TIME_ZONE_TRAIT, Whose};
 use selvedge_core::value::Timestamp;
 use selvedge_core::view::{Schema, Subject};
 use selvedge_plugin_host::{Invocation, Told};
-use serde_json::value::RawValue;
 
+use self::gates::Gates;
+use crate::answer::explained;
 use crate::budgets::{Budgets, Ledger};
 use crate::edge::Edge;
 use crate::pipeline::{Ask, Known, note_failure, reference};
@@ -52,6 +54,8 @@ pub struct Policy {
     /// By position of the offer.
     variants: Vec<Option<Experiment>>,
     owned: Option<Owned>,
+    /// What is asked of every offer.
+    pub gates: Gates,
     /// Caps over everyone.
     pub budgets: Budgets,
     /// How likely everyone is to take what names no score.
@@ -71,19 +75,21 @@ pub struct Governed {
     pub variants: Vec<(usize, usize)>,
     /// Who left, of which request, and why; where that was asked for.
     pub left: Vec<(usize, usize, Left)>,
+    /// How many of these left before anything was ranked.
+    pub unranked: usize,
     /// What a ranking said, by position of the request, ascending by offer; where that was asked for.
     pub judged: Vec<Vec<Judgement>>,
     /// What made up priorities, ascending by request and offer, where no plugin ranked; where that was asked for.
     pub factors: Vec<(usize, usize, Factors, Option<Counted>)>,
-    /// What the conditions of each offer read and what that said, as a JSON object; where that was asked for.
-    pub inputs: Vec<Option<Arc<RawValue>>>,
+    /// What the conditions of offers read and what that said, by position of the read, as members of a JSON object; where that was asked for.
+    pub inputs: Vec<String>,
     /// What plugins were given and what came of it; where that was asked for.
     pub stages: Vec<Told>,
 }
 
 impl Policy {
     /// Prepares what a catalogue holds decisions to.
-    pub fn new(catalog: &Catalog, schema: &Schema, ledger: &Arc<Ledger>) -> Self {
+    pub fn new(catalog: &Catalog, conditions: &Conditions, schema: &Schema, ledger: &Arc<Ledger>) -> Self {
         let terms = terms(catalog);
         let shelf = Shelf::new(&terms, catalog.offers.iter().map(|of| offered(catalog, of)).collect());
         let held_out = |name, part: &Part| Experiment::held_out(name, part);
@@ -102,6 +108,7 @@ impl Policy {
             campaigns: campaigns.collect(),
             variants: variants.collect(),
             owned: Owned::find(schema, None, None),
+            gates: Gates::new(catalog, conditions),
             budgets: Budgets::new(catalog, &shelf.caps, &terms, schema.definitions.time(), ledger),
             rates: Rates::new(catalog, None),
             shelf,
@@ -331,6 +338,28 @@ pub fn own_clock(edge: &Edge, person: &Fragment, quiet: &Quiet) -> Option<Busine
     }
 }
 
+/// What came of the look at an offer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Never,
+    /// It may be offered.
+    Through,
+    /// Its campaign's hold-out has the person.
+    HeldOut,
+    /// It left for another reason.
+    Left,
+}
+
+impl Looked {
+    fn by(admitted: Result<(), Left>) -> Self {
+        match admitted {
+            Ok(()) => Self::Through,
+            Err(Left::CampaignHeldOut) => Self::HeldOut,
+            Err(_) => Self::Left,
+        }
+    }
+}
+
 struct Deciding<'d> {
     edge: &'d Edge,
     ask: &'d Ask<'d>,
@@ -422,22 +451,29 @@ impl Deciding<'_> {
 
         // Who may be offered at all, each looked at once.
         let mut governed = Governed { channel: self.channel, ..Governed::default() };
-        let mut looked: Vec<Option<Result<(), Left>>> = vec![None; catalog.offers.len()];
+        let mut looked = vec![Looked::Never; catalog.offers.len()];
         let mut contests = Vec::with_capacity(ask.slots.len());
         for (request, slot) in ask.slots.iter().enumerate() {
             let of_slot = &catalog.slots[slot.slot];
             let open = of_slot.eligible.is_none_or(|condition| evaluation.met(condition));
             let mut candidates = Vec::with_capacity(of_slot.candidates.len());
+            governed.left.reserve(if ask.explain { of_slot.candidates.len() } else { 0 });
             let asked = |offer: &&usize| self.only.is_none_or(|only| only.contains(&(request, **offer)));
             for offer in of_slot.candidates.iter().filter(asked) {
-                let admitted = looked[*offer].get_or_insert_with(|| {
-                    screen.admit(*offer, edge.switches.is_stopped(*offer))?;
-                    eligible(catalog, *offer, &evaluation)
-                });
+                let admitted = match looked[*offer] {
+                    Looked::Through => Ok(()),
+                    // Why, only an explanation asks, and finds out again.
+                    Looked::Left | Looked::HeldOut if !ask.explain => continue,
+                    _ => screen
+                        .admit(*offer, edge.switches.is_stopped(*offer))
+                        .and_then(|()| policy.gates.pass(*offer, &evaluation)),
+                };
+                looked[*offer] = Looked::by(admitted);
                 match admitted {
                     Ok(()) if open => candidates.push(*offer),
+                    _ if !ask.explain => {}
                     Ok(()) => governed.left.push((request, *offer, Left::Condition(Level::Slot))),
-                    Err(why) => governed.left.push((request, *offer, *why)),
+                    Err(why) => governed.left.push((request, *offer, why)),
                 }
             }
             contests.push(candidates);
@@ -490,13 +526,14 @@ impl Deciding<'_> {
             })
             .collect();
         let mut left = std::mem::take(&mut governed.left);
+        governed.unranked = left.len();
         let mut tell = |request: usize, offer: usize, why: Left| left.push((request, offer, why));
         governed.choices = fill(&filled, &mut screen, ask.explain.then_some(&mut tell as &mut dyn FnMut(_, _, _)));
         if ask.explain {
             governed.judged = rankings.iter().map(|ranking| ranking.clone().unwrap_or_default()).collect();
-            governed.left =
-                left.into_iter().map(|(of, offer, why)| (of, offer, policy.shelf.explain(why, past, at))).collect();
-            governed.inputs = inputs(catalog, ask, &evaluation);
+            left.iter_mut().for_each(|(.., why)| policy.shelf.explain(why, past, at));
+            governed.left = left;
+            governed.inputs = inputs(edge, ask, &evaluation);
             governed.stages = invocation.told();
         }
         governed.silent = held_out && holdout.is_some_and(|(_, answer)| answer == HoldoutAnswer::Nothing);
@@ -550,7 +587,7 @@ impl Deciding<'_> {
     }
 
     /// Notes the experiments that mattered in this decision and did for the first time, and which variants are shown.
-    fn expose(&mut self, governed: &mut Governed, looked: &[Option<Result<(), Left>>], held_out: bool) {
+    fn expose(&mut self, governed: &mut Governed, looked: &[Looked], held_out: bool) {
         let policy = &self.edge.policy;
         let chosen: Vec<usize> = governed.choices.iter().flat_map(|choice| &choice.offers).map(|of| of.offer).collect();
         if let Some((holdout, _)) = &policy.holdout {
@@ -568,7 +605,7 @@ impl Deciding<'_> {
             let mattered = self.edge.catalog.campaigns[index]
                 .offers
                 .iter()
-                .any(|offer| chosen.contains(offer) || looked[*offer] == Some(Err(Left::CampaignHeldOut)));
+                .any(|offer| chosen.contains(offer) || looked[*offer] == Looked::HeldOut);
             if mattered {
                 self.note(experiment);
             }
@@ -590,22 +627,6 @@ impl Deciding<'_> {
             self.exposures.extend(experiment.exposure(assigned.arm, self.moment.at));
         }
     }
-}
-
-/// Whether somebody may be offered an offer by its audiences, and by its and its campaign's conditions.
-fn eligible(catalog: &Catalog, offer: usize, evaluation: &Evaluation<'_>) -> Result<(), Left> {
-    let of = &catalog.offers[offer];
-    let met = |condition: Option<ConditionId>| condition.is_none_or(|condition| evaluation.met(condition));
-    if let Some(not) = of.audiences.iter().find(|index| !met(Some(catalog.audiences[**index].condition))) {
-        return Err(Left::Audience(*not));
-    }
-    if !met(of.eligible) {
-        return Err(Left::Condition(Level::Offer));
-    }
-    if !met(of.campaign.and_then(|campaign| catalog.campaigns[campaign].eligible)) {
-        return Err(Left::Condition(Level::Campaign));
-    }
-    Ok(())
 }
 
 /// What makes up the priority of an offer in a slot on a channel, and by what everyone did, where that is part of it.
@@ -633,29 +654,17 @@ fn factors(
     (all.within(&of_slot.arbitration), rate.map(|(_, counted)| counted))
 }
 
-/// What the conditions of each candidate read, and what that said, as JSON objects by position of the offer. Offers of the same conditions share one.
-fn inputs(catalog: &Catalog, ask: &Ask<'_>, evaluation: &Evaluation<'_>) -> Vec<Option<Arc<RawValue>>> {
-    let mut told = vec![None; catalog.offers.len()];
-    let mut known: HashMap<Vec<ConditionId>, Option<Arc<RawValue>>> = HashMap::new();
-    let mut ids = Vec::new();
-    for offer in ask.slots.iter().flat_map(|slot| &catalog.slots[slot.slot].candidates) {
-        let of = &catalog.offers[*offer];
-        ids.clear();
-        ids.extend(of.eligible);
-        ids.extend(of.campaign.and_then(|campaign| catalog.campaigns[campaign].eligible));
-        ids.extend(of.audiences.iter().map(|audience| catalog.audiences[*audience].condition));
-        told[*offer] = match known.get(&ids) {
-            Some(shared) => shared.clone(),
-            None => known.entry(ids.clone()).or_insert(read_by(&ids, evaluation)).clone(),
-        };
+/// What the conditions of the candidates read, and what that said, by position of the read.
+fn inputs(edge: &Edge, ask: &Ask<'_>, evaluation: &Evaluation<'_>) -> Vec<String> {
+    let mut told = Vec::new();
+    for read in ask.slots.iter().flat_map(|slot| edge.policy.gates.reads_of_slot(slot.slot)) {
+        let place = *read as usize;
+        if told.len() <= place {
+            told.resize(place + 1, String::new());
+        }
+        if told[place].is_empty() {
+            told[place] = explained::input(evaluation.input(*read));
+        }
     }
     told
-}
-
-/// What some conditions read, as one JSON object; none where that is nothing.
-fn read_by(ids: &[ConditionId], evaluation: &Evaluation<'_>) -> Option<Arc<RawValue>> {
-    let reads = ids.iter().flat_map(|id| evaluation.inputs(*id));
-    let reads: BTreeMap<&str, Box<RawValue>> =
-        reads.filter_map(|(name, value)| Some((name, RawValue::from_string(value).ok()?))).collect();
-    if reads.is_empty() { None } else { serde_json::value::to_raw_value(&reads).ok().map(Arc::from) }
 }

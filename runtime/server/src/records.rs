@@ -3,9 +3,11 @@
 //! A ring in memory, bounded by number and by bytes. It holds every decision of an outbound channel, every explained one, and a sample of the others. A decision
 //! that is not kept pays for one question. Knows nothing of how decisions are made, and outlives no process.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use clap::ValueEnum;
 use compact_str::CompactString;
 use parking_lot::Mutex;
@@ -14,7 +16,7 @@ use selvedge_core::value::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::answer::{Candidates, SlotAnswer, StageAnswer};
+use crate::answer::{SlotAnswer, open};
 
 /// Records that are kept at most.
 const RECORDS_MAX: usize = 20_000;
@@ -22,6 +24,8 @@ const RECORDS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One that is larger is not kept: it would push many others out.
 const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of what a record begins with, about.
+const HEAD_BYTES: usize = 1024;
 /// Decisions that are named for each outcome of an offer.
 const SAMPLES: usize = 5;
 /// Of how many decisions that nobody asks about one is kept.
@@ -63,10 +67,21 @@ pub struct Record {
     /// Until when it may be sent; none where it was shown at once.
     pub valid_until: Option<Timestamp>,
     pub offers: Vec<Stood>,
-    /// What became of each candidate, where that was asked for.
-    outcomes: Option<Vec<(CompactString, &'static str)>>,
-    /// All of it as it is told.
-    pub json: Box<RawValue>,
+    /// Whether it was asked what became of each candidate.
+    explained: bool,
+    /// What was said of candidates, slot by slot.
+    candidates: Vec<Bytes>,
+    /// All of it as it is told, in pieces, some of which its answer had too.
+    json: Vec<Bytes>,
+}
+
+/// A candidate, as far as it is read from what was said of it.
+#[derive(Deserialize)]
+struct Became<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
 }
 
 /// What goes into a record.
@@ -85,8 +100,8 @@ pub struct Decided<'d> {
     /// The version and the hash of the catalogue in force, where they are at hand.
     pub catalogue: Option<(u64, String)>,
     pub slots: &'d [SlotAnswer<'d>],
-    /// What plugins were given, where that was asked for.
-    pub stages: &'d [StageAnswer<'d>],
+    /// What plugins were given, as a JSON array, where that was asked for.
+    pub stages: &'d Bytes,
 }
 
 #[derive(Serialize)]
@@ -105,9 +120,6 @@ struct Told<'d> {
     #[serde(skip_serializing_if = "Option::is_none")]
     catalogue: Option<CatalogueTold<'d>>,
     plugins: &'d RawValue,
-    slots: Vec<SlotTold<'d>>,
-    #[serde(skip_serializing_if = "<[StageAnswer<'_>]>::is_empty")]
-    stages: &'d [StageAnswer<'d>],
 }
 
 #[derive(Serialize)]
@@ -121,8 +133,19 @@ struct SlotTold<'d> {
     slot: &'d str,
     fallback: bool,
     offers: Vec<OfferTold<'d>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    candidates: Option<&'d Candidates<'d>>,
+}
+
+impl<'d> SlotTold<'d> {
+    fn of(slot: &SlotAnswer<'d>) -> Self {
+        let offers = slot.offers.iter().map(|offer| OfferTold {
+            id: offer.id,
+            rank: offer.rank,
+            priority: offer.priority,
+            reason: offer.reason,
+            variant: offer.variant,
+        });
+        Self { slot: slot.slot, fallback: slot.fallback, offers: offers.collect() }
+    }
 }
 
 /// An offer without what it shows, which the catalogue has.
@@ -139,25 +162,17 @@ struct OfferTold<'d> {
 }
 
 impl<'d> Decided<'d> {
-    fn told(&self) -> Told<'_> {
-        let slots = self.slots.iter().map(|slot| SlotTold {
-            slot: slot.slot,
-            fallback: slot.fallback,
-            offers: slot
-                .offers
-                .iter()
-                .map(|offer| OfferTold {
-                    id: offer.id,
-                    rank: offer.rank,
-                    priority: offer.priority,
-                    reason: offer.reason,
-                    variant: offer.variant,
-                })
-                .collect(),
-            candidates: Some(&slot.candidates).filter(|candidates| !candidates.is_empty()),
-        });
+    /// All of it as JSON. What was said of candidates and stages is shared with the answer.
+    fn told(&self) -> serde_json::Result<Vec<Bytes>> {
         let catalogue = self.catalogue.as_ref();
-        Told {
+        let (mut json, mut pieces) = (Vec::with_capacity(HEAD_BYTES), Vec::new());
+        let mut share = |json: &mut Vec<u8>, name: &str, bytes: &Bytes| {
+            if !bytes.is_empty() {
+                json.extend_from_slice(name.as_bytes());
+                pieces.extend([std::mem::take(json).into(), bytes.clone()]);
+            }
+        };
+        let head = Told {
             decision_id: self.id,
             visitor: self.visitor,
             identifiers: self.identifiers,
@@ -168,9 +183,23 @@ impl<'d> Decided<'d> {
             explained: self.explained,
             catalogue: catalogue.map(|(version, hash)| CatalogueTold { version: *version, hash }),
             plugins: self.plugins,
-            slots: slots.collect(),
-            stages: self.stages,
+        };
+        open(&mut json, &head)?;
+        json.extend_from_slice(b",\"slots\":[");
+        for (index, slot) in self.slots.iter().enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            open(&mut json, &SlotTold::of(slot))?;
+            share(&mut json, ",\"candidates\":", slot.candidates.whole());
+            json.push(b'}');
         }
+        json.push(b']');
+        share(&mut json, ",\"stages\":", self.stages);
+        json.push(b'}');
+        json.shrink_to_fit();
+        pieces.push(json.into());
+        Ok(pieces)
     }
 
     fn record(&self) -> serde_json::Result<Record> {
@@ -180,8 +209,7 @@ impl<'d> Decided<'d> {
             let stood = |id: &str| Stood { slot: slot.slot.into(), offer: id.into(), fallback: slot.fallback };
             offers.extend(ids.map(stood));
         }
-        let candidates = self.slots.iter().flat_map(|slot| slot.candidates.iter());
-        let outcomes = candidates.map(|candidate| (CompactString::from(candidate.id), candidate.outcome));
+        let candidates = self.slots.iter().map(|slot| slot.candidates.whole().clone());
         Ok(Record {
             id: self.id.clone(),
             visitor: self.visitor.clone(),
@@ -191,27 +219,37 @@ impl<'d> Decided<'d> {
             counted: self.counted,
             valid_until: self.valid_until,
             offers,
-            outcomes: self.explained.then(|| outcomes.collect()),
-            json: serde_json::value::to_raw_value(&self.told())?,
+            explained: self.explained,
+            candidates: candidates.filter(|of_slot| !of_slot.is_empty()).collect(),
+            json: self.told()?,
         })
     }
 }
 
 impl Record {
+    /// All of it as it is told.
+    pub fn json(&self) -> Vec<u8> {
+        self.json.concat()
+    }
+
     /// Bytes, about.
     fn weight(&self) -> usize {
-        let texts = self.json.get().len() + self.context.as_ref().map_or(0, |context| context.get().len());
-        let outcomes = self.outcomes.as_ref().map_or(0, |outcomes| outcomes.len() * 48);
+        let json: usize = self.json.iter().map(|piece| piece.len() + size_of::<Bytes>()).sum();
+        let context = self.context.as_ref().map_or(0, |context| context.get().len());
         // Its places in the ring and by its id.
-        size_of::<Self>() + 128 + texts + self.offers.len() * size_of::<Stood>() + outcomes
+        size_of::<Self>() + 128 + json + context + self.offers.len() * size_of::<Stood>()
     }
 
     /// What became of an offer; none where that was not asked for, or where it was no candidate.
-    fn outcome(&self, offer: &str) -> Option<&'static str> {
+    fn outcome(&self, offer: &str) -> Option<String> {
         if let Some(stood) = self.offers.iter().find(|stood| stood.offer == offer) {
-            return Some(if stood.fallback { "fallback" } else { "chosen" });
+            return Some(if stood.fallback { "fallback" } else { "chosen" }.to_owned());
         }
-        self.outcomes.as_ref()?.iter().find(|(of, _)| of == offer).map(|(_, outcome)| *outcome)
+        let of_slot = |json: &Bytes| {
+            let candidates: Vec<Became<'_>> = serde_json::from_slice(json).unwrap_or_default();
+            candidates.into_iter().find(|became| became.id == offer).map(|became| became.outcome.into_owned())
+        };
+        self.candidates.iter().find_map(of_slot)
     }
 }
 
@@ -222,9 +260,9 @@ pub struct OfferOutcomes {
     /// Decisions that are kept.
     pub decisions: usize,
     /// In how many it was chosen, or left for which reason.
-    pub outcomes: BTreeMap<&'static str, usize>,
+    pub outcomes: BTreeMap<String, usize>,
     /// Of each of these the latest decisions, newest first.
-    pub samples: BTreeMap<&'static str, Vec<CompactString>>,
+    pub samples: BTreeMap<String, Vec<CompactString>>,
     /// Those in which it was not even a candidate.
     pub no_candidate: usize,
     /// Those in which it was not chosen, and nobody asked why.
@@ -302,16 +340,16 @@ impl Records {
         let mut told = OfferOutcomes::default();
         for record in records.iter().rev().filter(|record| since.is_none_or(|since| record.at >= since)) {
             told.decisions += 1;
-            match (record.outcome(offer), &record.outcomes) {
-                (Some(outcome), _) => {
-                    *told.outcomes.entry(outcome).or_default() += 1;
+            match record.outcome(offer) {
+                Some(outcome) => {
+                    *told.outcomes.entry(outcome.clone()).or_default() += 1;
                     let samples = told.samples.entry(outcome).or_default();
                     if samples.len() < SAMPLES {
                         samples.push(record.id.clone());
                     }
                 }
-                (None, Some(_)) => told.no_candidate += 1,
-                (None, None) => told.unexplained += 1,
+                None if record.explained => told.no_candidate += 1,
+                None => told.unexplained += 1,
             }
         }
         told
@@ -322,7 +360,7 @@ impl Records {
 mod tests {
     use super::*;
 
-    fn record(id: u64, outcomes: Option<Vec<(CompactString, &'static str)>>, bytes: usize) -> Arc<Record> {
+    fn record(id: u64, candidates: Option<&'static str>, bytes: usize) -> Arc<Record> {
         let stood = Stood { slot: "hero".into(), offer: "rose".into(), fallback: false };
         Arc::new(Record {
             id: format!("{id:024x}").into(),
@@ -333,8 +371,9 @@ mod tests {
             counted: true,
             valid_until: None,
             offers: vec![stood],
-            outcomes,
-            json: serde_json::value::to_raw_value(&"x".repeat(bytes)).expect("JSON"),
+            explained: candidates.is_some(),
+            candidates: candidates.into_iter().map(Bytes::from).collect(),
+            json: vec![vec![0; bytes].into()],
         })
     }
 
@@ -352,16 +391,19 @@ mod tests {
     #[test]
     fn what_became_of_an_offer_is_counted_and_the_erased_are_forgotten() {
         let records = Records::new(DecisionRecords::Sample);
-        let left = |outcome| Some(vec![("kettle".into(), outcome)]);
-        let all = [left("capped"), left("capped"), left("outranked"), Some(Vec::new()), None];
+        let (capped, outranked) = (
+            r#"[{"id":"r\u006fse","outcome":"outranked"},{"id":"kettle","outcome":"capped","step":"cap","reason":null}]"#,
+            r#"[{"id":"kettle","outcome":"outranked"}]"#,
+        );
+        let all = [Some(capped), Some(capped), Some(outranked), Some("[]"), None];
         for (id, outcomes) in all.into_iter().enumerate() {
             records.ring.lock().push(record(id as u64, outcomes, 1));
         }
         let kettle = records.outcomes("kettle", None);
-        assert_eq!(kettle.outcomes, [("capped", 2), ("outranked", 1)].into());
+        assert_eq!(kettle.outcomes, [("capped".to_owned(), 2), ("outranked".to_owned(), 1)].into());
         assert_eq!((kettle.decisions, kettle.no_candidate, kettle.unexplained), (5, 1, 1));
         assert_eq!(kettle.samples["capped"], [1, 0].map(|id: u64| CompactString::from(format!("{id:024x}"))));
-        assert_eq!(records.outcomes("rose", Some(Timestamp(2))).outcomes, [("chosen", 3)].into());
+        assert_eq!(records.outcomes("rose", Some(Timestamp(2))).outcomes, [("chosen".to_owned(), 3)].into());
         records.forget(&[Identifier::stored("user:1").expect("an identifier")]);
         assert!(records.get(&format!("{:024x}", 1)).is_none() && records.get(&format!("{:024x}", 2)).is_some());
         assert!(!Records::new(DecisionRecords::Off).samples(700));

@@ -21,7 +21,7 @@ mod syntax;
 use std::sync::Arc;
 
 pub use self::expression::Expression;
-pub use self::program::Conditions;
+pub use self::program::{Conditions, ReadId};
 pub(crate) use self::reads::unknown;
 pub use self::run::Evaluation;
 

@@ -11,8 +11,8 @@ use crate::time::BusinessTime;
 /// A step, by its position.
 pub(super) type NodeId = u32;
 
-/// A read, by its position.
-pub(super) type ReadId = u32;
+/// What conditions read, by its position; they share it.
+pub type ReadId = u32;
 
 /// A part of a list of constants.
 #[derive(Clone, Copy, Debug)]
@@ -166,12 +166,16 @@ impl Conditions {
         self.compiled.get(id.index()).map_or(0, |compiled| compiled.cost)
     }
 
-    /// What a condition reads, as it would be written; what its audiences read included.
-    pub fn reads(&self, id: ConditionId) -> Vec<&str> {
-        self.read_ids(id).into_iter().map(|read| self.reads[read as usize].name.as_str()).collect()
+    /// What some of them read, each once, by name; what their audiences read included.
+    pub fn reads_of(&self, ids: impl IntoIterator<Item = ConditionId>) -> Vec<ReadId> {
+        let name = |read: &ReadId| self.reads[*read as usize].name.as_str();
+        let mut reads: Vec<ReadId> = ids.into_iter().flat_map(|id| self.read_ids(id)).collect();
+        reads.sort_by_key(name);
+        reads.dedup_by(|one, other| name(one) == name(other));
+        reads
     }
 
-    /// The same by position, ascending.
+    /// What a condition reads, by position, ascending; what its audiences read included.
     pub(super) fn read_ids(&self, id: ConditionId) -> Vec<ReadId> {
         let (mut asked, mut next, mut reads) = (vec![id], 0, Vec::new());
         while let Some(id) = asked.get(next) {

@@ -70,10 +70,9 @@ impl<'e> Evaluation<'e> {
         met
     }
 
-    /// What a condition reads and what that says, as JSON; what its audiences read included.
-    pub fn inputs(&self, id: ConditionId) -> Vec<(&'e str, String)> {
-        let input = |read: ReadId| (self.conditions.reads[read as usize].name.as_str(), self.shown(read));
-        self.conditions.read_ids(id).into_iter().map(input).collect()
+    /// A read as it would be written, and what it says, as JSON.
+    pub fn input(&self, read: ReadId) -> (&'e str, String) {
+        (self.conditions.reads[read as usize].name.as_str(), self.shown(read))
     }
 
     /// A read as JSON; instants as RFC 3339.

@@ -208,18 +208,26 @@ fn audiences_are_asked_through_and_all_inputs_are_told() {
         &["adult", "brits"],
     );
     let conditions = conditions.expect("good conditions");
-    assert_eq!(conditions.reads(ConditionId(1)), ["trait.age", "trait.country"]);
     somebody().ask(&conditions, |evaluation| {
         assert!(evaluation.met(ConditionId(2)));
-        let inputs = evaluation.inputs(ConditionId(2));
-        let told: Vec<String> = inputs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let told = |ids: &[u32]| -> Vec<String> {
+            let reads = conditions.reads_of(ids.iter().copied().map(ConditionId));
+            reads
+                .into_iter()
+                .map(|read| evaluation.input(read))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect()
+        };
         let all = [
-            "trait.age=42",
-            "trait.country=\"GB\"",
             "agg.retail.last_at=\"2026-07-06T10:30:00Z\"",
             "now=\"2026-07-06T11:30:00Z\"",
+            "trait.age=42",
+            "trait.country=\"GB\"",
         ];
-        assert_eq!(told, all);
+        assert_eq!(
+            (told(&[2]), told(&[0, 1])),
+            (all.map(str::to_owned).into(), all[2..].iter().map(|&one| one.to_owned()).collect())
+        );
     });
     assert!(conditions.scores().is_empty() && conditions.entities().is_empty());
     let needs = compile(&["household.trait.plan == 'x' && score.retail.p_alive > 0.5"], &[]).expect("a good condition");

@@ -211,12 +211,9 @@ impl<H: Holdings> Constraints for Screen<'_, H> {
 
 impl Shelf {
     /// Adds to a reached cap when it is free again; for those who ask why, since it costs more than the check.
-    pub fn explain(&self, left: Left, past: Past<'_>, moment: (Timestamp, &BusinessTime)) -> Left {
-        match left {
-            Left::Capped { rule, .. } => {
-                Left::Capped { rule, until: self.caps.free_at(rule, &self.index, past, moment) }
-            }
-            other => other,
+    pub fn explain(&self, left: &mut Left, past: Past<'_>, moment: (Timestamp, &BusinessTime)) {
+        if let Left::Capped { rule, until } = left {
+            *until = self.caps.free_at(*rule, &self.index, past, moment);
         }
     }
 }

@@ -81,7 +81,11 @@ impl Case {
             held_out_of: &self.held_out_of,
         };
         let mut screen = shelf.screen(person, moment, |_| u64::MAX);
-        [0, 1, 2].map(|offer| screen.admit(offer, false).err().map(|left| shelf.explain(left, past, moment)))
+        [0, 1, 2].map(|offer| {
+            let mut left = screen.admit(offer, false).err();
+            left.iter_mut().for_each(|left| shelf.explain(left, past, moment));
+            left
+        })
     }
 }
 

@@ -33,8 +33,6 @@ const LINES: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a call waits for others to end.
 const QUEUED: Duration = Duration::from_secs(10);
-/// Bytes that most lines take at most.
-const LINE_BYTES: usize = 2048;
 
 #[derive(Deserialize)]
 #[serde(
@@ -161,12 +159,13 @@ impl<'a> Batch<'a> {
     async fn line(&self, edge: &Arc<Edge>, index: usize) -> Bytes {
         let visitor = self.body.visitors[index];
         let decided = self.decide(edge, index).await;
-        let mut line = Vec::with_capacity(LINE_BYTES);
+        let mut line = Vec::new();
         // Plain data to memory: it cannot fail.
         let _ = match decided {
             Ok(mut decision) => {
                 decision.name(visitor);
-                serde_json::to_writer(&mut line, &decision)
+                line.reserve(decision.bytes() + visitor.get().len());
+                decision.write(&mut line)
             }
             Err(problem) => {
                 edge.metrics.request_failed(problem.code);

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ingest::{Ack, check_count, receipt, utf8};
-use super::{Answered, Edge, answered, parse_body, preview, read_body};
+use super::{Answered, Edge, parse_body, preview, read_body};
 use crate::auth::Role;
 use crate::clock;
 use crate::error::Problem;
@@ -176,7 +176,9 @@ async fn answer(
     let mut decision = pipeline::decide(edge, ask, caught_up).await?;
     decision.preview(body.catalogue == Which::Draft);
     decision.issue(issued.as_deref());
-    answered(edge, &decision, decision.written())
+    let mut json = Vec::with_capacity(decision.bytes());
+    decision.write(&mut json).map_err(|error| Problem::storage(&error))?;
+    Ok(Answered { json, token: edge.token(decision.written()) })
 }
 
 fn check<'a>(
@@ -198,10 +200,8 @@ fn check<'a>(
         return Err(Problem::bad_request("deadline_invalid", "deadlineMs is from 1 to 10000").at("/deadlineMs"));
     }
     let slots = check_slots(edge, &body.slots)?;
-    // A question about the past may take longer than a page can wait, unless the caller says how long.
-    let of_slots = || slots.iter().filter_map(|asked| edge.catalog.slots[asked.slot].deadline_ms).min().map(u64::from);
-    let usual = || at.is_none().then(|| of_slots().unwrap_or(DEADLINE_MS));
-    let deadline_ms = body.deadline_ms.or_else(usual);
+    let of_slots = slots.iter().filter_map(|asked| edge.catalog.slots[asked.slot].deadline_ms);
+    let deadline_ms = deadline_ms(body.deadline_ms, of_slots, at.is_some());
     Ok(Ask {
         visitor,
         slots,
@@ -219,6 +219,12 @@ fn check<'a>(
         deadline: deadline_ms.map(|ms| started + Duration::from_millis(ms)),
         started,
     })
+}
+
+/// How long a decision may take: as long as the call says, else as the most urgent of its slots. A question about the past may take longer than a page can
+/// wait, unless the call says how long.
+fn deadline_ms(of_call: Option<u64>, of_slots: impl Iterator<Item = u32>, is_past: bool) -> Option<u64> {
+    of_call.or_else(|| (!is_past).then(|| of_slots.min().map_or(DEADLINE_MS, u64::from)))
 }
 
 /// Whom a call is about; `place` is where it says so.
@@ -351,6 +357,18 @@ mod tests {
         let shards = Shards::open(&data.join("shards"), "cluster", config.cache_bytes, observing, namespaces);
         let shards = Arc::new(shards.expect("shards"));
         Arc::new(Edge::assemble(house, loaded, observer, shards).expect("an edge"))
+    }
+
+    #[test]
+    fn the_call_says_how_long_it_may_take_else_its_most_urgent_slot() {
+        assert_eq!(deadline_ms(None, [].into_iter(), false), Some(DEADLINE_MS));
+        assert_eq!(deadline_ms(None, [200, 7, 90].into_iter(), false), Some(7));
+        assert_eq!(deadline_ms(None, [200].into_iter(), false), Some(200), "also where that is longer than usual");
+        assert_eq!(deadline_ms(Some(20), [7].into_iter(), false), Some(20));
+        assert_eq!(
+            (deadline_ms(None, [7].into_iter(), true), deadline_ms(Some(9), [7].into_iter(), true)),
+            (None, Some(9))
+        );
     }
 
     #[test]

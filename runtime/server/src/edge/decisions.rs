@@ -44,7 +44,7 @@ pub async fn decision(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     let (record, _) = kept(&edge, id).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], record.json.get().to_owned()))
+    Ok(([(header::CONTENT_TYPE, "application/json")], record.json()))
 }
 
 /// A decision that is kept, and the person whom it was for.

@@ -39,6 +39,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const WRITE: Duration = Duration::from_secs(60);
 /// Room for an answer's head and most bodies.
 const ANSWER_BYTES: usize = 1024;
+/// Bytes of a body that is copied behind its head; a larger one is sent after it.
+const COPIED_MAX: usize = 16 * 1024;
 
 /// The headers that the two calls look at.
 const LOOKED_AT: [HeaderName; 4] =
@@ -138,8 +140,15 @@ impl First for Entrance {
                     }
                 }
             };
+            let mut large = None;
             match self.call(head.as_mut()?, arriving.bytes().get(place.body..place.end)?).await {
-                Ok(answered) => write_answer(&mut answer, &answered, &mut date),
+                Ok(answered) => {
+                    write_answer(&mut answer, &answered, &mut date);
+                    match answered.json {
+                        json if json.len() > COPIED_MAX => large = Some(json),
+                        json => answer.extend_from_slice(&json),
+                    }
+                }
                 Err(problem) => {
                     let response = problem.into_response();
                     write_head(&mut answer, &response, &mut date);
@@ -148,6 +157,9 @@ impl First for Entrance {
             }
             arriving.take(place.end);
             send(connection, &answer).await?;
+            if let Some(json) = large {
+                send(connection, &json).await?;
+            }
             answer.clear();
         }
     }
@@ -278,6 +290,7 @@ fn head(call: Call, request: &httparse::Request<'_, '_>, bytes: &[u8], body: usi
     Some((Head { call, headers, before, behind, role: None }, place))
 }
 
+/// An answer but for its body.
 fn write_answer(answer: &mut Vec<u8>, answered: &Answered, date: &mut Date) {
     answer.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
     answer.extend_from_slice(JSON.as_bytes());
@@ -286,7 +299,7 @@ fn write_answer(answer: &mut Vec<u8>, answered: &Answered, date: &mut Date) {
     }
     write_header(answer, "date", date.now());
     answer.extend_from_slice(b"\r\n");
-    write_body(answer, &answered.json);
+    write_length(answer, &answered.json);
 }
 
 fn write_header(answer: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -298,9 +311,13 @@ fn write_header(answer: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// The end of the head, and a body.
 fn write_body(answer: &mut Vec<u8>, body: &[u8]) {
+    write_length(answer, body);
+    answer.extend_from_slice(body);
+}
+
+fn write_length(answer: &mut Vec<u8>, body: &[u8]) {
     // Into memory: nothing can fail.
     let _ = write!(answer, "content-length: {}\r\n\r\n", body.len());
-    answer.extend_from_slice(body);
 }
 
 fn write_head(answer: &mut Vec<u8>, response: &Response<Body>, date: &mut Date) {

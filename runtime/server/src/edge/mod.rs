@@ -141,7 +141,7 @@ impl Edge {
         let plugin_hashes: serde_json::Map<String, serde_json::Value> =
             plugins.plugins().iter().map(|plugin| (plugin.name().to_owned(), plugin.hash().into())).collect();
         let backfill = Arc::new(Backfill::of(&plugins, &shards)?);
-        let policy = Policy::new(&catalog, plugins.schema(), &house.ledger);
+        let policy = Policy::new(&catalog, &catalog_reads.bound().conditions, plugins.schema(), &house.ledger);
         let edge = Self {
             switches: house.stopped.follow(&catalog),
             preview: preview::Kept::default(),
@@ -172,7 +172,8 @@ impl Edge {
     }
 
     fn with_catalog_and(&self, catalog: Catalog, catalog_reads: CatalogReads, ledger: &Arc<Ledger>) -> Self {
-        let mut policy = Policy::new(&catalog, self.plugins.schema(), ledger);
+        let conditions = &catalog_reads.bound().conditions;
+        let mut policy = Policy::new(&catalog, conditions, self.plugins.schema(), ledger);
         // What both have is not looked up anew.
         policy.rates = Rates::new(&catalog, self.policy.rates.as_ref().map(|rates| (&self.catalog, rates)));
         Self {
@@ -341,7 +342,7 @@ pub async fn method_not_allowed() -> Problem {
 /// The type of answers.
 pub const JSON: &str = "application/json";
 /// Bytes that most answers take at most.
-const ANSWER_BYTES: usize = 2048;
+pub const ANSWER_BYTES: usize = 2048;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a body that need no place of their own in memory.
