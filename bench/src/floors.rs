@@ -13,6 +13,7 @@ use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use clap::Args;
 use serde_json::value::RawValue;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::native::{Native, end_of};
 
@@ -60,7 +61,11 @@ fn serve(routes: Router) -> Result<()> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", serde_json::json!({"ready": true, "public": format!("http://{}", listener.local_addr()?)}));
         let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
-        axum::serve(listener, routes).await?;
+        let mut end = signal(SignalKind::terminate())?;
+        tokio::select! {
+            served = axum::serve(listener, routes).into_future() => served?,
+            _ = end.recv() => {}
+        }
         Ok(())
     })
 }

@@ -48,6 +48,8 @@ enum Command {
     Scaling(scaling::ScalingArguments),
     /// Load one server for as long as it is profiled; see `cargo xtask flame`.
     Flame(run::FlameArguments),
+    /// Load floors and servers with what most requests are, and end them as an operator would; see `cargo xtask dist --train`.
+    Train,
     /// Serve floor A: bare axum, the same sizes, nothing decided.
     FloorA(floors::FloorArguments),
     /// Serve floor B: axum, the same decision natively, profiles in memory.
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Scaling(arguments) => scaling::scaling(&arguments),
         Command::Flame(arguments) => run::flame(&arguments),
+        Command::Train => run::train(),
         Command::FloorA(arguments) => floors::a(&arguments),
         Command::FloorB(arguments) => floors::b(&arguments),
     };

@@ -67,6 +67,9 @@ const LARGE: u32 = 1_000_000;
 const AGAIN: u64 = 200_000;
 /// Says who comes.
 const SEED: u64 = 7;
+/// How long each row is learned from, over so many connections.
+const TRAINED: Duration = Duration::from_secs(4);
+const CONNECTIONS: usize = 64;
 
 fn house(profiles: u32) -> Result<House> {
     House::new(profiles, None, "run")
@@ -277,6 +280,23 @@ fn repeat(
     let mut traffic = row.traffic(house.profiles, SEED);
     traffic.visitors.skip(repetition * 100_003);
     measure(server, &mut generator, &mut traffic, cores, times, row.is_plain())
+}
+
+/// Loads floors and servers, each row in turn, then ends them: for a build that writes down what it runs.
+pub fn train() -> Result<()> {
+    let cores = Cores::choose()?;
+    let house = house(USUAL)?;
+    pin(std::process::id(), &cores.generator.to_string())?;
+    let mut servers = Servers::begin(&house, cores)?;
+    let trained = |row: &&Row| matches!(row.target, Target::FloorA | Target::FloorB | Target::Selvedge(_));
+    for row in ROWS.iter().filter(trained) {
+        let server = servers.get(row.target)?;
+        let mut generator = Generator::connect(server.public, CONNECTIONS, SEED)?;
+        let outcome = generator.run(&mut row.traffic(house.profiles, SEED), Pace::Closed(TRAINED))?;
+        eprintln!("{:<20}{:>9.0} requests/s", row.name, outcome.requests as f64 / outcome.seconds);
+    }
+    servers.up.into_iter().try_for_each(|(_, server)| server.stop())?;
+    house.clean()
 }
 
 /// Loads one server, and says which process it is, so that it can be profiled meanwhile.

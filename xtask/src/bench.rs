@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::dist::load_bench;
 use crate::plugins::{self, Toolchain};
 use crate::shell::{exists, root, run};
 
@@ -83,18 +84,6 @@ fn wasi() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The load bench, built together with the binary that it measures.
-pub fn load_bench() -> Result<Command> {
-    let root = root();
-    // With the whole workspace's features, so that no other command builds the dependencies again.
-    let build =
-        ["build", "--profile", "dist", "--locked", "--workspace", "--bin", "selvedge", "--bin", "selvedge-bench"];
-    run(Command::new("cargo").args(build).current_dir(&root))?;
-    let mut bench = Command::new(root.join("target/dist/selvedge-bench"));
-    bench.current_dir(&root);
-    Ok(bench)
 }
 
 fn micro(arguments: &BenchArguments) -> Result<()> {

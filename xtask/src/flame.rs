@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::bench::load_bench;
+use crate::dist::load_bench;
 use crate::flame_graph::Frame;
 use crate::plugins::{self, Toolchain};
 use crate::shell::{exists, output, root, run};

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod demo_edges;
+mod dist;
 mod flame;
 mod flame_graph;
 mod plugins;
@@ -38,6 +39,8 @@ enum Chore {
     },
     /// Measure requests a second and latencies beside what HTTP alone costs, in one run; or, with --micro, the parts.
     Bench(bench::BenchArguments),
+    /// Build what is shipped, target/dist/selvedge: linked as a whole, by a profile of what runs under load.
+    Dist(dist::DistArguments),
     /// Draw where the time of a server under load goes, to target/bench/flame.svg.
     Flame(flame::FlameArguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::test(&arguments),
         Chore::Plugins { toolchain } => plugins::build(toolchain).map(|_| ()),
         Chore::Bench(arguments) => bench::bench(&arguments),
+        Chore::Dist(arguments) => dist::dist(&arguments),
         Chore::Flame(arguments) => flame::flame(&arguments),
     };
     match done {
