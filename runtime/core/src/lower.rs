@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use self::aggregates::{
     Part, aggregate_cell, elements, find_reading, kinds_of, list_reading, scalar_reading, value_cell,
 };
+pub use self::given::GivenRows;
 use crate::aggregate::{Definitions, Reading, Weight};
 use crate::catalog::Catalog;
 use crate::columns::{Cell, Columns, Keys, Shape, Table};

@@ -36,6 +36,8 @@ pub struct Component {
     pub(crate) config: Config,
     /// SHA-256 of the component's bytes.
     pub(crate) sha256: [u8; 32],
+    /// The same as `sha256:` and hexadecimal digits.
+    pub(crate) hash: String,
     /// SHA-256 of the configuration's text.
     pub(crate) config_sha256: [u8; 32],
     pub(crate) stages: Stages,
@@ -106,9 +108,11 @@ impl Component {
             parsed.check_keys(description.reads()).map_err(config_fault)?;
         }
         check_stages(&description, exported, configured.is_some()).map_err(fault)?;
+        let sha256: [u8; 32] = Sha256::digest(wasm).into();
         Ok(Self {
             config: parsed,
-            sha256: Sha256::digest(wasm).into(),
+            hash: sha256.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+            sha256,
             config_sha256: Sha256::digest(config.as_bytes()).into(),
             description,
             stages,

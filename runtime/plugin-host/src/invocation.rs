@@ -9,7 +9,7 @@ use selvedge_core::columns::{Columns, Keys};
 use selvedge_core::decision::Judgement;
 use selvedge_core::effects::Effects;
 use selvedge_core::event::{Event, Refusal};
-
+use selvedge_core::lower::GivenRows;
 use selvedge_core::stage::accept_scores;
 use selvedge_core::view::Subject;
 
@@ -109,8 +109,8 @@ pub struct Told {
     pub stage: &'static str,
     /// What it was given of the visitor, as a JSON object of paths and values.
     pub given: String,
-    /// What it was given of each offer that it ranked, by position in the catalogue, likewise.
-    pub offers: Vec<(usize, String)>,
+    /// The offers that it ranked, by position in the catalogue, and what it was given of each, likewise.
+    pub offers: (Vec<usize>, GivenRows),
     /// What it scored, by position among its own scores.
     pub scores: Vec<Option<f64>>,
     /// Why it gave no answer, as [`CallError::kind`] has it.
@@ -176,7 +176,7 @@ impl<'p> Invocation<'p> {
         let values = values.and_then(|values| Ok(accept_scores(values, declared)?));
         if self.told.is_some() {
             let scored = values.as_ref().map_or_else(|error| Err(error.kind()), |values| Ok(values.clone()));
-            self.tell(index, "score", scored, || (plugin.score_reads.given(&columns, &keys), Vec::new()));
+            self.tell(index, "score", scored, || (plugin.score_reads.given(&columns, &keys), Default::default()));
         }
         let values = values?;
         if let Some(scored) = columns.scores() {
@@ -214,8 +214,8 @@ impl<'p> Invocation<'p> {
         let judged = ranking.and_then(|ranking| Ok(ranking.accept(candidates, plugin.reasons().len())?));
         let outcome = judged.as_ref().map_or_else(|error| Err(error.kind()), |_| Ok(Vec::new()));
         self.tell(index, "rank", outcome, || {
-            let of_offer = |(row, offer): (usize, &usize)| (*offer, offer_reads.given(offers, row, &keys));
-            (plugin.visitor_reads.given(&visitor, &keys), candidates.iter().enumerate().map(of_offer).collect())
+            let of_offers = offer_reads.given(offers, candidates.len(), &keys);
+            (plugin.visitor_reads.given(&visitor, &keys), (candidates.to_vec(), of_offers))
         });
         judged
     }
@@ -226,7 +226,7 @@ impl<'p> Invocation<'p> {
         plugin: usize,
         stage: &'static str,
         outcome: Result<Vec<Option<f64>>, &'static str>,
-        given: impl FnOnce() -> (String, Vec<(usize, String)>),
+        given: impl FnOnce() -> (String, (Vec<usize>, GivenRows)),
     ) {
         let Some(told) = &mut self.told else { return };
         let (given, offers) = given();

@@ -61,8 +61,8 @@ impl Plugin {
     }
 
     /// `sha256:` and the hexadecimal hash of the component.
-    pub fn hash(&self) -> String {
-        self.component.sha256.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    pub fn hash(&self) -> &str {
+        &self.component.hash
     }
 
     /// Whether it ranks offers.

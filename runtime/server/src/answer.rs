@@ -326,7 +326,7 @@ fn candidates<'e>(
     let mut last = None;
     for (place, (_, offer, why)) in governed.left.iter().enumerate().filter(|(_, (of, ..))| *of == request) {
         let is_ranked = place >= governed.unranked;
-        let said = (!is_ranked).then(|| (why, gates.reads(*offer)));
+        let said = (!is_ranked).then(|| (why, std::ptr::from_ref(gates.reads(*offer))));
         if said.is_some() && said == last {
             writer.write_like(gates.id(*offer));
             continue;

@@ -12,14 +12,41 @@ use crate::value::{Decimal, Kind, Timestamp};
 impl VisitorReads {
     /// What columns of these reads say, as a JSON object of paths and values; absent ones are null. `keys` are those of the call.
     pub fn given(&self, columns: &Columns, keys: &Keys) -> String {
-        given(&self.reads, &self.names, &self.shape, columns, 0, keys)
+        let mut json = Vec::new();
+        given(&mut json, &self.reads, &self.names, &self.shape, (columns, 0), keys);
+        String::from_utf8(json).unwrap_or_default()
     }
 }
 
 impl OfferReads {
-    /// What one row of columns of these reads says, as a JSON object of paths and values; absent ones are null. `keys` are those of the call.
-    pub fn given(&self, columns: &Columns, row: usize, keys: &Keys) -> String {
-        given(&self.reads, &self.names, &self.shape, columns, row, keys)
+    /// What each row of columns of these reads says, as a JSON object of paths and values; absent ones are null. `keys` are those of the call.
+    pub fn given(&self, columns: &Columns, rows: usize, keys: &Keys) -> GivenRows {
+        let (mut json, mut ends) = (Vec::new(), Vec::with_capacity(rows));
+        for row in 0..rows {
+            given(&mut json, &self.reads, &self.names, &self.shape, (columns, row), keys);
+            ends.push(json.len());
+        }
+        GivenRows { json: String::from_utf8(json).unwrap_or_default(), ends }
+    }
+}
+
+/// What rows say, each as a JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GivenRows {
+    /// One after the other.
+    json: String,
+    ends: Vec<usize>,
+}
+
+impl GivenRows {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let row = self.json.get(start..*end).unwrap_or_default();
+            start = *end;
+            row
+        })
     }
 }
 
@@ -35,8 +62,16 @@ pub(super) fn names(reads: &[Read]) -> Vec<Box<str>> {
     reads.iter().map(name).collect()
 }
 
-fn given(reads: &[Read], names: &[Box<str>], shape: &Shape, columns: &Columns, row: usize, keys: &Keys) -> String {
-    let mut json = Vec::with_capacity(ENTRY_BYTES * reads.len() + 2);
+/// Writes what a row says.
+fn given(
+    json: &mut Vec<u8>,
+    reads: &[Read],
+    names: &[Box<str>],
+    shape: &Shape,
+    (columns, row): (&Columns, usize),
+    keys: &Keys,
+) {
+    json.reserve(ENTRY_BYTES * reads.len() + 2);
     json.push(b'{');
     for (column, (read, name)) in reads.iter().zip(names).enumerate() {
         if column > 0 {
@@ -50,15 +85,14 @@ fn given(reads: &[Read], names: &[Box<str>], shape: &Shape, columns: &Columns, r
                 if index > 0 {
                     json.push(b',');
                 }
-                write(&mut json, read, cell.as_ref(), keys);
+                write(json, read, cell.as_ref(), keys);
             }
             json.push(b']');
         } else {
-            write(&mut json, read, shape.scalar(columns, column, row).as_ref(), keys);
+            write(json, read, shape.scalar(columns, column, row).as_ref(), keys);
         }
     }
     json.push(b'}');
-    String::from_utf8(json).unwrap_or_default()
 }
 
 /// Writes a cell in the form in which a caller would write it. Into memory nothing fails to be written.

@@ -228,7 +228,7 @@ impl ResponseAnswer {
 struct StageHead<'e> {
     plugin: &'e str,
     version: &'e str,
-    hash: String,
+    hash: &'e str,
     /// `score` or `rank`.
     stage: &'static str,
     /// The fuel that it used.
@@ -257,18 +257,19 @@ fn write_stage(json: &mut Vec<u8>, edge: &Edge, told: &Told) {
     json.pop();
     json.extend_from_slice(b",\"inputs\":");
     json.extend_from_slice(told.given.as_bytes());
-    let of_offers = told.offers.iter().map(|(offer, given)| (edge.catalog.offers[*offer].id.as_str(), given.as_str()));
-    object(json, "offers", of_offers, |json, given| json.extend_from_slice(given.as_bytes()));
-    let names = edge.plugins.schema().scores.iter().skip(plugin.first_score()).map(|score| score.name.as_str());
+    let (offers, given) = &told.offers;
+    let ids = offers.iter().map(|offer| edge.policy.gates.id(*offer));
+    object(json, "offers", ids.zip(given.iter()), |json, given| json.extend_from_slice(given.as_bytes()));
+    let names = edge.plugins.schema().scores.iter().skip(plugin.first_score()).map(|score| text(&score.name));
     object(json, "scores", names.zip(&told.scores), value);
     json.push(b'}');
 }
 
-/// Writes a field that is an object, behind a comma; nothing where that has no members.
-fn object<'e, V>(
+/// Writes a field that is an object, behind a comma; nothing where that has no members, whose names are JSON texts.
+fn object<N: AsRef<str>, V>(
     json: &mut Vec<u8>,
     name: &str,
-    members: impl Iterator<Item = (&'e str, V)>,
+    members: impl Iterator<Item = (N, V)>,
     write: impl Fn(&mut Vec<u8>, V),
 ) {
     let mut members = members.peekable();
@@ -281,7 +282,7 @@ fn object<'e, V>(
     let start = json.len();
     for (name, member) in members {
         json.push(b',');
-        value(json, name);
+        json.extend_from_slice(name.as_ref().as_bytes());
         json.push(b':');
         write(json, member);
     }
@@ -291,9 +292,13 @@ fn object<'e, V>(
 
 /// A read of conditions and what it says, as a member of a JSON object.
 pub fn input((name, said): (&str, String)) -> String {
-    let mut json = serde_json::Value::from(name).to_string();
+    let mut json = text(name);
     let _ = write!(json, ":{said}");
     json
+}
+
+fn text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -349,7 +354,7 @@ mod tests {
     fn an_object_without_members_is_no_field() {
         let mut json = b"{\"a\":1".to_vec();
         object(&mut json, "none", std::iter::empty::<(&str, f64)>(), |json, number| value(json, &number));
-        object(&mut json, "b", [("x", 1.5), ("y", 2.0)].into_iter(), |json, number| value(json, &number));
+        object(&mut json, "b", [("\"x\"", 1.5), ("\"y\"", 2.0)].into_iter(), |json, number| value(json, &number));
         assert_eq!(json, b"{\"a\":1,\"b\":{\"x\":1.5,\"y\":2.0}");
     }
 }

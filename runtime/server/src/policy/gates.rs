@@ -1,5 +1,6 @@
 //! What is asked of every candidate in every decision, side by side in the order of the catalogue: an offer itself is large, and a thousand of them lie far apart.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use selvedge_core::catalog::{Catalog, Offer};
@@ -28,6 +29,7 @@ struct Gate {
 }
 
 /// A part of a list that all offers share.
+#[derive(Clone, Copy)]
 struct Part {
     start: u32,
     end: u32,
@@ -51,7 +53,8 @@ impl Gates {
     pub fn new(catalog: &Catalog, conditions: &Conditions) -> Self {
         let (offers, of_slots) = (Vec::with_capacity(catalog.offers.len()), Vec::with_capacity(catalog.slots.len()));
         let mut gates = Self { offers, audiences: Vec::new(), reads: Vec::new(), ids: String::new(), of_slots };
-        catalog.offers.iter().for_each(|of| gates.add(catalog, conditions, of));
+        let mut known = HashMap::new();
+        catalog.offers.iter().for_each(|of| gates.add(catalog, conditions, of, &mut known));
         for slot in &catalog.slots {
             let mut reads: Vec<ReadId> =
                 slot.candidates.iter().flat_map(|offer| gates.reads(*offer)).copied().collect();
@@ -62,18 +65,23 @@ impl Gates {
         gates
     }
 
-    fn add(&mut self, catalog: &Catalog, conditions: &Conditions, of: &Offer) {
+    /// `known` are the parts of `reads` by what they hold: those of the same reads are one.
+    fn add(&mut self, catalog: &Catalog, conditions: &Conditions, of: &Offer, known: &mut HashMap<Vec<ReadId>, Part>) {
         let before = (self.audiences.len(), self.reads.len(), self.ids.len());
         self.audiences.extend(of.audiences.iter().map(|audience| (*audience, catalog.audiences[*audience].condition)));
         let of_campaign = of.campaign.and_then(|campaign| catalog.campaigns[campaign].eligible);
         let of_audiences = self.audiences[before.0..].iter().map(|(_, condition)| *condition);
-        self.reads.extend(conditions.reads_of(of.eligible.into_iter().chain(of_campaign).chain(of_audiences)));
+        let reads = conditions.reads_of(of.eligible.into_iter().chain(of_campaign).chain(of_audiences));
+        let reads = *known.entry(reads).or_insert_with_key(|reads| {
+            self.reads.extend_from_slice(reads);
+            Part::between(before.1, self.reads.len())
+        });
         self.ids += &serde_json::Value::from(of.id.as_str()).to_string();
         self.offers.push(Gate {
             audiences: Part::between(before.0, self.audiences.len()),
             eligible: of.eligible,
             of_campaign,
-            reads: Part::between(before.1, self.reads.len()),
+            reads,
             id: Part::between(before.2, self.ids.len()),
         });
     }
@@ -95,7 +103,7 @@ impl Gates {
         Ok(())
     }
 
-    /// What the conditions of an offer read, by name.
+    /// What the conditions of an offer read, by name; the very same list for offers that read the same.
     pub fn reads(&self, offer: usize) -> &[ReadId] {
         &self.reads[self.offers[offer].reads.range()]
     }
