@@ -38,7 +38,7 @@ pub struct RunArguments {
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
     /// Connections of the generator.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = CONNECTIONS)]
     connections: usize,
     /// Seconds of each loop [default: 4, with --quick 0.5].
     #[arg(long)]
@@ -55,7 +55,7 @@ pub struct FlameArguments {
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,
     /// Connections of the generator.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = CONNECTIONS)]
     connections: usize,
 }
 
@@ -67,8 +67,9 @@ const LARGE: u32 = 1_000_000;
 const AGAIN: u64 = 200_000;
 /// Says who comes.
 const SEED: u64 = 7;
-/// How long each row is learned from, over so many connections.
+/// How long each row is learned from.
 const TRAINED: Duration = Duration::from_secs(4);
+/// Connections of the generator, where nothing else is said.
 const CONNECTIONS: usize = 64;
 
 fn house(profiles: u32) -> Result<House> {

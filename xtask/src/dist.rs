@@ -81,7 +81,7 @@ fn train() -> Result<()> {
     if counts.exists() {
         fs::remove_dir_all(&counts).with_context(|| format!("remove {}", counts.display()))?;
     }
-    // What is linked together is compiled alike all the same, and nobody waits for it.
+    // The libraries are bitcode, which the linker compiles then: rustc need not do so too.
     let built = cargo(&target, &format!("-Cprofile-generate={} -Clto=off", counts.display()))?;
     run(Command::new(built.join(BENCH)).arg("train").current_dir(&root))?;
     // Without what never ran, of which nothing is known then: a fault's way is no colder than it was.
