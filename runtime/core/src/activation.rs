@@ -163,7 +163,7 @@ mod tests {
             let plugins = plugins.iter().map(|(name, build)| plugin(name, *build)).collect();
             Activation::new(&time, plugins).layout(states)
         };
-        let state = |value: i128| State::Sum { total: Some(value).into(), series: Default::default() };
+        let state = |value: i128| State::Sum(Some(value).into());
         let before = layout(&[("a", 1), ("b", 1), ("c", 1)], &[2, 1, 0]);
         let states = vec![state(1), state(2), state(3)];
         assert_eq!(before.of_states(&states), before);

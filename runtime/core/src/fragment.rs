@@ -243,8 +243,9 @@ impl Fragment {
         definitions.moment(at, |name| self.traits.text(name, sources))
     }
 
-    /// Bytes in memory, about; for the cache's budget.
+    /// Bytes in memory, about, with what will be worked out of it once a plugin asks; for the cache's budget.
     pub fn weight(&self) -> usize {
+        let columns = (self.states.len() + self.traits.len()) * size_of::<f64>();
         let states = self.states.weight(|states| states.iter().map(|state| size_of::<State>() + state.weight()).sum());
         let traits = self.traits.weight(Traits::weight);
         size_of::<Self>()
@@ -255,7 +256,7 @@ impl Fragment {
             + self.links.weight()
             + self.retracted.weight()
             + self.mart.weight(Mart::weight)
-            + self.memo.weight()
+            + self.memo.weight().max(columns)
     }
 }
 

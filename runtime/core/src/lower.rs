@@ -407,7 +407,7 @@ impl VisitorReads {
             }
         }
         self.fill_traits(&mut table, subject, definitions.time(), none, |column| !self.open[column]);
-        Prepared::new(table.scalars(), open, ground, subject.moment.at, until)
+        Prepared::new(table.scalars(), open.into(), ground, subject.moment.at, until)
     }
 
     /// The same where all but some states stand as they did.

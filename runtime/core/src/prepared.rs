@@ -30,7 +30,7 @@ pub(crate) struct Token(Arc<()>);
 pub struct Prepared {
     pub(crate) columns: Columns,
     /// The columns that are filled anew in each call, ascending.
-    pub(crate) open: Vec<usize>,
+    pub(crate) open: Box<[usize]>,
     of: Token,
     traits: Name<Traits>,
     states: Name<Vec<State>>,
@@ -54,7 +54,7 @@ impl Prepared {
     /// Columns that hold from an instant on, until another.
     pub(crate) fn new(
         columns: Columns,
-        open: Vec<usize>,
+        open: Box<[usize]>,
         ground: Ground<'_>,
         from: Timestamp,
         until: Timestamp,

@@ -9,9 +9,10 @@ use super::keyed::Keyed;
 use super::merge::Merge;
 use super::operator::{Operator, SessionValue, Trend};
 use super::reading::{Reading, Source, Span};
-use super::series::{Range, Sum};
+use super::series::Range;
 use super::state::State;
 use super::summary::Summary;
+use super::sums::Sum;
 use super::value::{Number, Read, Value, Weight};
 use super::window::Window;
 use crate::time::Moment;
@@ -72,7 +73,7 @@ impl Definitions {
                 Some(self.sum(*state, *span, states, moment).map_or(Number::Absent, |sum| fixed(sum.value)))
             }
             Source::Summary { state, span: Span::Lifetime } => match states.get(usize::from(*state)) {
-                Some(State::Summary { total: Some(summary), .. }) => match &**summary {
+                Some(State::Summary(summaries)) => match summaries.total()? {
                     Summary::Distinct(distinct) => Some(fixed(distinct.count().into())),
                     Summary::Days(days) => Some(fixed(days.count().into())),
                     summary @ (Summary::Moments(_) | Summary::Extreme(_) | Summary::Placed(_))
@@ -97,7 +98,8 @@ impl Definitions {
                 for_ever
             }
             Source::Sum { state, span: Span::Sliding(width_ms) } => match states.get(usize::from(*state)) {
-                Some(State::Sum { series, .. }) => {
+                Some(State::Sum(summed)) => {
+                    let series = summed.series();
                     Some(Timestamp(series.same_until(moment.at.0.saturating_sub(*width_ms)).saturating_add(*width_ms)))
                 }
                 _ => for_ever,
@@ -196,8 +198,8 @@ impl Definitions {
                 read(value, off.and(edge(&merged)))
             }
             Source::DayStreak { of, longest } => match held(states, *of)? {
-                State::Summary { total: Some(summary), .. } => {
-                    let Summary::Days(days) = &**summary else { return Ok(Read::absent()) };
+                State::Summary(summaries) => {
+                    let Some(Summary::Days(days)) = summaries.total() else { return Ok(Read::absent()) };
                     let (longest_run, current) = days.runs(moment.day);
                     Ok(Read::exact(Value::Integer(i128::from(if *longest { longest_run } else { current }))))
                 }
@@ -218,7 +220,8 @@ impl Definitions {
                 read(value, exactness)
             }
             Source::Trend { of, width_ms, trend, scale } => {
-                let State::Sum { series, .. } = held(states, *of)? else { return Ok(Read::absent()) };
+                let State::Sum(summed) = held(states, *of)? else { return Ok(Read::absent()) };
+                let series = summed.series();
                 let within = |from: i64, until: i64| series.sum(Range::Between(at - from, at.saturating_sub(until)));
                 let newest = |width: i64| series.sum(Range::Between(at - width, i64::MAX));
                 let (value, off) = movement(*trend, *width_ms, *scale, newest, within);
@@ -258,15 +261,15 @@ impl Definitions {
         if !matches!(merge.operator, Operator::SumByKey | Operator::CountByKey | Operator::ByKey(_)) {
             return None;
         }
-        let State::Summary { total, series } = states.get(usize::from(state))? else { return None };
+        let State::Summary(summaries) = states.get(usize::from(state))? else { return None };
         let (of_all, of_part);
         let summaries = match self.extent(span, states, moment).ok()? {
             Extent::All => {
-                of_all = total.as_deref();
+                of_all = summaries.total();
                 of_all.as_slice()
             }
             Extent::Part(range) | Extent::Unsure(range) => {
-                of_part = series.as_ref().map_or_else(Vec::new, |series| series.take(range).inside);
+                of_part = summaries.series().map_or_else(Vec::new, |series| series.take(range).inside);
                 &of_part
             }
         };
@@ -326,17 +329,17 @@ impl Definitions {
 
     #[inline]
     fn sum(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<Sum, Nowhere> {
-        let State::Sum { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
+        let State::Sum(summed) = held(states, state)? else { return Err(Nowhere::Absent) };
         Ok(match self.extent(span, states, moment)? {
-            Extent::All => Sum { value: total.get().unwrap_or(0), ..Sum::default() },
-            Extent::Part(range) => series.sum(range),
-            Extent::Unsure(range) => Sum { unsure: true, ..series.sum(range) },
+            Extent::All => Sum { value: summed.total().unwrap_or(0), ..Sum::default() },
+            Extent::Part(range) => summed.series().sum(range),
+            Extent::Unsure(range) => Sum { unsure: true, ..summed.series().sum(range) },
         })
     }
 
     /// The value of a count of whatever kind.
     fn count(&self, state: u16, span: Span, states: &[State], moment: &Moment) -> Result<(i128, Exactness), Nowhere> {
-        if let State::Sum { .. } = held(states, state)? {
+        if let State::Sum(_) = held(states, state)? {
             let sum = self.sum(state, span, states, moment)?;
             return Ok((sum.value, sum.exactness()));
         }
@@ -351,16 +354,16 @@ impl Definitions {
 
     fn merged<'s>(&self, state: u16, span: Span, states: &'s [State], moment: &Moment) -> Result<Merged<'s>, Nowhere> {
         let merge = self.merge(state);
-        let State::Summary { total, series } = held(states, state)? else { return Err(Nowhere::Absent) };
+        let State::Summary(summaries) = held(states, state)? else { return Err(Nowhere::Absent) };
         let (range, unsure) = match self.extent(span, states, moment)? {
             Extent::All => {
-                let inside = total.as_deref().map_or_else(|| Cow::Owned(merge.empty_summary()), Cow::Borrowed);
+                let inside = summaries.total().map_or_else(|| Cow::Owned(merge.empty_summary()), Cow::Borrowed);
                 return Ok(Merged { inside, astride: None, damaged: false });
             }
             Extent::Part(range) => (range, false),
             Extent::Unsure(range) => (range, true),
         };
-        let Some(series) = series else {
+        let Some(series) = summaries.series() else {
             return Ok(Merged { inside: Cow::Owned(merge.empty_summary()), astride: None, damaged: false });
         };
         let taken = series.take(range);
@@ -445,8 +448,8 @@ fn of_quotient(of: Exactness, per: Exactness) -> Exactness {
 }
 
 fn instant(state: &State) -> Option<i64> {
-    let State::Summary { total: Some(summary), .. } = state else { return None };
-    match &**summary {
+    let State::Summary(summaries) = state else { return None };
+    match summaries.total()? {
         Summary::Extreme(held) => *held,
         Summary::Placed(held) => i64::try_from(held.as_ref()?.value).ok(),
         _ => None,

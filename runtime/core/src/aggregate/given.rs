@@ -333,11 +333,13 @@ impl Definitions {
     /// Puts a total in place of a state's; gives the one that was there. None where the state keeps none, or waits for its history.
     pub(crate) fn replace_total(&self, states: &mut [State], state: u16, total: Total) -> Option<Total> {
         match (states.get_mut(usize::from(state))?, total) {
-            (State::Sum { total: held, .. }, Total::Sum(total)) => {
-                Some(Total::Sum(std::mem::replace(held, total.into()).get()))
+            (State::Sum(summed), Total::Sum(total)) => {
+                let before = summed.total();
+                summed.set_total(total);
+                Some(Total::Sum(before))
             }
-            (State::Summary { total: Some(held), .. }, Total::Summary(total)) => {
-                Some(Total::Summary(std::mem::replace(&mut **held, total)))
+            (State::Summary(summaries), Total::Summary(total)) if summaries.total().is_some() => {
+                Some(Total::Summary(summaries.parts().0.replace(total)?))
             }
             _ => None,
         }

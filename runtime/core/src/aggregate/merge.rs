@@ -12,7 +12,7 @@ use super::operator::{Operator, Order};
 use super::quantiles::Quantiles;
 use super::recent::{Recent, Several};
 use super::series::Need;
-use super::state::{Apart, Applied, Contribution, Placed, State, SumTotal, When};
+use super::state::{Applied, Contribution, Placed, State, Summarised, Summed, When};
 use super::summary::Summary;
 use crate::shared::Shared;
 use crate::value::Kind;
@@ -46,10 +46,10 @@ impl Merge {
     /// The state before any contribution.
     pub(crate) fn empty(&self) -> State {
         match self.operator {
-            Operator::Count | Operator::Sum => State::Sum { total: SumTotal::default(), series: Apart::default() },
+            Operator::Count | Operator::Sum => State::Sum(Summed::default()),
             Operator::DecayedSum { .. } | Operator::DecayedSumByKey { .. } => State::Decayed(Shared::default()),
             Operator::Sessions { .. } => State::Sessions(Shared::default()),
-            _ => State::Summary { total: self.lifetime.then(|| self.empty_summary().into()), series: None },
+            _ => State::Summary(Summarised::new(self.lifetime.then(|| self.empty_summary()))),
         }
     }
 
@@ -57,15 +57,16 @@ impl Merge {
     pub(crate) fn apply(&self, state: &mut State, contribution: &Contribution, when: &When) -> Applied {
         let value = contribution.value;
         match (state, &self.operator) {
-            (State::Sum { total, series }, operator) => {
+            (State::Sum(summed), operator) => {
                 let amount = if *operator == Operator::Count { 1 } else { value };
-                *total = Some(total.get().unwrap_or(0) + i128::from(amount)).into();
+                summed.add(amount.into());
                 if !self.need.none() {
-                    series.insert(when, amount, self.need);
+                    summed.series_mut().insert(when, amount, self.need);
                 }
                 Applied::Well
             }
-            (State::Summary { total, series }, _) => {
+            (State::Summary(summaries), _) => {
+                let (total, series) = summaries.parts();
                 let mut applied = total.as_mut().is_none_or(|total| self.apply_to(total, contribution, when, false));
                 // What counts in one counts in the other.
                 if applied && !self.need.none() {
@@ -98,13 +99,13 @@ impl Merge {
             return Applied::Well;
         }
         match state {
-            State::Sum { series, .. } => {
+            State::Sum(summed) => {
                 let amount = if self.operator == Operator::Count { 1 } else { contribution.value };
-                series.insert(when, amount, self.need);
+                summed.series_mut().insert(when, amount, self.need);
                 Applied::Well
             }
-            State::Summary { series, .. } => {
-                if series.get_or_insert_default().insert(self, contribution, when) {
+            State::Summary(summaries) => {
+                if summaries.parts().1.get_or_insert_default().insert(self, contribution, when) {
                     Applied::Well
                 } else {
                     Applied::Failed
@@ -119,19 +120,19 @@ impl Merge {
     pub(crate) fn join(&self, state: &mut State, other: &State) -> bool {
         match (state, other) {
             (state @ State::Backfilling, _) | (state, State::Backfilling) => *state = State::Backfilling,
-            (State::Sum { total, series }, State::Sum { total: other, series: amounts }) => {
-                if let Some(other) = other.get() {
-                    *total = Some(total.get().unwrap_or(0) + other).into();
+            (State::Sum(summed), State::Sum(other)) => {
+                if let Some(total) = other.total() {
+                    summed.add(total);
                     if !self.need.none() {
-                        series.join(amounts, self.need);
+                        summed.series_mut().join(other.series(), self.need);
                     }
                 }
             }
-            (State::Summary { total, series }, State::Summary { total: other, series: summaries }) => {
-                let total = total.as_mut().zip(other.as_ref());
+            (State::Summary(summaries), State::Summary(other)) if !other.is_empty() => {
+                let (total, series) = summaries.parts();
+                let total = total.as_mut().zip(other.total());
                 let joined = total.is_none_or(|(total, other)| self.join_to(total, other, false));
-                return joined
-                    & summaries.as_ref().is_none_or(|other| series.get_or_insert_default().join(self, other));
+                return joined & other.series().is_none_or(|other| series.get_or_insert_default().join(self, other));
             }
             (State::Decayed(held), State::Decayed(other)) => {
                 if let Operator::DecayedSum { half_life_ms } | Operator::DecayedSumByKey { half_life_ms } =

@@ -4,7 +4,7 @@
 //! event's [`Contribution`]s are merged into [`State`]s; every merge is commutative as far as its reading says `exact`, so replicas
 //! that saw the same events in another order agree. Windows are evaluated at read, at a given [`Moment`](crate::time::Moment).
 //!
-//! Knows nothing of events, JSON or plugins' code. A newcomer reads `operator` (what there is), `merge` (how it comes together), `series`
+//! Knows nothing of events, JSON or plugins' code. A newcomer reads `operator` (what there is), `merge` (how it comes together), `series` and `sums`
 //! (windows) and `evaluate` (reading).
 
 mod by_key;
@@ -30,6 +30,7 @@ mod series;
 mod sessions;
 mod state;
 mod summary;
+mod sums;
 mod value;
 mod window;
 

@@ -2,16 +2,14 @@
 //!
 //! The newest [`TAIL_MAX`] instants are kept exactly; older ones are merged into tiles of 15 minutes UTC, a grid on which every time zone in use
 //! today has its midnights, so calendar windows stay exact. A window that opens or closes inside a tile leaves that tile out and says so.
-//! What no window can reach any more is dropped. [`Sums`] holds amounts, as running totals, so that any window is one difference; [`Series`]
+//! What no window can reach any more is dropped. [`Sums`](super::sums::Sums) holds amounts, as running totals, so that any window is one difference; [`Series`]
 //! holds summaries of any other operator.
 
-use serde::ser::SerializeStruct as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::exactness::{Exactness, Off};
 use super::insert_tight;
 use super::merge::Merge;
-use super::state::{Contribution, Nothing, When};
+use super::state::{Contribution, When};
 use super::summary::Summary;
 
 /// Instants that are kept exactly.
@@ -41,12 +39,12 @@ impl Need {
     }
 
     /// The first tile that a window may reach once there is an event at `newest`.
-    fn floor(self, newest: i64) -> i64 {
+    pub(super) fn floor(self, newest: i64) -> i64 {
         tile_of(newest.saturating_sub(self.reach_ms))
     }
 
     /// Where in the tail an event stands.
-    fn place(self, when: &When) -> (i64, u64) {
+    pub(super) fn place(self, when: &When) -> (i64, u64) {
         (when.at.0, if self.last > 0 { when.tie } else { 0 })
     }
 }
@@ -65,313 +63,13 @@ impl Range {
     pub(crate) const EMPTY: Self = Self::Last(0);
 }
 
-fn tile_of(at: i64) -> i64 {
+pub(super) fn tile_of(at: i64) -> i64 {
     at.div_euclid(TILE_MS)
 }
 
 /// The last instant of a tile.
-fn end_of(tile: i64) -> i64 {
+pub(super) fn end_of(tile: i64) -> i64 {
     (tile + 1) * TILE_MS - 1
-}
-
-/// A sum over a range, and by how much it may be off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sum {
-    pub(crate) value: i128,
-    pub(crate) off: i128,
-    /// Whether it may be off by more than that.
-    pub(crate) unsure: bool,
-}
-
-impl Sum {
-    pub(crate) fn exactness(self) -> Exactness {
-        if self.unsure { Exactness::Off(Off::Unknown) } else { Exactness::within(self.off) }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Amount {
-    place: (i64, u64),
-    /// The sum of the tail up to and with this one.
-    upto: i128,
-    /// The sum of the absolute amounts at this place.
-    magnitude: i128,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct AmountTile {
-    tile: i64,
-    /// The sum of the tiles up to and with this one.
-    upto: i128,
-    /// The sum of the absolute amounts in this one.
-    magnitude: i128,
-}
-
-/// Amounts by event time. Canonical: the same set of insertions gives the same value, in whatever order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
-    tail: Vec<Amount>,
-    tiles: Vec<AmountTile>,
-}
-
-impl Nothing for Sums {
-    fn nothing() -> &'static Self {
-        static NOTHING: Sums = Sums { tail: Vec::new(), tiles: Vec::new() };
-        &NOTHING
-    }
-}
-
-impl Sums {
-    /// Adds an amount.
-    pub(crate) fn insert(&mut self, when: &When, amount: i64, need: Need) {
-        let (place, amount) = (need.place(when), i128::from(amount));
-        let newest = self.newest().map_or(when.at.0, |newest| newest.max(when.at.0));
-        match self.tail.first() {
-            Some(oldest) if self.tail.len() >= TAIL_MAX && place < oldest.place => {
-                self.put_in_tile(tile_of(place.0), amount, amount.abs());
-            }
-            _ => self.put_in_tail(place, amount, amount.abs()),
-        }
-        self.settle(newest, need);
-    }
-
-    /// Takes in another series: what inserting the amounts of both gives.
-    ///
-    /// An amount in a tile has [`TAIL_MAX`] newer places in its own series, so it is in the tail of neither nor of both together.
-    pub(crate) fn join(&mut self, other: &Self, need: Need) {
-        let add = |one: &mut (i128, i128), other: (i128, i128)| *one = (one.0 + other.0, one.1 + other.1);
-        let mut upto = 0;
-        let tail = merged(self.amounts(), other.amounts(), add).into_iter().map(|(place, (own, magnitude))| {
-            upto += own;
-            Amount { place, upto, magnitude }
-        });
-        let tail = tail.collect();
-        let mut upto = 0;
-        let tiles =
-            merged(self.tile_amounts(), other.tile_amounts(), add).into_iter().map(|(tile, (own, magnitude))| {
-                upto += own;
-                AmountTile { tile, upto, magnitude }
-            });
-        *self = Self { tiles: tiles.collect(), tail };
-        if let Some(newest) = self.newest() {
-            self.settle(newest, need);
-        }
-    }
-
-    /// By place: what was added there, and its magnitude.
-    fn amounts(&self) -> Vec<((i64, u64), (i128, i128))> {
-        let before = [0].into_iter().chain(self.tail.iter().map(|amount| amount.upto));
-        let own = self.tail.iter().zip(before);
-        own.map(|(amount, before)| (amount.place, (amount.upto - before, amount.magnitude))).collect()
-    }
-
-    fn tile_amounts(&self) -> Vec<(i64, (i128, i128))> {
-        let before = [0].into_iter().chain(self.tiles.iter().map(|tile| tile.upto));
-        let own = self.tiles.iter().zip(before);
-        own.map(|(tile, before)| (tile.tile, (tile.upto - before, tile.magnitude))).collect()
-    }
-
-    /// The sum over a range.
-    #[inline]
-    pub(crate) fn sum(&self, range: Range) -> Sum {
-        match range {
-            Range::Between(after, until) => {
-                let mut sum = self.after(after);
-                if self.newest().is_some_and(|newest| newest > until) {
-                    let later = self.after(until);
-                    sum = Sum { value: sum.value - later.value, off: sum.off + later.off, unsure: false };
-                }
-                sum
-            }
-            Range::Last(count) => {
-                let first = self.tail.len().saturating_sub(count);
-                Sum { value: self.total() - self.tail_before(first), ..Sum::default() }
-            }
-        }
-    }
-
-    #[inline]
-    fn after(&self, after: i64) -> Sum {
-        let first = self.first_after(after);
-        let mut sum = Sum { value: self.total() - self.tail_before(first), ..Sum::default() };
-        // What is in tiles is older than the tail: it matters only to a range that takes in all of that.
-        if let (0, Some(last)) = (first, self.tiles.last()) {
-            let begun = self.tiles.partition_point(|tile| tile.tile * TILE_MS <= after);
-            let before = begun.checked_sub(1).map(|index| &self.tiles[index]);
-            sum.value += last.upto - before.map_or(0, |tile| tile.upto);
-            sum.off = before.filter(|tile| end_of(tile.tile) > after).map_or(0, |astride| astride.magnitude);
-        }
-        sum
-    }
-
-    /// The first instant behind another at which what comes after it is less: a window that begins there takes in the same until it begins at that one.
-    pub(crate) fn same_until(&self, after: i64) -> i64 {
-        let first = self.first_after(after);
-        let in_tail = self.tail.get(first).map(|amount| amount.place.0);
-        // What is in tiles is older than the tail.
-        let begun = self.tiles.partition_point(|tile| tile.tile * TILE_MS <= after);
-        let in_tiles = self.tiles.get(begun).filter(|_| first == 0).map(|tile| tile.tile * TILE_MS);
-        in_tiles.or(in_tail).unwrap_or(i64::MAX)
-    }
-
-    /// Where in the tail a window begins: most begin near its end, so the search does.
-    #[inline]
-    fn first_after(&self, after: i64) -> usize {
-        let (mut step, mut until) = (1, self.tail.len());
-        loop {
-            let from = until.saturating_sub(step);
-            match self.tail.get(from) {
-                Some(amount) if amount.place.0 > after && from > 0 => (step, until) = (2 * step, from),
-                _ => return from + self.tail[from..until].partition_point(|amount| amount.place.0 <= after),
-            }
-        }
-    }
-
-    fn newest(&self) -> Option<i64> {
-        self.tail.last().map(|newest| newest.place.0)
-    }
-
-    fn total(&self) -> i128 {
-        self.tail.last().map_or(0, |last| last.upto)
-    }
-
-    fn tail_before(&self, index: usize) -> i128 {
-        index.checked_sub(1).map_or(0, |before| self.tail[before].upto)
-    }
-
-    fn put_in_tail(&mut self, place: (i64, u64), amount: i128, magnitude: i128) {
-        let index = match self.tail.binary_search_by_key(&place, |held| held.place) {
-            Ok(found) => found,
-            Err(gap) => {
-                let upto = self.tail_before(gap);
-                insert_tight(&mut self.tail, gap, Amount { place, upto, magnitude: 0 });
-                gap
-            }
-        };
-        self.tail[index].magnitude += magnitude;
-        self.tail[index..].iter_mut().for_each(|later| later.upto += amount);
-    }
-
-    fn put_in_tile(&mut self, tile: i64, amount: i128, magnitude: i128) {
-        let index = match self.tiles.binary_search_by_key(&tile, |held| held.tile) {
-            Ok(found) => found,
-            Err(gap) => {
-                let upto = gap.checked_sub(1).map_or(0, |before| self.tiles[before].upto);
-                insert_tight(&mut self.tiles, gap, AmountTile { tile, upto, magnitude: 0 });
-                gap
-            }
-        };
-        self.tiles[index].magnitude += magnitude;
-        self.tiles[index..].iter_mut().for_each(|later| later.upto += amount);
-    }
-
-    /// Moves what is too much for the tail into tiles and drops what no window reaches.
-    fn settle(&mut self, newest: i64, need: Need) {
-        let floor = need.floor(newest);
-        let over = self.tail.len().saturating_sub(TAIL_MAX);
-        for Amount { place, upto, magnitude } in self.drop_from_tail(over) {
-            self.put_in_tile(tile_of(place.0), upto, magnitude);
-        }
-        let gone = self.tail.partition_point(|amount| tile_of(amount.place.0) < floor);
-        self.drop_from_tail(gone.min(self.tail.len().saturating_sub(need.last)));
-        let gone = self.tiles.partition_point(|tile| tile.tile < floor);
-        if gone > 0 {
-            let dropped = self.tiles[gone - 1].upto;
-            self.tiles.drain(..gone);
-            self.tiles.iter_mut().for_each(|later| later.upto -= dropped);
-        }
-    }
-
-    /// Takes the oldest out of the tail, each with its own amount.
-    fn drop_from_tail(&mut self, count: usize) -> Vec<Amount> {
-        if count == 0 {
-            return Vec::new();
-        }
-        let mut sum = 0;
-        let dropped = self.tail.drain(..count).map(|amount| {
-            let own = amount.upto - sum;
-            sum = amount.upto;
-            Amount { upto: own, ..amount }
-        });
-        let dropped = dropped.collect();
-        self.tail.iter_mut().for_each(|later| later.upto -= sum);
-        dropped
-    }
-
-    /// Heap bytes, about.
-    pub(crate) fn weight(&self) -> usize {
-        self.tail.capacity() * size_of::<Amount>() + self.tiles.capacity() * size_of::<AmountTile>()
-    }
-}
-
-/// On disk: amounts instead of running totals, places as distances; ties and magnitudes only where they say anything.
-#[derive(Deserialize)]
-struct StoredSums {
-    tail: Vec<(i64, i128)>,
-    ties: Vec<u64>,
-    magnitudes: Vec<i128>,
-    tiles: Vec<(i64, i128, i128)>,
-}
-
-/// A list that is stored as it is worked out.
-struct Listed<F>(F);
-
-impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Listed<F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq((self.0)())
-    }
-}
-
-impl Serialize for Sums {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fn steps() -> impl FnMut(i64, i128) -> (i64, i128) {
-            let (mut at, mut sum) = (0, 0);
-            move |place, upto| {
-                let step = (place - at, upto - sum);
-                (at, sum) = (place, upto);
-                step
-            }
-        }
-        let tail = || {
-            let mut step = steps();
-            self.tail.iter().map(move |amount| step(amount.place.0, amount.upto))
-        };
-        let tiles = || {
-            let mut step = steps();
-            self.tiles.iter().map(move |tile| {
-                let (distance, amount) = step(tile.tile, tile.upto);
-                (distance, amount, tile.magnitude)
-            })
-        };
-        let tied = self.tail.iter().any(|amount| amount.place.1 != 0);
-        let netted = self.tail.iter().zip(tail()).any(|(amount, (_, net))| amount.magnitude != net.abs());
-        let of = |said: bool| if said { self.tail.as_slice() } else { &[] };
-        let mut stored = serializer.serialize_struct("StoredSums", 4)?;
-        stored.serialize_field("tail", &Listed(tail))?;
-        stored.serialize_field("ties", &Listed(|| of(tied).iter().map(|amount| amount.place.1)))?;
-        stored.serialize_field("magnitudes", &Listed(|| of(netted).iter().map(|amount| amount.magnitude)))?;
-        stored.serialize_field("tiles", &Listed(tiles))?;
-        stored.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Sums {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let StoredSums { tail, ties, magnitudes, tiles } = StoredSums::deserialize(deserializer)?;
-        let (mut at, mut sum) = (0_i64, 0_i128);
-        let tail = tail.into_iter().enumerate().map(|(index, (step, amount))| {
-            (at, sum) = (at.wrapping_add(step), sum.wrapping_add(amount));
-            let magnitude = magnitudes.get(index).copied().unwrap_or(amount.saturating_abs());
-            Amount { place: (at, ties.get(index).copied().unwrap_or(0)), upto: sum, magnitude }
-        });
-        let tail = tail.collect();
-        let (mut at, mut sum) = (0_i64, 0_i128);
-        let tiles = tiles.into_iter().map(|(step, amount, magnitude)| {
-            (at, sum) = (at.wrapping_add(step), sum.wrapping_add(amount));
-            AmountTile { tile: at, upto: sum, magnitude }
-        });
-        Ok(Self { tail, tiles: tiles.collect() })
-    }
 }
 
 /// Summaries by event time. Canonical like [`Sums`], until it forgets.
@@ -549,7 +247,7 @@ fn change<P: Ord + Copy>(
 }
 
 /// The entries of two ascending lists, ascending, those at one place joined.
-fn merged<P: Ord, T>(one: Vec<(P, T)>, other: Vec<(P, T)>, mut join: impl FnMut(&mut T, T)) -> Vec<(P, T)> {
+pub(super) fn merged<P: Ord, T>(one: Vec<(P, T)>, other: Vec<(P, T)>, mut join: impl FnMut(&mut T, T)) -> Vec<(P, T)> {
     let mut merged: Vec<(P, T)> = Vec::with_capacity(one.len() + other.len());
     let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
     loop {

@@ -1,14 +1,13 @@
 //! The stored state of one aggregate, and what one event adds to it.
 
-use std::ops::{Deref, DerefMut};
-
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::decay::Decayed;
-use super::series::{Series, Sums};
+use super::series::Series;
 use super::sessions::Sessions;
 use super::summary::Summary;
+use super::sums::Sums;
 use crate::shared::Shared;
 use crate::value::Timestamp;
 
@@ -55,133 +54,232 @@ pub struct Placed {
 
 /// The stored state of one aggregate. Copies share what is large in it: of the hundreds that a profile has, an event changes a few.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(private_interfaces)] // the variants' insides stay within this module
 pub enum State {
     /// Of count and sum.
-    Sum {
-        /// The lifetime sum; present once there was a contribution.
-        total: SumTotal,
-        /// Amounts by time, where a window needs them.
-        series: Apart<Sums>,
-    },
+    Sum(Summed),
     /// Of operators whose contributions merge into summaries.
-    Summary {
-        /// Of the lifetime, where anything reads it.
-        total: Option<Shared<Summary>>,
-        /// By time, where a window needs them; present once there was a contribution.
-        series: Option<Shared<Series>>,
-    },
+    Summary(Summarised),
     /// Of decayed sums.
+    #[allow(private_interfaces)] // its insides stay within this module
     Decayed(Shared<Decayed>),
     /// Of sessions.
+    #[allow(private_interfaces)]
     Sessions(Shared<Sessions>),
     /// Not there yet: it is being computed from the history.
     Backfilling,
 }
 
-/// A sum, if there is one. It takes little room: hardly any is more than 64 bits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SumTotal(Total);
+/// A sum, of the lifetime and by time. It takes little room: most have only the first, and hardly any of these is more than 64 bits.
+#[derive(Clone, Debug, Default)]
+pub struct Summed(Sum);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Total {
+#[derive(Clone, Debug, Default)]
+enum Sum {
+    /// There was no contribution.
+    #[default]
+    None,
+    /// Of the lifetime only.
+    Total(i64),
+    /// What is no `i64`, or amounts by time beside it.
+    Whole(Shared<Whole>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Whole {
+    /// None once there is nothing but room for it.
+    total: SumTotal,
+    series: Sums,
+}
+
+/// A sum of 128 bits in the room of one of 64.
+#[derive(Clone, Debug, Default)]
+enum SumTotal {
     #[default]
     None,
     Small(i64),
-    /// What is no `i64`.
     Large(Box<i128>),
 }
 
 impl SumTotal {
-    pub(crate) fn get(&self) -> Option<i128> {
-        match &self.0 {
-            Total::None => None,
-            Total::Small(sum) => Some((*sum).into()),
-            Total::Large(sum) => Some(**sum),
+    fn get(&self) -> Option<i128> {
+        match self {
+            Self::None => None,
+            Self::Small(sum) => Some((*sum).into()),
+            Self::Large(sum) => Some(**sum),
         }
     }
 }
 
 impl From<Option<i128>> for SumTotal {
     fn from(sum: Option<i128>) -> Self {
-        let total = |sum: i128| i64::try_from(sum).map_or_else(|_| Total::Large(sum.into()), Total::Small);
-        Self(sum.map_or(Total::None, total))
+        sum.map_or(Self::None, |sum| i64::try_from(sum).map_or_else(|_| Self::Large(sum.into()), Self::Small))
     }
 }
 
-impl Serialize for SumTotal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.get().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for SumTotal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::<i128>::deserialize(deserializer).map(Self::from)
-    }
-}
-
-/// A value with a place of its own in memory, which copies share until one changes it, and none as long as nothing is in it; it is stored and compared as
-/// what it holds.
-#[derive(Clone, Debug)]
-pub struct Apart<T>(Option<Shared<T>>);
-
-/// What a value is before anything is in it.
-pub(crate) trait Nothing: Default + PartialEq + 'static {
-    /// The one that all share who hold nothing.
-    fn nothing() -> &'static Self;
-}
-
-impl<T> Apart<T> {
-    fn weight(&self, weigh: impl FnOnce(&T) -> usize) -> usize {
-        self.0.as_ref().map_or(0, |held| shared_bytes::<T>() + held.weight(weigh))
-    }
-}
-
-impl<T> Default for Apart<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Nothing> Deref for Apart<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
+impl Summed {
+    /// Of the lifetime; present once there was a contribution.
+    pub(crate) fn total(&self) -> Option<i128> {
         match &self.0 {
-            Some(held) => held,
-            None => T::nothing(),
+            Sum::None => None,
+            Sum::Total(total) => Some((*total).into()),
+            Sum::Whole(whole) => whole.total.get(),
+        }
+    }
+
+    /// Amounts by time, where a window needs them.
+    #[inline]
+    pub(crate) fn series(&self) -> &Sums {
+        static NOTHING: Sums = Sums::NOTHING;
+        match &self.0 {
+            Sum::Whole(whole) => &whole.series,
+            Sum::None | Sum::Total(_) => &NOTHING,
+        }
+    }
+
+    /// Puts a total in the place of another.
+    pub(crate) fn set_total(&mut self, total: Option<i128>) {
+        match (&mut self.0, total.map(i64::try_from)) {
+            (Sum::Whole(whole), _) => whole.total = total.into(),
+            (held, None) => *held = Sum::None,
+            (held, Some(Ok(total))) => *held = Sum::Total(total),
+            (_, Some(Err(_))) => self.whole().total = total.into(),
+        }
+    }
+
+    /// Adds to the total.
+    pub(crate) fn add(&mut self, amount: i128) {
+        self.set_total(Some(self.total().unwrap_or(0) + amount));
+    }
+
+    /// The amounts by time, to be changed.
+    pub(crate) fn series_mut(&mut self) -> &mut Sums {
+        &mut self.whole().series
+    }
+
+    fn whole(&mut self) -> &mut Whole {
+        let total = self.total();
+        if let Sum::None | Sum::Total(_) = &self.0 {
+            self.0 = Sum::Whole(Whole { total: total.into(), series: Sums::default() }.into());
+        }
+        let Sum::Whole(whole) = &mut self.0 else { unreachable!("it is whole by now") };
+        whole
+    }
+
+    fn weight(&self) -> usize {
+        let of_whole = |whole: &Whole| {
+            whole.series.weight() + if matches!(whole.total, SumTotal::Large(_)) { size_of::<i128>() } else { 0 }
+        };
+        match &self.0 {
+            Sum::Whole(whole) => shared_bytes::<Whole>() + whole.weight(of_whole),
+            Sum::None | Sum::Total(_) => 0,
         }
     }
 }
 
-impl<T: Nothing + Clone> DerefMut for Apart<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.get_or_insert_default()
+/// Of a total alone.
+impl From<Option<i128>> for Summed {
+    fn from(total: Option<i128>) -> Self {
+        let mut summed = Self::default();
+        summed.set_total(total);
+        summed
     }
 }
 
-impl<T: Nothing> PartialEq for Apart<T> {
+/// By what it holds, wherever that stands.
+impl PartialEq for Summed {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Sum::Whole(one), Sum::Whole(other)) if one.is(other) => true,
+            _ => self.total() == other.total() && self.series() == other.series(),
+        }
+    }
+}
+
+impl Eq for Summed {}
+
+impl Serialize for Summed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.total(), self.series()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Summed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (total, series) = <(Option<i128>, Sums)>::deserialize(deserializer)?;
+        if series == Sums::NOTHING {
+            return Ok(total.into());
+        }
+        Ok(Self(Sum::Whole(Whole { total: total.into(), series }.into())))
+    }
+}
+
+/// Summaries, of the lifetime and by time; no place of their own is taken as long as there are none.
+#[derive(Clone, Debug, Default)]
+pub struct Summarised(Option<Shared<Parts>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
+    total: Option<Summary>,
+    series: Option<Series>,
+}
+
+impl Summarised {
+    /// Of a total alone, where anything reads it.
+    pub(crate) fn new(total: Option<Summary>) -> Self {
+        Self(total.map(|total| Parts { total: Some(total), series: None }.into()))
+    }
+
+    /// Of the lifetime, where anything reads it.
+    pub(crate) fn total(&self) -> Option<&Summary> {
+        self.0.as_deref()?.total.as_ref()
+    }
+
+    /// By time, where a window needs them; present once there was a contribution.
+    pub(crate) fn series(&self) -> Option<&Series> {
+        self.0.as_deref()?.series.as_ref()
+    }
+
+    /// Whether there is neither.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total().is_none() && self.series().is_none()
+    }
+
+    /// Both, to be changed.
+    pub(crate) fn parts(&mut self) -> (&mut Option<Summary>, &mut Option<Series>) {
+        let Parts { total, series } = &mut **self.0.get_or_insert_default();
+        (total, series)
+    }
+
+    fn weight(&self) -> usize {
+        let of_parts = |parts: &Parts| {
+            parts.total.as_ref().map_or(0, Summary::weight) + parts.series.as_ref().map_or(0, Series::weight)
+        };
+        self.0.as_ref().map_or(0, |parts| shared_bytes::<Parts>() + parts.weight(of_parts))
+    }
+}
+
+impl PartialEq for Summarised {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => one == other,
-            _ => **self == **other,
+            _ => (self.total(), self.series()) == (other.total(), other.series()),
         }
     }
 }
 
-impl<T: Nothing + Eq> Eq for Apart<T> {}
+impl Eq for Summarised {}
 
-impl<T: Nothing + Serialize> Serialize for Apart<T> {
+impl Serialize for Summarised {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (**self).serialize(serializer)
+        (self.total(), self.series()).serialize(serializer)
     }
 }
 
-impl<'de, T: Nothing + Deserialize<'de>> Deserialize<'de> for Apart<T> {
+impl<'de> Deserialize<'de> for Summarised {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let held = T::deserialize(deserializer)?;
-        Ok(Self((held != *T::nothing()).then(|| held.into())))
+        let (total, series) = <(Option<Summary>, Option<Series>)>::deserialize(deserializer)?;
+        let held = total.is_some() || series.is_some();
+        Ok(Self(held.then(|| Parts { total, series }.into())))
     }
 }
 
@@ -191,22 +289,14 @@ fn shared_bytes<T>() -> usize {
     size_of::<T>() + 3 * size_of::<usize>()
 }
 
-fn weight<T>(held: Option<&Shared<T>>, weigh: impl FnOnce(&T) -> usize) -> usize {
-    held.map_or(0, |held| shared_bytes::<T>() + held.weight(weigh))
-}
-
 impl State {
     /// Heap bytes, about; for the cache's budget.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Sum { total, series } => {
-                series.weight(Sums::weight) + if matches!(total.0, Total::Large(_)) { size_of::<i128>() } else { 0 }
-            }
-            Self::Summary { total, series } => {
-                weight(total.as_ref(), Summary::weight) + weight(series.as_ref(), Series::weight)
-            }
-            Self::Decayed(decayed) => weight(Some(decayed), Decayed::weight),
-            Self::Sessions(sessions) => weight(Some(sessions), Sessions::weight),
+            Self::Sum(summed) => summed.weight(),
+            Self::Summary(summaries) => summaries.weight(),
+            Self::Decayed(decayed) => shared_bytes::<Decayed>() + decayed.weight(Decayed::weight),
+            Self::Sessions(sessions) => shared_bytes::<Sessions>() + sessions.weight(Sessions::weight),
             Self::Backfilling => 0,
         }
     }
@@ -215,30 +305,49 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::series::Need;
 
     #[test]
     fn a_state_is_small_because_a_profile_has_many() {
-        assert!(size_of::<State>() <= 24, "{} bytes", size_of::<State>());
+        assert!(size_of::<State>() <= 16, "{} bytes", size_of::<State>());
     }
 
     #[test]
-    fn totals_and_what_stands_apart_are_stored_as_what_they_hold() {
-        for sum in
+    fn sums_are_stored_and_compared_as_what_they_hold() {
+        for total in
             [None, Some(0), Some(-1), Some(7), Some(i128::MAX), Some(i128::MIN), Some(1 << 64), Some(-(1 << 64) - 5)]
         {
-            let total = SumTotal::from(sum);
-            assert_eq!(total.get(), sum);
-            let bytes = postcard::to_allocvec(&total).expect("bytes");
-            assert_eq!(bytes, postcard::to_allocvec(&sum).expect("bytes"));
-            assert_eq!(postcard::from_bytes::<SumTotal>(&bytes).expect("read"), total);
+            let alone = Summed::from(total);
+            assert_eq!((alone.total(), alone.series()), (total, &Sums::NOTHING));
+            let bytes = postcard::to_allocvec(&State::Sum(alone.clone())).expect("bytes");
+            assert_eq!(bytes, postcard::to_allocvec(&(0_u8, total, Sums::default())).expect("bytes"));
+            assert_eq!(postcard::from_bytes::<State>(&bytes).expect("read"), State::Sum(alone.clone()));
+            // A place was made, with nothing in it.
+            let mut roomy = alone.clone();
+            let _ = roomy.series_mut();
+            assert!(matches!(roomy.0, Sum::Whole(_)) && roomy == alone);
+            assert_eq!(postcard::to_allocvec(&State::Sum(roomy.clone())).expect("bytes"), bytes);
+            let when = When { at: Timestamp(7), day: 0, tie: 0, trusted: true };
+            roomy.series_mut().insert(&when, 5, Need { reach_ms: 1000, last: 0 });
+            roomy.set_total(total);
+            assert!(roomy != alone && roomy.total() == total);
+            let bytes = postcard::to_allocvec(&roomy).expect("bytes");
+            assert_eq!(postcard::from_bytes::<Summed>(&bytes).expect("read"), roomy);
         }
-        let mut apart = Apart::<Sums>::default();
-        let nothing = apart.clone();
-        let bytes = postcard::to_allocvec(&nothing).expect("bytes");
-        assert_eq!(bytes, postcard::to_allocvec(&Sums::default()).expect("bytes"));
-        assert!(postcard::from_bytes::<Apart<Sums>>(&bytes).expect("read").0.is_none());
-        // A place was made, with nothing in it.
-        let _ = &mut *apart;
-        assert!(apart.0.is_some() && apart == nothing);
+    }
+
+    #[test]
+    fn summaries_are_stored_and_compared_as_what_they_hold() {
+        let none = Summarised::default();
+        let bytes = postcard::to_allocvec(&State::Summary(none.clone())).expect("bytes");
+        assert_eq!(bytes, [1, 0, 0]);
+        assert!(postcard::from_bytes::<Summarised>(&bytes[1..]).expect("read").0.is_none());
+        let mut roomy = none.clone();
+        let _ = roomy.parts();
+        assert!(roomy.0.is_some() && roomy == none);
+        let some = Summarised::new(Some(Summary::Extreme(Some(7))));
+        assert!(some != roomy);
+        let bytes = postcard::to_allocvec(&some).expect("bytes");
+        assert_eq!(postcard::from_bytes::<Summarised>(&bytes).expect("read"), some);
     }
 }
