@@ -1,4 +1,5 @@
-//! A consistent copy of the file while it serves.
+//! A consistent copy of the file while it serves. A centre writes no journal, and what an edge left in one was settled
+//! when the file was opened, so there is none to copy.
 
 use std::borrow::Borrow;
 use std::fs::File;

@@ -78,7 +78,7 @@ impl RedbCentral {
     /// Opens or creates the log in a file. One that an edge with its embedded centre has written is read through once; a backup that is opened
     /// begins another epoch. Blocks.
     pub fn open(path: &Path, options: &CentralOptions) -> Result<Self, LogError> {
-        let (database, id) = open(path, &options.fresh_id, options.cache_bytes)?;
+        let (database, id) = open(path, &options.fresh_id, options.cache_bytes, options.segment_bytes)?;
         let database = Arc::new(database);
         let mut writer = Writer::load(
             Arc::clone(&database),

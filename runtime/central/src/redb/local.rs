@@ -3,20 +3,24 @@
 //! Update rule: one thread takes whatever waits, up to [`GROUP_BYTES_MAX`], and commits it with one fsync; the next group begins as soon
 //! as that ends, or a moment later where many wait. Where nobody waits for durability, a group stays open for [`LINGER`], so that a trickle of changes does not
 //! cost an fsync each. A commit that fails closes the log for good: nobody is told that something is durable that is not.
+//!
+//! Changes for which somebody waits, and that come with nothing else, go into the [journal](super::journal), and from
+//! there into the log's tables: once it is full, before anything else is written, once nothing came for [`LINGER`],
+//! before anybody reads, and at the end.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 use selvedge_core::identity::{SHARDS, ShardId};
 use selvedge_core::sync::Origin;
 use selvedge_core::view::Cursor;
 use tokio::sync::oneshot;
 
+use super::journal::{self, Appends, Journal};
 use super::queue::Queue;
 use super::segments::Segments;
 use super::{META, for_entries, keep, open, read_meta, read_trimmed, store};
@@ -25,7 +29,7 @@ use crate::{Barrier, Committed, LocalEntry, LogError};
 
 /// Bytes of one commit, about.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
-/// How long a group for which nobody waits stays open.
+/// How long a group for which nobody waits stays open, and how long the journal is left as it is where nothing comes.
 const LINGER: Duration = Duration::from_millis(50);
 /// Bytes of entries after which a segment is closed, unless told otherwise.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -34,7 +38,7 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// What the keys of notes begin with.
 const NOTE: &str = "note:";
 
-/// Told of each commit, in order, on the writing thread.
+/// Told of each commit, in order, on the writing thread, which reads wait for: so it must not read the log.
 pub type OnCommit = Box<dyn FnMut(&[Committed]) + Send>;
 /// Told once, should the log fail.
 pub type OnFailure = Box<dyn FnOnce(LogError) + Send>;
@@ -48,6 +52,8 @@ pub struct RedbLog {
     writer: Option<JoinHandle<()>>,
     failed: Arc<OnceLock<LogError>>,
     live_bytes: Arc<AtomicU64>,
+    /// Whether something durable is not in the tables yet. Set before anybody is told that it is durable.
+    unsettled: Arc<AtomicBool>,
 }
 
 /// Bytes by the sequences of the entries in whose place they come.
@@ -61,6 +67,8 @@ enum Request {
     Barrier(oneshot::Sender<Result<(), LogError>>),
     Trim(Vec<(u16, u64)>, oneshot::Sender<Result<(), LogError>>),
     Erase(u16, Replacements, oneshot::Sender<Result<(), LogError>>),
+    /// Of a reader, who may be a task: it waits on a channel that blocks anywhere, and never for long.
+    Settle(mpsc::Sender<Result<(), LogError>>),
 }
 
 impl RedbLog {
@@ -77,20 +85,34 @@ impl RedbLog {
         on_commit: OnCommit,
         on_failure: OnFailure,
     ) -> Result<Self, LogError> {
-        let (database, id) = open(path, fresh_id, CACHE_BYTES)?;
+        Self::open_lingering(path, fresh_id, segment_bytes, LINGER, on_commit, on_failure)
+    }
+
+    pub(super) fn open_lingering(
+        path: &Path,
+        fresh_id: &str,
+        segment_bytes: u64,
+        linger: Duration,
+        on_commit: OnCommit,
+        on_failure: OnFailure,
+    ) -> Result<Self, LogError> {
+        let (database, id) = open(path, fresh_id, CACHE_BYTES, segment_bytes)?;
         let database = Arc::new(database);
         let read = database.begin_read().map_err(store)?;
         let segments = Segments::load(&read, segment_bytes)?;
         let live_bytes = Arc::new(AtomicU64::new(segments.live_bytes(&read)?));
         drop(read);
         let failed = Arc::new(OnceLock::new());
-        let queue = Arc::new(Queue::new(LINGER, GROUP_BYTES_MAX));
+        let unsettled = Arc::new(AtomicBool::new(false));
+        let queue = Arc::new(Queue::new(linger, GROUP_BYTES_MAX));
         let writer = Writer {
             queue: Arc::clone(&queue),
             segments,
+            journal: Journal::default(),
             database: Arc::clone(&database),
             failed: Arc::clone(&failed),
             live_bytes: Arc::clone(&live_bytes),
+            unsettled: Arc::clone(&unsettled),
             on_commit,
             on_failure: Some(on_failure),
         };
@@ -98,7 +120,7 @@ impl RedbLog {
             .name("log".into())
             .spawn(move || writer.run())
             .map_err(|error| LogError::Store(error.to_string()))?;
-        Ok(Self { database, path: path.to_owned(), id, queue, writer: Some(writer), failed, live_bytes })
+        Ok(Self { database, path: path.to_owned(), id, queue, writer: Some(writer), failed, live_bytes, unsettled })
     }
 
     /// A random name of this very log, so that a client can tell it from another at the same address.
@@ -166,9 +188,19 @@ impl RedbLog {
         write.commit().map_err(store)
     }
 
-    /// The last durable entry of each data shard, by position.
+    /// Sees every entry that is durable. Waits for the writing thread where some are not in the tables yet.
+    fn begin_read(&self) -> Result<ReadTransaction, LogError> {
+        if self.unsettled.load(Ordering::Acquire) {
+            let (done, settled) = mpsc::channel();
+            self.queue.push(Request::Settle(done), 0, true).map_err(|_| LogError::Closed)?;
+            settled.recv().unwrap_or(Err(LogError::Closed))?;
+        }
+        self.database.begin_read().map_err(store)
+    }
+
+    /// The last durable entry of each data shard, by position. Not for [`OnCommit`].
     pub fn heads(&self) -> Result<Vec<Cursor>, LogError> {
-        let read = self.database.begin_read().map_err(store)?;
+        let read = self.begin_read()?;
         let segments = Segments::load(&read, SEGMENT_BYTES)?;
         let heads = segments.heads.into_iter().take(usize::from(SHARDS));
         Ok(heads.map(|(epoch, seq)| Cursor { epoch, seq }).collect())
@@ -205,9 +237,9 @@ impl RedbLog {
     }
 
     /// The durable entries of a shard after a sequence, in order, up to about so many bytes (at least one entry, if there is one). What is
-    /// trimmed is passed over.
+    /// trimmed is passed over. Not for [`OnCommit`].
     pub fn read(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Vec<LocalEntry>, LogError> {
-        let read = self.database.begin_read().map_err(store)?;
+        let read = self.begin_read()?;
         let after = after.max(read_trimmed(&read, shard.0)?);
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for_entries(&read, shard.0, after, |seq, _, _, change| {
@@ -248,7 +280,7 @@ impl RedbLog {
 }
 
 impl Drop for RedbLog {
-    /// Commits what waits, then ends the writing thread.
+    /// Commits what waits, settles the journal, then ends the writing thread.
     fn drop(&mut self) {
         self.queue.close();
         if let Some(writer) = self.writer.take() {
@@ -265,25 +297,75 @@ fn note_key(name: &str) -> String {
 struct Writer {
     queue: Arc<Queue<Request>>,
     database: Arc<Database>,
+    /// Where the tables stand; the journal knows by how much it is ahead.
     segments: Segments,
+    journal: Journal,
     failed: Arc<OnceLock<LogError>>,
     live_bytes: Arc<AtomicU64>,
+    unsettled: Arc<AtomicBool>,
     on_commit: OnCommit,
     on_failure: Option<OnFailure>,
 }
 
-/// What one commit takes in.
+/// What one commit takes in, and who waits for it.
 #[derive(Default)]
 struct Group {
-    appends: BTreeMap<ShardId, Vec<Arc<[u8]>>>,
+    appends: Appends,
     trims: Vec<(u16, u64)>,
     erasures: Vec<(u16, Replacements)>,
     notes: Vec<Noted>,
+    waiters: Vec<oneshot::Sender<Result<(), LogError>>>,
+    readers: Vec<mpsc::Sender<Result<(), LogError>>>,
 }
 
 impl Group {
+    fn of(requests: Vec<Request>) -> Self {
+        let mut group = Self::default();
+        for request in requests {
+            match request {
+                Request::Append(together, notes) => {
+                    group.notes.extend(notes);
+                    for (shard, changes) in together {
+                        group.appends.entry(shard).or_default().extend(changes);
+                    }
+                }
+                Request::Barrier(done) => group.waiters.push(done),
+                Request::Trim(up_to, done) => {
+                    group.trims.extend(up_to);
+                    group.waiters.push(done);
+                }
+                Request::Erase(shard, replacements, done) => {
+                    group.erasures.push((shard, replacements));
+                    group.waiters.push(done);
+                }
+                Request::Settle(done) => group.readers.push(done),
+            }
+        }
+        group
+    }
+
     fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.trims.is_empty() && self.erasures.is_empty() && self.notes.is_empty()
+        self.appends.is_empty() && self.only_appends()
+    }
+
+    fn only_appends(&self) -> bool {
+        self.trims.is_empty() && self.erasures.is_empty() && self.notes.is_empty()
+    }
+
+    /// Whether it goes into the journal.
+    fn is_journalled(&self) -> bool {
+        !self.waiters.is_empty() && self.readers.is_empty() && self.only_appends() && journal::takes(&self.appends)
+    }
+
+    /// Whether all that is to be done is to settle: for readers, or because nothing came.
+    fn only_settles(&self) -> bool {
+        self.is_empty() && (self.waiters.is_empty() || !self.readers.is_empty())
+    }
+
+    fn answer(self, outcome: &Result<(), LogError>) {
+        // Whoever waited may have gone.
+        self.waiters.into_iter().for_each(|done| _ = done.send(outcome.clone()));
+        self.readers.into_iter().for_each(|done| _ = done.send(outcome.clone()));
     }
 }
 
@@ -296,48 +378,74 @@ impl Drop for Writer {
 
 impl Writer {
     fn run(mut self) {
-        while let Some(requests) = self.queue.take() {
-            let mut group = Group::default();
-            let mut waiters = Vec::new();
-            for request in requests {
-                match request {
-                    Request::Append(together, notes) => {
-                        group.notes.extend(notes);
-                        for (shard, changes) in together {
-                            group.appends.entry(shard).or_default().extend(changes);
-                        }
-                    }
-                    Request::Barrier(done) => waiters.push(done),
-                    Request::Trim(up_to, done) => {
-                        group.trims.extend(up_to);
-                        waiters.push(done);
-                    }
-                    Request::Erase(shard, replacements, done) => {
-                        group.erasures.push((shard, replacements));
-                        waiters.push(done);
-                    }
-                }
+        while let Some(requests) = self.queue.take(self.has_to_settle()) {
+            let mut group = Group::of(requests);
+            let outcome = self.serve(&mut group);
+            self.fail_with(&outcome);
+            group.answer(&outcome);
+            if self.journal.is_full() && self.has_to_settle() {
+                let outcome = self.settle(Durability::None);
+                self.fail_with(&outcome);
             }
-            let outcome = match self.failed.get() {
-                Some(error) => Err(error.clone()),
-                None if group.is_empty() => Ok(()),
-                None => self.commit(&group),
-            };
-            if let Err(error) = &outcome {
-                let _ = self.failed.set(error.clone());
-                if let Some(on_failure) = self.on_failure.take() {
-                    on_failure(error.clone());
-                }
-            }
-            for done in waiters {
-                // Whoever waited may have gone.
-                let _ = done.send(outcome.clone());
+        }
+        if self.has_to_settle() {
+            let outcome = self.settle(Durability::Immediate);
+            self.fail_with(&outcome);
+        }
+    }
+
+    /// Whether something is to be settled, and can be.
+    fn has_to_settle(&self) -> bool {
+        !self.journal.is_empty() && self.failed.get().is_none()
+    }
+
+    /// Closes the log where something failed.
+    fn fail_with(&mut self, outcome: &Result<(), LogError>) {
+        if let Err(error) = outcome {
+            let _ = self.failed.set(error.clone());
+            if let Some(on_failure) = self.on_failure.take() {
+                on_failure(error.clone());
             }
         }
     }
 
+    fn serve(&mut self, group: &mut Group) -> Result<(), LogError> {
+        match self.failed.get() {
+            Some(error) => Err(error.clone()),
+            None if group.only_settles() => self.settle(Durability::None),
+            None if group.is_empty() => Ok(()),
+            None if group.is_journalled() => self.journal(std::mem::take(&mut group.appends)),
+            None => self.commit(group),
+        }
+    }
+
+    /// Settles, and nothing else. What is settled is durable in the journal, so this itself need not be: a crash that
+    /// undoes it brings back the rows.
+    fn settle(&mut self, durability: Durability) -> Result<(), LogError> {
+        if self.journal.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.database.begin_write().map_err(store)?;
+        write.set_durability(durability).map_err(store)?;
+        self.journal.settle(&write, &mut self.segments)?;
+        write.commit().map_err(store)?;
+        self.unsettled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn journal(&mut self, appends: Appends) -> Result<(), LogError> {
+        let write = self.database.begin_write().map_err(store)?;
+        let committed = self.journal.write(&write, &self.segments, appends)?;
+        write.commit().map_err(store)?;
+        self.unsettled.store(true, Ordering::Release);
+        (self.on_commit)(&committed);
+        Ok(())
+    }
+
     fn commit(&mut self, group: &Group) -> Result<(), LogError> {
         let write = self.database.begin_write().map_err(store)?;
+        // First: what follows goes by the tables, and comes behind.
+        self.journal.settle(&write, &mut self.segments)?;
         if !group.notes.is_empty() {
             let mut meta = write.open_table(META).map_err(store)?;
             for (name, bytes) in &group.notes {
@@ -364,6 +472,7 @@ impl Writer {
         }
         appender.finish(&write)?;
         write.commit().map_err(store)?;
+        self.unsettled.store(false, Ordering::Release);
         self.live_bytes.fetch_sub(gone, Ordering::Relaxed);
         if !committed.is_empty() {
             (self.on_commit)(&committed);
@@ -373,197 +482,6 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Mutex;
-
-    fn open(path: &Path) -> (RedbLog, Arc<Mutex<Vec<Committed>>>) {
-        let commits = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&commits);
-        let on_commit =
-            Box::new(move |committed: &[Committed]| heard.lock().expect("lock").extend_from_slice(committed));
-        let log = RedbLog::open(path, "test", on_commit, Box::new(|error| panic!("{error}"))).expect("open the log");
-        (log, commits)
-    }
-
-    fn append(log: &RedbLog, shard: u16, texts: &[&str]) {
-        let changes = texts.iter().map(|text| Arc::from(text.as_bytes())).collect();
-        log.append(vec![(ShardId(shard), changes)]).expect("append");
-    }
-
-    fn texts(log: &RedbLog, shard: u16, after: u64, bytes_max: usize) -> Vec<(u64, String)> {
-        let entries = log.read(ShardId(shard), after, bytes_max).expect("read");
-        entries.into_iter().map(|entry| (entry.seq, String::from_utf8(entry.bytes).expect("text"))).collect()
-    }
-
-    #[test]
-    fn entries_are_gapless_in_order_and_survive() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("log.redb");
-        {
-            let (log, commits) = open(&path);
-            append(&log, 3, &["a", "b"]);
-            append(&log, 5, &["x"]);
-            append(&log, 3, &["c"]);
-            log.barrier().wait_blocking().expect("durable");
-            let counted: usize = commits.lock().expect("lock").iter().map(|entries| entries.count).sum();
-            assert_eq!(counted, 4);
-        }
-        let (log, commits) = open(&path);
-        assert_eq!(log.id(), "test");
-        assert_eq!(log.heads().expect("heads")[3], Cursor { epoch: 1, seq: 3 });
-        append(&log, 3, &["d"]);
-        log.barrier().wait_blocking().expect("durable");
-        assert_eq!(commits.lock().expect("lock")[0], Committed { shard: ShardId(3), first_seq: 4, count: 1 });
-        assert_eq!(texts(&log, 3, 0, 1000), [(1, "a".into()), (2, "b".into()), (3, "c".into()), (4, "d".into())]);
-        assert_eq!(texts(&log, 3, 2, 1), [(3, "c".into())]);
-        assert_eq!(texts(&log, 5, 1, 1000), []);
-        assert_eq!(texts(&log, 6, 0, 1000), []);
-    }
-
-    #[test]
-    fn what_a_centre_keeps_besides_is_kept_for_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("log.redb");
-        {
-            let (log, _) = open(&path);
-            assert_eq!((log.blob([1; 32]), log.centre_note("draft")), (Ok(None), Ok(None)));
-            log.put_blob([1; 32], b"text").expect("kept");
-            log.put_centre_note("draft", b"a").expect("kept");
-            log.put_centre_note("gone", b"b").expect("kept");
-            log.remove_centre_note("gone").expect("removed");
-            append(&log, crate::CONTROL.0, &["a catalogue"]);
-            log.barrier().wait_blocking().expect("durable");
-        }
-        let (log, _) = open(&path);
-        assert_eq!(log.blob([1; 32]).expect("read").as_deref(), Some(b"text".as_slice()));
-        assert_eq!(log.centre_note("draft").expect("read").as_deref(), Some(b"a".as_slice()));
-        assert_eq!(log.centre_note("gone"), Ok(None));
-        assert_eq!(texts(&log, crate::CONTROL.0, 0, 1000), [(1, "a catalogue".into())]);
-    }
-
-    #[test]
-    fn notes_come_and_go_with_the_changes_that_they_are_appended_with() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("log.redb");
-        let note = |name: &str, bytes: Option<&[u8]>| (name.to_owned(), bytes.map(<[u8]>::to_vec));
-        {
-            let (log, _) = open(&path);
-            log.keep_note("decidedly", b"other").expect("kept");
-            log.append_and_note(Vec::new(), vec![note("decided:1", Some(b"a")), note("decided:2", Some(b"b"))])
-                .expect("noted");
-            let changes = vec![(ShardId(3), vec![Arc::from(b"c".as_slice())])];
-            log.append_and_note(changes, vec![note("decided:1", None), note("decided:3", Some(b"d"))]).expect("noted");
-            log.barrier().wait_blocking().expect("durable");
-        }
-        let (log, _) = open(&path);
-        let left = vec![("decided:2".to_owned(), b"b".to_vec()), ("decided:3".to_owned(), b"d".to_vec())];
-        assert_eq!((log.notes("decided:"), log.notes("nothing")), (Ok(left), Ok(Vec::new())));
-        assert_eq!(texts(&log, 3, 0, 1000), [(1, "c".into())]);
-    }
-
-    #[test]
-    fn reads_cross_segments() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (log, _) = open(&folder.path().join("log.redb"));
-        let large = "x".repeat(GROUP_BYTES_MAX);
-        let commits = (SEGMENT_BYTES as usize / GROUP_BYTES_MAX) * 2 + 3;
-        for _ in 0..commits {
-            append(&log, 1, &[&large]);
-            append(&log, 2, &["y"]);
-        }
-        log.barrier().wait_blocking().expect("durable");
-        let read = log.database.begin_read().expect("read");
-        assert!(read.list_tables().expect("tables").count() >= 3 + 2, "several segments");
-        let seqs: Vec<_> =
-            log.read(ShardId(2), 0, usize::MAX).expect("read").into_iter().map(|entry| entry.seq).collect();
-        assert_eq!(seqs, (1..=commits as u64).collect::<Vec<_>>());
-        let tail: Vec<_> =
-            log.read(ShardId(2), 100, usize::MAX).expect("read").into_iter().map(|entry| entry.seq).collect();
-        assert_eq!(tail, (101..=commits as u64).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_second_process_is_told_so() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("log.redb");
-        let (_log, _) = open(&path);
-        let again = RedbLog::open(&path, "other", Box::new(|_| {}), Box::new(|_| {}));
-        assert!(matches!(again, Err(LogError::InUse(_))));
-    }
-
-    fn small(path: &Path) -> RedbLog {
-        RedbLog::open_with(path, "test", 64 * 1024, Box::new(|_| {}), Box::new(|error| panic!("{error}")))
-            .expect("open")
-    }
-
-    #[test]
-    fn what_is_trimmed_is_gone_for_good() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("outbox.redb");
-        {
-            let log = small(&path);
-            append(&log, 3, &["one", "two", "three"]);
-            append(&log, 5, &["four"]);
-            log.barrier().wait_blocking().expect("durable");
-            assert_eq!(log.live_bytes(), 15);
-            log.trim(&[(ShardId(3), 2), (ShardId(5), 99)]).wait_blocking().expect("trimmed");
-            assert_eq!(log.live_bytes(), 5);
-            log.trim(&[(ShardId(3), 1)]).wait_blocking().expect("nothing to do");
-            assert_eq!(log.live_bytes(), 5);
-        }
-        let log = small(&path);
-        assert_eq!(log.live_bytes(), 5);
-        assert_eq!(log.trimmed(ShardId(3)), Ok(2));
-        assert_eq!(texts(&log, 3, 0, 1000), [(3, "three".into())]);
-        assert_eq!(texts(&log, 5, 0, 1000), []);
-        append(&log, 5, &["five"]);
-        log.barrier().wait_blocking().expect("durable");
-        assert_eq!(texts(&log, 5, 0, 1000), [(2, "five".into())]);
-    }
-
-    #[test]
-    fn what_is_erased_is_read_no_more() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("log.redb");
-        {
-            let log = small(&path);
-            append(&log, 3, &["one", "secret", "three"]);
-            log.barrier().wait_blocking().expect("durable");
-            log.erase(ShardId(3), vec![(2, b"-".to_vec()), (9, b"-".to_vec())]).wait_blocking().expect("erased");
-        }
-        let log = small(&path);
-        assert_eq!(texts(&log, 3, 0, 1000), [(1, "one".into()), (2, "-".into()), (3, "three".into())]);
-    }
-
-    #[test]
-    fn appended_to_and_trimmed_in_turn_it_stays_small() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("outbox.redb");
-        let log = small(&path);
-        let tables = |log: &RedbLog| log.database.begin_read().expect("read").list_tables().expect("tables").count();
-        // Those that there are whatever is in them.
-        let own = tables(&log);
-        let change = "x".repeat(1000);
-        let changes = vec![change.as_str(); 50];
-        let (mut after_ten, mut last) = (0, 0);
-        for round in 1..=200_u64 {
-            append(&log, 1, &changes);
-            append(&log, 2, &["y"]);
-            log.barrier().wait_blocking().expect("durable");
-            // The last two rounds are held, as by a push under way.
-            let held = round.saturating_sub(2);
-            log.trim(&[(ShardId(1), held * 50), (ShardId(2), held)]).wait_blocking().expect("trimmed");
-            last = log.disk_bytes().expect("a size");
-            if round == 10 {
-                after_ten = last;
-            }
-        }
-        assert!(last <= after_ten * 2, "{last} after 200 rounds, {after_ten} after 10");
-        assert_eq!(log.live_bytes(), 2 * (50 * 1000 + 1));
-        assert_eq!(texts(&log, 1, 0, usize::MAX).first().map(|(seq, _)| *seq), Some(198 * 50 + 1));
-        assert!(tables(&log) <= own + 5, "{own} tables, then {}", tables(&log));
-        drop(log);
-        assert_eq!(small(&path).live_bytes(), 2 * (50 * 1000 + 1));
-    }
-}
+mod journal_tests;
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,16 @@
 //!
 //! An entry's value is a tag, for [`NUMBERED`] the origin and its number, then the change's bytes.
 //!
+//! What a process that appends alone has made durable may stand in `journal` first, see [`journal`]; whoever opens the
+//! file settles it.
+//!
 //! [`RedbLog`] and [`RedbCentral`] share these tables, so a centre can open what an edge with its embedded centre has written. What the
 //! centre keeps besides stands in [`central`].
 
 mod backup;
 mod central;
 mod ids;
+mod journal;
 mod keep;
 mod local;
 mod queue;
@@ -80,8 +84,8 @@ fn decode_entry(value: &[u8]) -> Result<(Origin, u64, &[u8]), LogError> {
     }
 }
 
-/// Opens or creates a file; gives its id.
-fn open(path: &Path, fresh_id: &str, cache_bytes: usize) -> Result<(Database, String), LogError> {
+/// Opens or creates a file, and settles what stands in its journal into segments of about so many bytes; gives its id.
+fn open(path: &Path, fresh_id: &str, cache_bytes: usize, segment_bytes: u64) -> Result<(Database, String), LogError> {
     let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => LogError::InUse(path.display().to_string()),
         other => LogError::Store(format!("{}: {other}", path.display())),
@@ -109,8 +113,10 @@ fn open(path: &Path, fresh_id: &str, cache_bytes: usize) -> Result<(Database, St
     write.open_table(HEADS).map_err(store)?;
     write.open_table(TRIMMED).map_err(store)?;
     write.open_table(SEGMENTS).map_err(store)?;
+    journal::create(&write)?;
     keep::create(&write)?;
     write.commit().map_err(store)?;
+    journal::recover(&database, segment_bytes)?;
     Ok((database, id))
 }
 

@@ -80,14 +80,25 @@ impl<T> Queue<T> {
     }
 
     /// Takes what waits, in order, up to about the bytes of a group; none once the queue is closed and empty. Blocks until there is something, and while a group is open for others.
-    pub(super) fn take(&self) -> Option<Vec<T>> {
+    /// A thread that has something else to do by and by is given nothing where nothing came for as long as a group may
+    /// be open.
+    pub(super) fn take(&self, by_and_by: bool) -> Option<Vec<T>> {
         let mut waiting = self.lock();
+        let goes_at = by_and_by.then(|| Instant::now() + self.linger);
         while waiting.items.is_empty() {
             if waiting.closed {
                 return None;
             }
+            let left = goes_at.map(|at| at.saturating_duration_since(Instant::now()));
             waiting.sleep = Sleep::Idle;
-            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match left {
+                None => self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    waiting.sleep = Sleep::No;
+                    return Some(Vec::new());
+                }
+                Some(left) => self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         waiting = self.gather(waiting, Sleep::Open, self.linger, |waiting| waiting.waiters == 0);
         if waiting.waiters > 0 && self.last.load(Ordering::Relaxed) >= MANY {
@@ -165,9 +176,9 @@ mod tests {
             queue.push(item, 10, false).expect("open");
         }
         queue.push(3, 0, true).expect("open");
-        assert_eq!(queue.take(), Some(vec![0, 1, 2, 3]));
+        assert_eq!(queue.take(false), Some(vec![0, 1, 2, 3]));
         queue.push(4, 1, true).expect("open");
-        assert_eq!(queue.take(), Some(vec![4]));
+        assert_eq!(queue.take(false), Some(vec![4]));
     }
 
     #[test]
@@ -178,17 +189,17 @@ mod tests {
         }
         queue.push(5, 0, true).expect("open");
         queue.push(6, 1, false).expect("open");
-        assert_eq!(queue.take(), Some(vec![0, 1, 2]));
-        assert_eq!(queue.take(), Some(vec![3, 4, 5, 6]), "it is still wanted");
+        assert_eq!(queue.take(false), Some(vec![0, 1, 2]));
+        assert_eq!(queue.take(false), Some(vec![3, 4, 5, 6]), "it is still wanted");
         queue.close();
-        assert_eq!((queue.push(7, 1, true), queue.take()), (Err(7), None));
+        assert_eq!((queue.push(7, 1, true), queue.take(false)), (Err(7), None));
     }
 
     #[test]
     fn a_thread_that_sleeps_is_woken_by_what_is_wanted_by_much_and_by_the_end() {
         let queue = Arc::new(Queue::new(NEVER, 100));
         let taker = Arc::clone(&queue);
-        let taken = thread::spawn(move || std::iter::from_fn(|| taker.take()).flatten().collect::<Vec<_>>());
+        let taken = thread::spawn(move || std::iter::from_fn(|| taker.take(false)).flatten().collect::<Vec<_>>());
         let asleep = |sleep: Sleep| {
             while queue.lock().sleep != sleep {
                 thread::yield_now();
@@ -215,28 +226,38 @@ mod tests {
         for item in 0..MANY {
             queue.push(item, 1, true).expect("open");
         }
-        assert_eq!(queue.take().map(|taken| taken.len()), Some(MANY));
+        assert_eq!(queue.take(false).map(|taken| taken.len()), Some(MANY));
         queue.push(0, 1, true).expect("open");
         let others = Arc::clone(&queue);
         let pushing = thread::spawn(move || (1..FULL).for_each(|item| others.push(item, 1, true).expect("open")));
-        let mut taken = queue.take().expect("some");
+        let mut taken = queue.take(false).expect("some");
         pushing.join().expect("no panic");
         // On a machine that is slow the moment was over before.
         while taken.len() < FULL {
-            taken.extend(queue.take().expect("the others"));
+            taken.extend(queue.take(false).expect("the others"));
         }
         assert_eq!(taken, (0..FULL).collect::<Vec<_>>());
         queue.push(0, 1, true).expect("open");
-        assert_eq!(queue.take(), Some(vec![0]), "after a moment it goes alone");
+        assert_eq!(queue.take(false), Some(vec![0]), "after a moment it goes alone");
     }
 
     #[test]
     fn where_nobody_waits_a_group_is_open_for_a_while() {
         let queue = Queue::new(Duration::from_millis(1), 100);
         queue.push(0, 1, false).expect("open");
-        assert_eq!(queue.take(), Some(vec![0]));
+        assert_eq!(queue.take(false), Some(vec![0]));
         queue.push(1, 1, false).expect("open");
         queue.abandon();
-        assert_eq!(queue.take(), None);
+        assert_eq!(queue.take(false), None);
+    }
+
+    #[test]
+    fn whoever_has_something_else_to_do_is_not_kept_for_long() {
+        let queue = Queue::new(Duration::from_millis(1), 100);
+        assert_eq!(queue.take(true), Some(Vec::new()));
+        queue.push(0, 1, true).expect("open");
+        assert_eq!(queue.take(true), Some(vec![0]));
+        queue.close();
+        assert_eq!(queue.take(true), None);
     }
 }

@@ -216,6 +216,11 @@ impl Appender<'_, '_> {
         self.segments.heads[usize::from(shard)]
     }
 
+    /// Whether another segment begins with the next transaction, or the next appender of this one.
+    pub fn is_full(&self) -> bool {
+        self.segments.open_bytes >= self.segments.segment_bytes
+    }
+
     /// Writes what the tables must know of what was appended; gives the shards that were.
     pub fn finish(self, write: &WriteTransaction) -> Result<Vec<u16>, LogError> {
         let Self { segments, log, touched, .. } = self;
