@@ -4,7 +4,7 @@
 
 pub mod explained;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use compact_str::CompactString;
@@ -178,9 +178,9 @@ pub struct Meta<'e> {
 
 impl Meta<'_> {
     /// About what is known of these identifiers.
-    pub fn of(edge: &Edge, identifiers: &[Identifier], started: Instant) -> Self {
+    pub fn of(edge: &Edge, identifiers: &[Identifier], took: Duration) -> Self {
         let Freshness { state, lag_ms } = edge.freshness(identifiers);
-        let (version, elapsed_us) = (version(edge, identifiers), micros(started.elapsed()));
+        let (version, elapsed_us) = (version(edge, identifiers), micros(took));
         Self { version, state, lag_ms, caught_up: None, ack: None, elapsed_us, plugins: None, catalogue: None }
     }
 }

@@ -187,12 +187,13 @@ pub async fn decide<'e>(edge: &'e Arc<Edge>, ask: Ask<'_>, caught_up: Option<boo
         acknowledge(edge, ask.ack).await?;
     }
     let fallbacks = slots.iter().filter(|slot| slot.fallback).count();
-    edge.metrics.decision(slots.len() - fallbacks, fallbacks, ask.started.elapsed());
+    let took = ask.started.elapsed();
+    edge.metrics.decision(slots.len() - fallbacks, fallbacks, took);
     let meta = Meta {
         ack: Some(if ask.ack == Ack::Durable { "durable" } else { "applied" }),
         plugins: Some(&edge.plugin_hashes),
         caught_up,
-        ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), ask.started)
+        ..Meta::of(edge, seen_by(ask.role, &ask.visitor, known.as_ref()), took)
     };
     let valid_until = valid_until.map(|until| until.to_string());
     Ok(Decision {

@@ -24,7 +24,7 @@ const ENTRY_BYTES: usize = 320;
 /// A view that nobody asked for in this time goes.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// Of so many reads of a place in the front moka sees one.
-const SEEN_EVERY: u8 = 8;
+const SEEN_EVERY: u8 = 32;
 /// Bytes of the budget for each place in the front, and the bounds of their number.
 const PLACE_BYTES: u64 = 16 * 1024;
 const PLACES: (u64, u64) = (1 << 10, 1 << 17);

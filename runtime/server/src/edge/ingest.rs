@@ -326,6 +326,8 @@ pub struct Batch {
     refusals: Vec<(usize, Option<String>, Refusal)>,
     /// Events that carry consent, which are never refused for want of room.
     consents: Vec<usize>,
+    /// Whether all that admission needs was just found in memory.
+    at_hand: bool,
 }
 
 /// Where an event stands in its call, and its id.
@@ -426,8 +428,9 @@ impl Batch {
         let mut duplicates = Vec::new();
         for (shard, changes) in self.shards {
             let (places, prepared): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-            for change in &prepared {
-                edge.shards.prepare(change.identifier())?;
+            // What has gone from memory meanwhile is read by admission itself.
+            if !self.at_hand {
+                prepared.iter().try_for_each(|change| edge.shards.prepare(change.identifier()))?;
             }
             let verdicts = edge.shards.admit(shard, prepared, &LogOutbox(&edge.log))?;
             for ((index, message_id), verdict) in places.into_iter().zip(verdicts) {
@@ -563,8 +566,9 @@ fn link_id(event: &Event, other: &Identifier) -> [u8; 16] {
 }
 
 /// Admits events where they arrived, or where they may wait for the disk if they must.
-pub async fn admit(edge: &Arc<Edge>, batch: Batch) -> Result<Outcome, Problem> {
-    if batch.in_memory(edge) { batch.admit(edge) } else { blocking(edge, move |edge| batch.admit(edge)).await }
+pub async fn admit(edge: &Arc<Edge>, mut batch: Batch) -> Result<Outcome, Problem> {
+    batch.at_hand = batch.in_memory(edge);
+    if batch.at_hand { batch.admit(edge) } else { blocking(edge, move |edge| batch.admit(edge)).await }
 }
 
 /// Waits until everything admitted so far is durable, where that was asked for.

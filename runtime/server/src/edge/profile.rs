@@ -327,7 +327,7 @@ fn read(
         offers: fragment.offers.by_offer().map(|(offer, history)| (offer.to_owned(), offer_answer(&history))).collect(),
         loads: fragment.mart.loads().iter().map(load_answer).collect(),
         history: history.map(|ask| ask.answer(edge, &known.identifiers, instant)).transpose()?,
-        meta: Meta::of(edge, &known.identifiers, started),
+        meta: Meta::of(edge, &known.identifiers, started.elapsed()),
         identifiers: known.identifiers,
     })
 }
