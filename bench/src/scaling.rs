@@ -162,7 +162,9 @@ impl Bench<'_> {
         let data = house.copy(point.setup(), &prepared.data)?;
         let server = house.start_on(point.setup(), &data, &point.cores())?;
         let visitors = self.axis.visitors.min(point.profiles);
-        Generator::connect(server.public, 16, 1)?.run(&mut warming(visitors), Pace::Count(u64::from(visitors)))?;
+        let mut generator = Generator::connect(server.public, 16, 1)?;
+        generator.sleeps = true;
+        generator.run(&mut warming(visitors), Pace::Count(u64::from(visitors)))?;
         server.rest()?;
         Ok(Subject { key: point.server(), server, house: Some(house) })
     }
