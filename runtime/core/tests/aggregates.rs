@@ -567,22 +567,30 @@ fn one_case(events: &[Event], seed: u64, cut: usize, retracted: u16, later: i64)
     Ok(exact)
 }
 
+/// Histories of few events, and the threads that share them.
+const HISTORIES: u32 = 100_000;
+const THREADS: u32 = 4;
+
 #[test]
 fn every_reading_equals_the_reference_over_few_events() {
-    let cases = (
-        prop::collection::vec(an_event(), 0..14),
-        any::<u64>(),
-        0_usize..14,
-        0_u16..8,
-        prop_oneof![0_i64..60, 0_i64..4000],
-    );
-    let mut runner = TestRunner::new(Config { cases: 100_000, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&cases, |(events, seed, cut, retracted, later)| {
-        let exact = one_case(&events, seed, cut, retracted, later * MINUTE)?;
-        prop_assert_eq!(exact, definitions().readings().len(), "few events are exact throughout");
-        Ok(())
-    });
-    outcome.expect("100,000 histories");
+    let some = || {
+        let cases = (
+            prop::collection::vec(an_event(), 0..14),
+            any::<u64>(),
+            0_usize..14,
+            0_u16..8,
+            prop_oneof![0_i64..60, 0_i64..4000],
+        );
+        let config = Config { cases: HISTORIES / THREADS, failure_persistence: None, ..Config::default() };
+        let outcome = TestRunner::new(config).run(&cases, |(events, seed, cut, retracted, later)| {
+            let exact = one_case(&events, seed, cut, retracted, later * MINUTE)?;
+            prop_assert_eq!(exact, definitions().readings().len(), "few events are exact throughout");
+            Ok(())
+        });
+        outcome.expect("a quarter of the histories");
+    };
+    // A thread that panics takes the test with it.
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(some))));
 }
 
 #[test]
