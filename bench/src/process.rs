@@ -17,6 +17,8 @@ const TICKS: f64 = 100.0;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A process is at rest when it uses less than this of a core, for that long twice.
 const REST: (f64, Duration) = (0.08, Duration::from_millis(150));
+/// Times that a process is told its cores.
+const PINNED_WITHIN: usize = 5;
 
 /// A server under measurement. It ends with the bench.
 pub struct Server {
@@ -48,15 +50,16 @@ impl Cores {
     }
 }
 
-/// Has every thread of a process run on these cores.
+/// Has every thread of a process run on these cores. One that ends while it is told so fails the whole, which then is tried again.
 pub fn pin(process: u32, cores: &str) -> Result<()> {
-    let mut taskset = Command::new("taskset");
-    taskset.args(["-a", "-p", "-c", cores, &process.to_string()]).stdout(Stdio::null());
-    let status = taskset.status().context("start taskset, of the package util-linux")?;
-    if !status.success() {
-        bail!("taskset could not keep process {process} on cores {cores}");
+    for _ in 0..PINNED_WITHIN {
+        let mut taskset = Command::new("taskset");
+        taskset.args(["-a", "-p", "-c", cores, &process.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        if taskset.status().context("start taskset, of the package util-linux")?.success() {
+            return Ok(());
+        }
     }
-    Ok(())
+    bail!("taskset could not keep process {process} on cores {cores}")
 }
 
 impl Server {
