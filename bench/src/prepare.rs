@@ -119,6 +119,8 @@ impl House {
         // Of the same build as this.
         let mut command = Command::new(std::env::current_exe()?.with_file_name("selvedge"));
         command.arg("run").arg("--data").arg(data).arg("--plugins").arg(plugins).arg("--catalog").arg(catalog);
+        // One for all of them, so that each plugin is compiled once.
+        command.arg("--code-cache").arg(self.own.join("code"));
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--secret-key", KEY]);
         command.args(["--cache-mib", &setup.cache_mib.min(self.room_mib).to_string()]).env("SELVEDGE_LOG", "warn");
         Ok(command)

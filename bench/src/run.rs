@@ -40,7 +40,7 @@ pub struct RunArguments {
     /// Connections of the generator.
     #[arg(long, default_value_t = CONNECTIONS)]
     connections: usize,
-    /// Seconds of each loop [default: 4, with --quick 0.4].
+    /// Seconds of each loop [default: 4, with --quick 0.3].
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -207,7 +207,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
     let machine = machine::describe();
     pin(std::process::id(), &cores.generator.to_string())?;
     let mut servers = Servers::begin(&house, cores)?;
-    let (each, warm) = if arguments.quick { (0.4, 0.3) } else { (4.0, 0.5) };
+    let (each, warm) = if arguments.quick { (0.3, 0.3) } else { (4.0, 0.5) };
     let each = arguments.seconds.unwrap_or(each);
     let times = Times {
         // Long enough for caches and connections to be what they are under load.

@@ -14,7 +14,7 @@ use crate::shell::{exists, root, run};
 /// What `cargo xtask bench` can be told.
 #[derive(Args)]
 pub struct BenchArguments {
-    /// Shorter measurements, about four minutes in all once everything is built.
+    /// Shorter measurements, about three minutes in all once everything is built.
     #[arg(long)]
     quick: bool,
     /// A million profiles instead of a hundred thousand.
