@@ -198,7 +198,7 @@ impl RedbLog {
         self.database.begin_read().map_err(store)
     }
 
-    /// The last durable entry of each data shard, by position. Not for [`OnCommit`].
+    /// The last durable entry of each data shard, by position. Not for whoever is told of commits.
     pub fn heads(&self) -> Result<Vec<Cursor>, LogError> {
         let read = self.begin_read()?;
         let segments = Segments::load(&read, SEGMENT_BYTES)?;
@@ -237,7 +237,7 @@ impl RedbLog {
     }
 
     /// The durable entries of a shard after a sequence, in order, up to about so many bytes (at least one entry, if there is one). What is
-    /// trimmed is passed over. Not for [`OnCommit`].
+    /// trimmed is passed over. Not for whoever is told of commits.
     pub fn read(&self, shard: ShardId, after: u64, bytes_max: usize) -> Result<Vec<LocalEntry>, LogError> {
         let read = self.begin_read()?;
         let after = after.max(read_trimmed(&read, shard.0)?);
