@@ -112,6 +112,7 @@ impl Tail {
                 let index = list.partition_point(|held| held.place < place);
                 if list.get(index).is_none_or(|held| held.place != place) {
                     let upto = index.checked_sub(1).map_or(0, |before| list[before].upto);
+                    list.reserve_exact(1);
                     list.insert(index, Amount { place, upto, magnitude: 0 });
                 }
                 list[index].magnitude += magnitude;
@@ -190,12 +191,23 @@ impl Tail {
         true
     }
 
-    /// Changes them as a list, and packs what that comes to.
+    /// Changes them as a list, and packs what that comes to. Full ones are such a list, and mostly stay one.
     fn edit(&mut self, edit: impl FnOnce(&mut Vec<Amount>)) {
-        let mut list = Vec::with_capacity(self.len() + 1);
-        list.extend(self.iter());
+        let mut list = match std::mem::take(self) {
+            Self(Packed::Full(list)) => list.into_vec(),
+            plain => plain.iter().collect(),
+        };
         edit(&mut list);
-        *self = list.into_iter().collect();
+        let mut packed = Self::NONE;
+        let plain = list.iter().all(|amount| packed.push(*amount));
+        *self = if plain { packed } else { Self(Packed::Full(list.into())) };
+    }
+
+    /// Adds the next one of a list. False where it is not plain: then nothing has happened.
+    fn push(&mut self, Amount { place, upto, magnitude }: Amount) -> bool {
+        // Of a list that was read it is not certain that it is one.
+        let own = upto.wrapping_sub(self.sum_of(self.len()));
+        place.1 == 0 && magnitude == own.saturating_abs() && self.append(place.0, own)
     }
 
     /// Heap bytes, about.
@@ -226,10 +238,7 @@ impl FromIterator<Amount> for Tail {
         let mut packed = Self::NONE;
         let mut amounts = amounts.into_iter();
         while let Some(amount) = amounts.next() {
-            // Of a list that was read it is not certain that it is one.
-            let own = amount.upto.wrapping_sub(packed.sum_of(packed.len()));
-            let plain = amount.place.1 == 0 && amount.magnitude == own.saturating_abs();
-            if !plain || !packed.append(amount.place.0, own) {
+            if !packed.push(amount) {
                 let list: Vec<Amount> = packed.iter().chain([amount]).chain(amounts).collect();
                 return Self(Packed::Full(list.into()));
             }
